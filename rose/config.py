@@ -1,0 +1,316 @@
+"""The schema: one dataclass per conf/ group. Types only; every value lives in conf/."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Dtype(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class StoreDtype(StrEnum):
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+    int4 = "int4"
+
+
+class AdamMap(StrEnum):
+    """How a raw gradient becomes the update it would cause (DESIGN: exact Adam, LESS's published code, or neither)."""
+
+    exact = "exact"
+    published = "published"
+    none = "none"
+
+
+class Keep(StrEnum):
+    store = "store"
+    stream = "stream"
+
+
+class ProjectionKind(StrEnum):
+    trak = "trak"
+    sketch = "sketch"
+    srht = "srht"
+    none = "none"
+
+
+class PreferenceLoss(StrEnum):
+    dpo = "dpo"
+    ipo = "ipo"
+    simpo = "simpo"
+    contrast = "contrast"
+
+
+class Reference(StrEnum):
+    base = "base"
+    warmup = "warmup"
+    none = "none"
+
+
+class Normalize(StrEnum):
+    per_pair = "per_pair"
+    after_mean = "after_mean"
+    none = "none"
+
+
+class Representation(StrEnum):
+    gradients = "gradients"
+    none = "none"
+
+
+class Target(StrEnum):
+    """Whose gradient a pool row is compared with: the pair's preference loss (ROSE) or the chosen answer's SFT loss (LESS)."""
+
+    preference = "preference"
+    chosen = "chosen"
+
+
+class Balance(StrEnum):
+    none = "none"
+    segments = "segments"
+    tokens = "tokens"
+
+
+class Rule(StrEnum):
+    """How influences on single pairs become one score a row."""
+
+    mean_max = "mean_max"
+    random = "random"
+
+
+class OnBadRow(StrEnum):
+    stop = "stop"
+    skip = "skip"
+
+
+class Until(StrEnum):
+    """The stages `until=` may stop after, in order."""
+
+    base = "base"
+    tokens = "tokens"
+    warmup = "warmup"
+    features = "features"
+    targets = "targets"
+    scores = "scores"
+    selection = "selection"
+    finetune = "finetune"
+    evaluation = "evaluation"
+
+
+@dataclass
+class Pretraining:
+    """A Llama made here from scratch on the embedded world's language."""
+
+    layers: int
+    width: int
+    heads: int
+    conversations: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+
+@dataclass
+class Base:
+    """Where the frozen model comes from: a hub id or folder (`path`), or `pretraining` on the embedded world."""
+
+    path: str | None
+    revision: str | None
+    gguf: str | None  # file inside `path` to convert from
+    trust_remote_code: bool
+    pretraining: Pretraining | None
+
+
+@dataclass
+class Numerics:
+    dtype: Dtype
+    attention: str  # transformers' attn_implementation
+
+
+@dataclass
+class Lora:
+    rank: int
+    alpha: int
+    dropout: float
+    targets: list[str]
+    rank_stabilized: bool
+
+
+@dataclass
+class Model:
+    name: str
+    base: Base
+    numerics: Numerics
+    lora: Lora
+    max_length: int  # tokens a row
+    learning_rate: float  # what its warm-up and fine-tuning use unless they say otherwise
+    batch_size: int  # rows a step, likewise
+    micro_batch_size: int  # rows in memory at once, likewise
+
+
+@dataclass
+class WorldPool:
+    seed: int
+    rows: int
+    useful: float  # share of rows with the good manner
+    distractor: float  # how strongly pairs and harmful rows share surface features, 0..1
+
+
+@dataclass
+class WorldPairs:
+    seed: int
+    targets: int  # preference pairs the selection may see
+    tests: int  # held-out pairs
+    overlap: float  # share of the answer's body that chosen and rejected have in common, 0..1
+    distractor: float
+
+
+@dataclass
+class World:
+    """Knobs that pool and pairs of the embedded world must agree on."""
+
+    seed: int
+    distractor: float
+
+
+@dataclass
+class Dataset:
+    name: str
+    path: str | None  # file, folder of files, or hub dataset id
+    revision: str | None  # of a hub dataset; null: main
+    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
+    per_source: int | None  # at most so many rows of each source, drawn with `seed`
+    on_bad_row: OnBadRow
+    seed: int
+    world: WorldPool | None
+
+
+@dataclass
+class Pairs:
+    """The preference data: which pairs guide the selection and which test it."""
+
+    path: str | None  # file, folder, or hub dataset id of the target pairs
+    revision: str | None  # of a hub dataset; null: main
+    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
+    test_path: str | None  # null: `test_share` of each subtask's target prompts is held out
+    test_files: list[str]
+    test_share: float
+    min_score_ratio: float | None  # votes(chosen) / votes(rejected) at least; SHP's usual filter is 2
+    shots: int | None  # target pairs a subtask, one a prompt
+    tests: int | None  # test pairs a subtask, one a prompt; null: all pairs
+    on_bad_row: OnBadRow
+    seed: int
+    world: WorldPairs | None
+
+
+@dataclass
+class Preference:
+    name: str
+    path: str | None  # short for pairs.path
+    test_path: str | None  # short for pairs.test_path
+    pairs: Pairs
+    loss: PreferenceLoss
+    beta: float
+    reference: Reference
+    normalize: Normalize
+
+
+@dataclass
+class Training:
+    """One supervised run on LoRA weights."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    micro_batch_size: int
+    schedule: str  # transformers' lr_scheduler_type
+    warmup_ratio: float  # share of the steps
+    weight_decay: float
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    seed: int
+
+
+@dataclass
+class Warmup(Training):
+    ratio: float  # share of the pool
+
+
+@dataclass
+class Features:
+    adam: AdamMap
+    dtype: StoreDtype
+    keep: Keep
+    batch_tokens: int  # tokens a batch, padding included
+
+
+@dataclass
+class Projection:
+    kind: ProjectionKind
+    dim: int
+    seed: int
+
+
+@dataclass
+class Method:
+    name: str
+    representation: Representation
+    target: Target | None
+    balance: Balance
+    segments: int  # with balance=segments
+    rule: Rule
+    whiten: bool
+    ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
+    everything: bool  # train on the whole pool, whatever the ratio
+    seed: int | None
+
+
+@dataclass
+class Selection:
+    ratio: float  # share of the pool's rows, in (0, 1]
+    seed: int  # what a random choice takes
+
+
+@dataclass
+class Evaluation:
+    batch_tokens: int  # tokens a batch, padding included
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass
+class Runtime:
+    threads: int | None  # null: what torch takes by itself
+
+
+@dataclass
+class Tracking:
+    mode: str  # online | offline | disabled
+    project: str
+    entity: str | None
+
+
+@dataclass
+class Config:
+    model: Model
+    dataset: Dataset
+    preference: Preference
+    warmup: Warmup
+    features: Features
+    projection: Projection
+    method: Method
+    selection: Selection
+    finetune: Training
+    evaluation: Evaluation
+    runtime: Runtime
+    tracking: Tracking
+    world: World
+    seed: int
+    outputs: str
+    until: Until
+    dry_run: bool

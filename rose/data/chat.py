@@ -1,0 +1,281 @@
+"""Conversations as tokens: the one place that knows chat templates, answer masks and truncation."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TypedDict
+
+import datasets
+import pyarrow
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from rose import models
+from rose.artifacts import stage
+from rose.data import files
+from rose.data.files import BadRow
+from rose.errors import RoseError
+from rose.progress import track
+
+log = logging.getLogger(__name__)
+
+IGNORED = -100  # torch's cross_entropy passes over this label
+ROLES = ("system", "user", "assistant")
+TULU = (  # line breaks as expressions: transformers' Jinja eats one that follows a block
+    "{{ first }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}{% endfor %}"
+    "{{ '<|assistant|>\n' if add_generation_prompt else '' }}"
+)
+# for templates that print the date: a stage must not read the clock
+TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+class Encoded(TypedDict):
+    """labels[t] is input_ids[t] where the model is to learn it (from the tokens before t), else IGNORED."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:
+    """Checked messages, role and content only; with `role`, a plain text stands for one such message.
+
+    Raises BadRow.
+    """
+    if role is not None and isinstance(value, str):
+        return [{"role": role, "content": value}]
+    if not isinstance(value, list):
+        kinds = "a list of messages" if role is None else "a text or a list of messages"
+        raise BadRow(f"{name} is {_kind(value)}: must be {kinds}")
+    if not value:
+        raise BadRow(f"{name} is an empty list")
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict):
+            raise BadRow(f"{name}, message {number} is {_kind(message)}: must have role and content")
+        if message.get("role") not in ROLES:
+            raise BadRow(
+                f"{name}, message {number}: role={message.get('role')!r} must be one of {', '.join(ROLES)}"
+            )
+        if not isinstance(message.get("content"), str):
+            raise BadRow(
+                f"{name}, message {number}: content is {_kind(message.get('content'))}, must be a text"
+            )
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
+    """One training row: loss on every answer and its end-of-turn token, cut on the right to `max_length`.
+
+    None when no label is left that has a token before it. Raises RoseError if the template refuses the
+    messages.
+    """
+    ids, labels = _encode(tokenizer, messages, 0)
+    row: Encoded = {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+    return row if _learns(row) else None
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int
+) -> tuple[Encoded, Encoded] | None:
+    """Chosen and rejected of a preference row; loss on the answer after the prompt only.
+
+    A pair that is too long loses the left of its prompt (after a BOS token), by the same amount in both, so
+    that the answers survive and see the same prompt. The prompt keeps a quarter of `max_length`, or all of
+    itself if shorter: a longer answer is cut on the right. None when nothing is left to learn or the two
+    answers, so cut, are the same.
+    """
+    sides = [
+        _encode(tokenizer, row["prompt"] + row[name], len(row["prompt"])) for name in ("chosen", "rejected")
+    ]
+    starts = [
+        next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in sides
+    ]
+    prompt = max(starts)
+    longest = max(len(ids) - start for (ids, _), start in zip(sides, starts, strict=True))
+    answer = min(longest, max_length - min(prompt, max_length // 4))
+    pair = []
+    for (ids, labels), start in zip(sides, starts, strict=True):
+        kept = _cut_left(tokenizer, ids[:start], max_length - answer)
+        stop = start + answer
+        pair.append(
+            Encoded(input_ids=kept + ids[start:stop], labels=[IGNORED] * len(kept) + labels[start:stop])
+        )
+    chosen, rejected = pair
+    if not (_learns(chosen) and _learns(rejected)) or chosen["input_ids"] == rejected["input_ids"]:
+        return None
+    return chosen, rejected
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
+    """The prompt as the model sees it before it answers; too long, it loses its left, but not a BOS token."""
+    text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)
+    return _cut_left(
+        tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], max_length
+    )
+
+
+@stage("tokens", version=1)
+def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
+    """Writes rows/ (a saved Dataset of id, dataset, input_ids, labels) and dropped.jsonl {"id", "reason"}.
+
+    Streams: memory does not grow with the pool. Raises RoseError if no row is left.
+    """
+    dropped = out / "dropped.jsonl"
+    dropped.touch()
+    lists = pyarrow.list_(pyarrow.int32())
+    schema = pyarrow.schema(
+        {"id": pyarrow.string(), "dataset": pyarrow.string(), "input_ids": lists, "labels": lists}
+    )
+    rows = _rows(models.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped)
+    stream = out / "rows.arrow"
+    with pyarrow.OSFile(str(stream), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+        while batch := list(islice(rows, 1000)):
+            writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
+    table = datasets.table.MemoryMappedTable.from_file(str(stream))
+    lost = list(files.load(dropped))
+    if not len(table):
+        raise RoseError(
+            f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})"
+        )
+    if lost:
+        log.warning(
+            "tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + len(table), dropped.name
+        )
+    datasets.disable_progress_bars()
+    # by itself the library names a dataset after the moment it was made
+    datasets.Dataset(table, fingerprint="rows").save_to_disk(out / "rows")
+    stream.unlink()
+
+
+def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[dict]:
+    with open(pool, "rb") as file:
+        total = sum(1 for _ in file)
+    for row in track(files.load(pool), "tokens", total):
+        try:
+            encoded = encode(tokenizer, row["messages"], max_length)
+            reason = f"no answer token within {max_length} tokens"
+        except RoseError as err:
+            encoded, reason = None, str(err)
+        if encoded is None:
+            files.append(dropped, {"id": row["id"], "reason": reason})
+        else:
+            yield {"id": row["id"], "dataset": row["dataset"], **encoded}
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int
+) -> tuple[list[int], list[int]]:
+    """ids and labels of the whole conversation; answers among `messages[first:]` are labelled.
+
+    The text is tokenized in one piece, as pieces would come out differently at their seams; a token is
+    labelled if any of its characters belongs to an answer.
+    """
+    if not tokenizer.is_fast:
+        raise RoseError(
+            f"{tokenizer.name_or_path}: needs a fast tokenizer, to know which characters a token stands for"
+        )
+    text, spans = _answers(tokenizer, _stripped(messages), first)
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, labels = encoding["input_ids"], [IGNORED] * len(encoding["input_ids"])
+    for start, stop in spans:
+        inside = [
+            i for i, (left, right) in enumerate(encoding["offset_mapping"]) if left < stop and right > start
+        ]
+        if inside:
+            labels[inside[0] : inside[-1] + 1] = ids[inside[0] : inside[-1] + 1]
+    return ids, labels
+
+
+def _answers(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int
+) -> tuple[str, list[tuple[int, int]]]:
+    """The rendered conversation and the character range of each answer, end-of-turn included.
+
+    Answers are found by rendering with marks around them, which holds for any template that prints them
+    whole.
+    """
+    marked = [
+        {**message, "content": f"{START}{message['content']}{END}"}
+        if index >= first and message["role"] == "assistant"
+        else message
+        for index, message in enumerate(messages)
+    ]
+    pieces = re.split(f"[{START}{END}]", _render(tokenizer, marked))
+    text = "".join(pieces)
+    answers = sum(message is not other for message, other in zip(messages, marked, strict=True))
+    if len(pieces) != 2 * answers + 1 or text != _render(tokenizer, messages):
+        raise RoseError("the chat template changes or leaves out an answer of this conversation")
+    end, spans, position = _end_of_turn(tokenizer), [], 0
+    for before, answer in zip(pieces[:-1:2], pieces[1::2], strict=True):
+        start = position + len(before)
+        position = start + len(answer)
+        spans.append((start, position + (len(end) if text.startswith(end, position) else 0)))
+    return text, spans
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the template puts after an answer, up to its first special token: `<|im_end|>`, ` </s>`, …"""
+    turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
+    tail = _render(tokenizer, turn).partition(END)[2]
+    special = [re.escape(token) for token in tokenizer.get_added_vocab() if token.strip()]
+    found = re.search("|".join(sorted(special, key=len, reverse=True)), tail) if special else None
+    return tail[: found.end()] if found else tail.rstrip()
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_generation_prompt: bool = False
+) -> str:
+    first, template = "", TULU
+    if tokenizer.chat_template:
+        template = tokenizer.get_chat_template()
+        template = TODAY + template if "strftime_now" in template else template
+    elif tokenizer.eos_token is None:
+        raise RoseError(
+            f"{tokenizer.name_or_path}: has neither a chat template nor an EOS token to end an answer"
+        )
+    elif tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        first = tokenizer.bos_token
+    try:
+        return tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            first=first,
+        )
+    except (TemplateError, TypeError) as err:
+        raise RoseError(
+            f"the chat template refuses this conversation ({' '.join(str(err).split())})"
+        ) from err
+
+
+def _stripped(messages: list[Message]) -> list[Message]:
+    """Answers without outer white space: some templates strip it, others keep it; none should learn it."""
+    return [
+        {**message, "content": message["content"].strip()} if message["role"] == "assistant" else message
+        for message in messages
+    ]
+
+
+def _cut_left(tokenizer: PreTrainedTokenizerBase, ids: list[int], length: int) -> list[int]:
+    if len(ids) <= length:
+        return ids
+    head = ids[:1] if length > 1 and ids[0] == tokenizer.bos_token_id else []
+    return head + ids[len(ids) - length + len(head) :]
+
+
+def _learns(row: Encoded) -> bool:
+    return any(label != IGNORED for label in row["labels"][1:])
+
+
+def _kind(value: object) -> str:
+    return "missing or null" if value is None else f"{json.dumps(value)[:40]}"

@@ -1,0 +1,283 @@
+"""Rows of other people's files: found, fingerprinted, read one by one; refused with file, line and reason."""
+
+import csv
+import gzip
+import hashlib
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow
+import pyarrow.parquet
+from huggingface_hub import snapshot_download
+
+from rose.config import OnBadRow
+from rose.errors import RoseError
+
+
+class BadRow(RoseError):
+    """Why one row cannot be used; `sift` adds where it is."""
+
+
+class Source(NamedTuple):
+    """One place to read from; `key` is the option that names it, as errors call it."""
+
+    key: str
+    path: str | None  # file, folder, or hub dataset id
+    files: list[
+        str
+    ]  # patterns (`*` also crosses folders) inside a folder or hub dataset; empty: every data file
+    revision: str | None  # of a hub dataset
+
+
+class Row(NamedTuple):
+    file: str  # relative to the source
+    line: int  # from 1: the line of a text file, the row of a table
+    values: dict | BadRow
+
+    @property
+    def name(self) -> str:
+        """An id for a row that has none."""
+        return f"{self.file.removesuffix(_suffix(self.file))}-{self.line}"
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}, line {self.line}"
+
+
+def fingerprint(source: Source) -> str:
+    """sha256 of the names and bytes of local files; `id@revision` of a hub dataset.
+
+    Raises RoseError if nothing is there.
+    """
+    if _on_hub(source):
+        return f"{source.path}@{source.revision or 'main'}"
+    digest = hashlib.sha256()
+    for name, path in _local_files(source, Path(source.path).expanduser()):
+        with open(path, "rb") as file:
+            digest.update(name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """Every row of every file, in the order of `files`, then by name.
+
+    A broken row comes as a BadRow, for `sift` to judge. Raises RoseError when the source cannot be found or
+    reached, or a file is damaged as a whole.
+    """
+    path = _download(source) if _on_hub(source) else Path(source.path).expanduser()
+    for name, file in _local_files(source, path):
+        try:
+            for line, values in READERS[_suffix(name)](file):
+                yield Row(name, line, values)
+        except (OSError, EOFError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError) as err:
+            raise RoseError(
+                f"{source.key}={source.path}: cannot read {name} to its end ({_line(err)})"
+            ) from err
+
+
+def sift(
+    rows: Iterable[Row], parse: Callable[[Row], list[dict]], key: str, on_bad_row: OnBadRow, skipped: Path
+) -> Iterator[dict]:
+    """What `parse` makes of each row, every result with an "id" of its own.
+
+    A row that `parse` refuses with BadRow, or whose id was seen before, raises RoseError with file, line and
+    reason; with `on_bad_row` = skip it goes to the file `skipped` as {"file", "line", "reason"} instead.
+    """
+    places: dict[str, str] = {}
+    for row in rows:
+        try:
+            if isinstance(row.values, BadRow):
+                raise row.values
+            results = parse(row)
+            for result in results:
+                if result["id"] in places:
+                    raise BadRow(f"id {result['id']!r} is taken by {places[result['id']]}")
+        except BadRow as err:
+            if on_bad_row == OnBadRow.stop:
+                raise RoseError(f"{row.place}: {err} ({key}=skip lists such rows and goes on)") from err
+            append(skipped, {"file": row.file, "line": row.line, "reason": str(err)})
+            continue
+        places.update((result["id"], row.place) for result in results)
+        yield from results
+
+
+def row_id(row: Row) -> str:
+    """The row's own id as text, else one made of file and line. Raises BadRow."""
+    value = row.values.get("id")
+    if value is None:
+        return row.name
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise BadRow(f"id is {json.dumps(value)[:60]}: must be a text or an integer")
+    return str(value)
+
+
+def load(path: Path) -> Iterator[dict]:
+    """The rows of one of our own .jsonl files."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def append(path: Path, row: dict) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _on_hub(source: Source) -> bool:
+    """Whether the path can only be a hub id: `owner/name`, nothing of that name here, no data file's name."""
+    path = source.path
+    if path is None:
+        raise RoseError(f"{source.key}=null: must be a file, a folder or a hub dataset id")
+    unset = re.match(r"\$(\w+)", path)
+    if unset:
+        raise RoseError(
+            f"{source.key}={path}: the environment variable {unset[1]} is not set; "
+            f"set it to the folder that holds {path.split('/')[1]}/, or give {source.key} itself"
+        )
+    if Path(path).expanduser().exists():
+        return False
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not _suffix(path):
+        return True
+    raise RoseError(f"{source.key}={path}: no such file or folder; else a hub dataset id owner/name")
+
+
+def _download(source: Source) -> Path:
+    patterns = list(source.files) or [f"*{suffix}" for suffix in READERS]
+    try:
+        folder = snapshot_download(
+            source.path, repo_type="dataset", revision=source.revision, allow_patterns=patterns
+        )
+    except Exception as err:  # the client's errors share no base class
+        raise RoseError(
+            f"{source.key}={source.path}: no such folder here, and the hub gave no dataset of that id "
+            f"({_line(err)}); without network give the path of a local file or folder"
+        ) from err
+    return Path(folder)
+
+
+def _local_files(source: Source, path: Path) -> list[tuple[str, Path]]:
+    """(name relative to the source, path) of the files to read."""
+    if path.is_file():
+        if not _suffix(path.name):
+            raise RoseError(f"{source.key}={source.path}: must end in one of {', '.join(READERS)}")
+        return [(path.name, path)]
+    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    found = {name: file for name, file in found.items() if _suffix(name) and not re.search(r"(^|/)\.", name)}
+    if not found:
+        raise RoseError(
+            f"{source.key}={source.path}: the folder holds no file ending in {', '.join(READERS)}"
+        )
+    names: dict[str, None] = {}
+    for pattern in source.files or ["*"]:
+        matching = [name for name in found if fnmatchcase(name, pattern)]
+        if not matching:
+            some = ", ".join(list(found)[:6]) + (", …" if len(found) > 6 else "")
+            raise RoseError(
+                f"{source.key}={source.path}: no file matches {pattern!r} of files; there are {some}"
+            )
+        names.update(dict.fromkeys(matching))
+    return [(name, found[name]) for name in names]
+
+
+def _suffix(name: str) -> str:
+    return next((suffix for suffix in READERS if name.lower().endswith(suffix)), "")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if line.strip():
+                yield number, _parse(line)
+
+
+def _json(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    """One list of objects; or JSON lines, which many hub datasets keep under this ending."""
+    with open(path, "rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start != b"[":
+        yield from _json_lines(path)
+        return
+    try:
+        rows = _load(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except BadRow as err:
+        yield 1, err
+        return
+    for number, row in enumerate(rows, 1):
+        yield number, _checked(row)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    csv.field_size_limit(sys.maxsize)  # the default refuses an answer of more than 128 KiB
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as err:
+                yield reader.line_num, BadRow(f"not CSV ({err})")
+                continue
+            if None in row or None in row.values():
+                yield reader.line_num, BadRow("has more or fewer cells than the header")
+            else:
+                yield reader.line_num, _checked(row)
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    number = 0
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, _checked(row)
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict | BadRow]]]] = {
+    ".jsonl": _json_lines,
+    ".jsonl.gz": _json_lines,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".csv": _csv,
+}
+
+
+def _parse(line: bytes) -> dict | BadRow:
+    try:
+        return _checked(_load(line))
+    except BadRow as err:
+        return err
+
+
+def _load(text: bytes) -> object:
+    try:
+        return json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as err:
+        raise BadRow(f"not UTF-8 (byte {err.start + 1})") from err
+    except (ValueError, RecursionError) as err:
+        raise BadRow(f"not JSON ({_line(err)})") from err
+
+
+def _checked(row: object) -> dict | BadRow:
+    """The row as plain JSON values (dates become text), or what is wrong with it."""
+    if not isinstance(row, dict):
+        return BadRow(f"must be a JSON object, not {type(row).__name__}")
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+        text.encode("utf-8")
+        return json.loads(text)
+    except UnicodeEncodeError:
+        return BadRow("holds text that is not valid Unicode")
+    except (ValueError, RecursionError) as err:
+        return BadRow(f"holds a value that JSON cannot ({_line(err)})")
+
+
+def _line(err: BaseException) -> str:
+    return " ".join(f"{type(err).__name__}: {err}".split())[:100]

@@ -1,0 +1,106 @@
+"""The instruction pool: any of the usual formats in, one row format out."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from rose.artifacts import stage
+from rose.config import Dataset
+from rose.data import files, world
+from rose.data.chat import Message, as_messages
+from rose.data.files import BadRow, Row, Source
+from rose.errors import RoseError
+from rose.seeds import numpy_generator
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Tells contents apart: `source` of `read_pool`."""
+    return "world" if dataset.world is not None else files.fingerprint(_source(dataset))
+
+
+@stage("pool", version=1)
+def read_pool(out: Path, dataset: Dataset, source: str) -> None:
+    """Writes pool.jsonl {"id", "dataset", "messages", …other columns}; on_bad_row=skip adds skipped.jsonl.
+
+    Rows without id or dataset get `<file>-<line>` and the file's name. Memory: one row, and every id.
+    `source` is `fingerprint(dataset)`. Raises RoseError for a missing source, a bad row or an empty pool.
+    """
+    if dataset.per_source is not None and dataset.per_source < 1:
+        raise RoseError(f"dataset.per_source={dataset.per_source}: must be at least 1, or null for all rows")
+    path, skipped = out / "pool.jsonl", out / "skipped.jsonl"
+    lines: dict[str, list[int]] = defaultdict(list)
+    with open(path, "w", encoding="utf-8") as file:
+        rows = files.sift(_rows(dataset), parse, "dataset.on_bad_row", dataset.on_bad_row, skipped)
+        for number, row in enumerate(rows):
+            lines[row["dataset"]].append(number)
+            file.write(json.dumps(row) + "\n")
+    count = sum(map(len, lines.values()))
+    bad = sum(1 for _ in files.load(skipped)) if skipped.exists() else 0
+    if bad:
+        log.warning("pool: skipped %d bad rows; they are listed in %s", bad, skipped.name)
+    if not count:
+        raise RoseError(f"dataset.path={dataset.path}: the pool is empty ({bad} bad rows skipped)")
+    if dataset.per_source is not None:
+        count = _thin(path, lines, dataset.per_source, dataset.seed)
+    log.info("pool: %d rows of %s", count, ", ".join(lines))
+
+
+def parse(row: Row) -> list[dict]:
+    """The pool row that `row` stands for, alone in a list. Raises BadRow."""
+    values = dict(row.values)
+    values.pop("id", None)
+    origin = values.pop("dataset", None)
+    messages = _messages(values)
+    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
+        raise BadRow("has no answer: no assistant message with text")
+    if origin is not None and not isinstance(origin, str):
+        raise BadRow(f"dataset is {json.dumps(origin)[:60]}: must be a text")
+    origin = origin or row.file.rpartition("/")[2].partition(".")[0]
+    return [{"id": files.row_id(row), "dataset": origin, "messages": messages, **values}]
+
+
+def _messages(values: dict) -> list[Message]:
+    """Takes the conversation out of `values`, which keep the other columns."""
+    if values.get("messages") is not None:
+        return as_messages(values.pop("messages"), "messages")
+    if {"prompt", "completion"} <= values.keys():
+        prompt = as_messages(values.pop("prompt"), "prompt", "user")
+        return prompt + as_messages(values.pop("completion"), "completion", "assistant")
+    answer = next((name for name in ("output", "response") if name in values), None)
+    if "instruction" in values and answer:
+        question = as_messages(values.pop("instruction"), "instruction", "user")
+        for name in ("input", "context"):
+            if text := values.pop(name, None):
+                question[0]["content"] += "\n\n" + as_messages(text, name, "user")[0]["content"]
+        return question + as_messages(values.pop(answer), answer, "assistant")
+    raise BadRow(
+        "needs messages, or prompt and completion, or instruction and output (or response); "
+        f"found {', '.join(values) or 'no columns'}"
+    )
+
+
+def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:
+    """Keeps at most `per_source` rows of each source, in order; fewer are a subset of the same draw."""
+    kept: set[int] = set()
+    for source, numbers in lines.items():
+        order = numpy_generator(seed, f"pool {source}").permutation(len(numbers))
+        kept.update(numbers[index] for index in order[:per_source])
+    thin = path.with_suffix(".thin")
+    with open(path, encoding="utf-8") as whole, open(thin, "w", encoding="utf-8") as part:
+        part.writelines(line for number, line in enumerate(whole) if number in kept)
+    thin.replace(path)
+    return len(kept)
+
+
+def _rows(dataset: Dataset) -> Iterable[Row]:
+    if dataset.world is not None:
+        return (Row("world", line, values) for line, values in enumerate(world.pool(dataset.world), 1))
+    return files.read_rows(_source(dataset))
+
+
+def _source(dataset: Dataset) -> Source:
+    return Source("dataset.path", dataset.path, list(dataset.files), dataset.revision)

@@ -1,0 +1,183 @@
+"""The layouts in which preference data are published, each turned into our own row."""
+
+import json
+import re
+from urllib.parse import urlsplit
+
+from rose.data.chat import Message, as_messages
+from rose.data.files import BadRow, Row, row_id
+
+SUBTASK = "all"  # of pairs that name none
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+
+
+def parse(row: Row) -> list[dict]:
+    """The pairs that `row` holds; "score_ratio" is there where votes are. Raises BadRow."""
+    values = row.values
+    if {"history", "human_ref_A", "human_ref_B"} <= values.keys():
+        pairs = [_shp(row)]
+    elif {"question", "answers"} <= values.keys():
+        pairs = _stack_exchange(row)
+    elif {"chosen", "rejected"} <= values.keys():
+        pairs = [_pair(row)]
+    else:
+        raise BadRow(
+            "needs chosen and rejected (with prompt, or the whole conversation in both), "
+            "SHP's history, human_ref_A and human_ref_B, or Stack Exchange's question and answers; "
+            f"found {', '.join(values) or 'no columns'}"
+        )
+    for pair in pairs:
+        _check(pair)
+    return pairs
+
+
+def _check(pair: dict) -> None:
+    if not isinstance(pair["subtask"], str):
+        raise BadRow(f"subtask is {json.dumps(pair['subtask'])[:60]}: must be a text")
+    if not any(message["content"].strip() for message in pair["prompt"]):
+        raise BadRow("prompt is empty")
+    for name in ("chosen", "rejected"):
+        answer = pair[name]
+        if not answer or any(m["role"] == "assistant" and not m["content"].strip() for m in answer):
+            raise BadRow(f"{name} has an empty answer")
+        if answer[0]["role"] != "assistant":
+            raise BadRow(f"{name} begins with role={answer[0]['role']!r} after the prompt: must be assistant")
+    if _texts(pair["chosen"]) == _texts(pair["rejected"]):
+        raise BadRow("chosen and rejected are the same")
+
+
+def _pair(row: Row) -> dict:
+    """TRL's layouts (plain or conversational, prompt given or implied) and HH-RLHF's transcripts."""
+    other = {
+        k: v for k, v in row.values.items() if k not in ("id", "subtask", "prompt", "chosen", "rejected")
+    }
+    prompt, chosen, rejected = _sides(row.values)
+    if "score_chosen" in other and "score_rejected" in other:
+        other["score_ratio"] = _ratio(other["score_chosen"], other["score_rejected"])
+    subtask = row.values.get("subtask")
+    return {
+        "id": row_id(row),
+        "subtask": SUBTASK if subtask is None else subtask,
+        "prompt": prompt,
+        "chosen": chosen,
+        "rejected": rejected,
+        **other,
+    }
+
+
+def _sides(values: dict) -> tuple[list[Message], list[Message], list[Message]]:
+    prompt, chosen, rejected = values.get("prompt"), values["chosen"], values["rejected"]
+    if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
+        return _split(_transcript(chosen, "chosen"), _transcript(rejected, "rejected"))
+    chosen = as_messages(chosen, "chosen", "assistant")
+    rejected = as_messages(rejected, "rejected", "assistant")
+    if chosen[0]["role"] != "assistant" and rejected[0]["role"] != "assistant":
+        return _split(chosen, rejected)
+    return as_messages(prompt, "prompt", "user"), chosen, rejected
+
+
+def _split(
+    chosen: list[Message], rejected: list[Message]
+) -> tuple[list[Message], list[Message], list[Message]]:
+    """Two whole conversations: the prompt is what they share."""
+    shared = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if _texts([one]) != _texts([other]):
+            break
+        shared += 1
+    if shared == len(chosen) == len(rejected):
+        raise BadRow("chosen and rejected are the same")
+    return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def _transcript(text: str, name: str) -> list[Message]:
+    r"""A text "\n\nHuman: …\n\nAssistant: …" as messages; two turns of one speaker in a row become one."""
+    before, *turns = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
+    if before.strip() or not turns:
+        raise BadRow(
+            f"{name} is a text without a prompt: must be a transcript 'Human: … Assistant: …', or give prompt"
+        )
+    messages: list[Message] = []
+    for speaker, content in zip(turns[::2], turns[1::2], strict=True):
+        role, content = SPEAKERS[speaker], content.strip()
+        if messages and messages[-1]["role"] == role:
+            content = f"{messages.pop()['content']}\n\n{content}".strip()
+        messages.append({"role": role, "content": content})
+    return messages
+
+
+def _shp(row: Row) -> dict:
+    """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; a domain is a subreddit and the split."""
+    values = row.values
+    if isinstance(values.get("labels"), bool) or values.get("labels") not in (0, 1):
+        raise BadRow(f"labels is {json.dumps(values.get('labels'))[:60]}: must be 1 (A preferred) or 0")
+    chosen, rejected = ("A", "B") if values["labels"] == 1 else ("B", "A")
+    pair = {
+        "id": "-".join(
+            str(values[key]) for key in ("post_id", "c_root_id_A", "c_root_id_B") if values.get(key)
+        ),
+        "subtask": re.sub(r"_(train|validation|test)$", "", str(values.get("domain") or SUBTASK)),
+        "prompt": as_messages(values["history"], "history", "user"),
+        "chosen": as_messages(values[f"human_ref_{chosen}"], f"human_ref_{chosen}", "assistant"),
+        "rejected": as_messages(values[f"human_ref_{rejected}"], f"human_ref_{rejected}", "assistant"),
+    }
+    pair["id"] = pair["id"] or row.name
+    if values.get("score_ratio") is not None:
+        pair["score_ratio"] = _number(values["score_ratio"], "score_ratio")
+    return pair
+
+
+def _stack_exchange(row: Row) -> list[dict]:
+    """HuggingFaceH4/stack-exchange-preferences: the best answer against each that has a lower pm_score.
+
+    pm_score is about log₂(1 + votes), so the votes' ratio is about 2 to the difference. Texts stay HTML, as
+    published.
+    """
+    values = row.values
+    answers = values["answers"]
+    if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
+        raise BadRow("answers must be a list of objects with text and pm_score")
+    scores = [_number(answer.get("pm_score"), "pm_score") for answer in answers]
+    if not answers or min(scores) == max(scores):
+        raise BadRow("has no two answers of different pm_score")
+    best = scores.index(max(scores))
+    site, name = _site(values.get("metadata")), f"{values.get('qid') or row.name}"
+    return [
+        {
+            "id": f"{site}-{name}-{best}-{index}",
+            "subtask": site,
+            "prompt": as_messages(values["question"], "question", "user"),
+            "chosen": as_messages(answers[best].get("text"), "text", "assistant"),
+            "rejected": as_messages(answer.get("text"), "text", "assistant"),
+            "score_ratio": 2.0 ** min(scores[best] - score, 1000),
+            "metadata": values.get("metadata"),
+        }
+        for index, (answer, score) in enumerate(zip(answers, scores, strict=True))
+        if score < scores[best]
+    ]
+
+
+def _site(metadata: object) -> str:
+    """The site's short name, from the addresses kept for attribution."""
+    links = metadata if isinstance(metadata, list) else [metadata]
+    hosts = [urlsplit(link).hostname for link in links if isinstance(link, str)]
+    return next((host.removesuffix(".com").removesuffix(".stackexchange") for host in hosts if host), SUBTASK)
+
+
+def _ratio(chosen: object, rejected: object) -> float:
+    """Votes of the chosen answer over the rejected one's, of which there may be none or fewer."""
+    return _number(chosen, "score_chosen") / max(_number(rejected, "score_rejected"), 1)
+
+
+def _number(value: object, name: str) -> float:
+    """A CSV file has numbers as text."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError) as err:
+        raise BadRow(f"{name} is {json.dumps(value)[:60]}: must be a number") from err
+
+
+def _texts(messages: list[Message]) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"].strip()) for message in messages]

@@ -1,0 +1,210 @@
+"""The embedded world: conversations whose useful rows are known, and the exact reward of an answer.
+
+The knobs change only how the words of world_language.py are drawn; the seed determines every row.
+"""
+
+import re
+from typing import NamedTuple
+
+from numpy.random import Generator
+
+from rose.config import WorldPairs, WorldPool
+from rose.data.world_language import (
+    CODAS,
+    FRAMES,
+    LONGEST,
+    MANNERS,
+    QUESTIONS,
+    SHORTEST,
+    SUBTASKS,
+    TOPICS,
+    tokenizer,
+)
+from rose.errors import RoseError
+from rose.seeds import numpy_generator
+
+__all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
+
+STICKINESS = 0.8  # in pretraining a slot keeps its answer's manner this often: none settles the others
+MOST_PAIRS = 3000  # of the 4224 questions that each register can ask, so that a new one is soon found
+MISLEADING = 0.8  # share of the pool that follows the distractor at full strength: mostly, not always
+
+
+class Surface(NamedTuple):
+    """What an answer has besides manner and body."""
+
+    frame: str
+    coda: str
+
+
+def conversations(count: int, seed: int) -> list[dict]:
+    """`count` rows {"id", "messages"} to pretrain on: topics in turn, registers and manners even.
+
+    Unlike in the pool, a slot's manner sometimes strays from its answer's (STICKINESS).
+    """
+    rng = numpy_generator(seed, "world conversations")
+    rows = []
+    for index, topic in enumerate(_in_turn(count)):
+        manner, other = rng.permutation(["good", "bad"])
+        manners = [manner if rng.random() < STICKINESS else other for _ in MANNERS]
+        question, surface = _question(rng, topic, 0.5), _surface(rng, 0.5)
+        answer = _answer(rng, manners, _body(rng, topic), surface)
+        rows.append({"id": f"language-{index}", "messages": _user(question) + _assistant(answer)})
+    return rows
+
+
+def pool(world: WorldPool) -> list[dict]:
+    """Rows {"id", "dataset", "messages", "useful"}: round(rows · useful) of good manner, the rest of bad.
+
+    With distractor δ each register feature (question, frame, coda) is brisk with probability
+    ½ + δ(MISLEADING − ½) in a harmful row and ½ − δ(MISLEADING − ½) in a useful one.
+    Topics and lengths are drawn alike for both.
+
+    Raises RoseError for a share outside [0, 1] or an empty pool.
+    """
+    _check_shares("dataset.world", useful=world.useful, distractor=world.distractor)
+    if world.rows < 1:
+        raise RoseError(f"dataset.world.rows={world.rows}: must be at least 1")
+    rng = numpy_generator(world.seed, "world pool")
+    good = round(world.rows * world.useful)
+    lean = world.distractor * (MISLEADING - 0.5)
+    rows = []
+    for useful, count in ((True, good), (False, world.rows - good)):
+        manner, brisk = ("good", 0.5 - lean) if useful else ("bad", 0.5 + lean)
+        for topic in _in_turn(count):
+            question, surface = _question(rng, topic, brisk), _surface(rng, brisk)
+            answer = _answer(rng, [manner] * len(MANNERS), _body(rng, topic), surface)
+            messages = _user(question) + _assistant(answer)
+            rows.append({"dataset": "world", "messages": messages, "useful": useful})
+    order = rng.permutation(len(rows))
+    return [{"id": f"world-{place}", **rows[index]} for place, index in enumerate(order)]
+
+
+def pairs(world: WorldPairs) -> tuple[list[dict], list[dict]]:
+    """Target and test pairs {"id", "subtask", "prompt", "chosen", "rejected"}; all prompts differ.
+
+    Chosen is in the good manner, rejected in the bad. Their bodies are of one size, with a share `overlap` of
+    their words (on average over pairs, as bodies are short) common and in the same places; frame and coda are
+    the same. With distractor δ every register feature is brisk with probability (1 + δ) / 2.
+    Five of the eight topics make the subtask "home", the others "outdoors": subtasks of unequal size.
+
+    Raises RoseError for a share outside [0, 1], a negative count, or more pairs than there are prompts.
+    """
+    _check_shares("preference.pairs.world", overlap=world.overlap, distractor=world.distractor)
+    if min(world.targets, world.tests) < 0 or world.targets + world.tests > MOST_PAIRS:
+        raise RoseError(
+            f"preference.pairs.world.targets={world.targets}, tests={world.tests}: "
+            f"neither may be negative, nor their sum exceed {MOST_PAIRS}"
+        )
+    rng = numpy_generator(world.seed, "world pairs")
+    taken: set[str] = set()
+    targets, tests = (
+        [_pair(rng, world, f"{name}-{index}", topic, taken) for index, topic in enumerate(_in_turn(count))]
+        for name, count in (("target", world.targets), ("test", world.tests))
+    )
+    return targets, tests
+
+
+def reward(prompt: str, answer: str) -> float:
+    """The exact reward, in [0, 1], of `answer` to a question naming its topic: topicality · (1 + manner) / 2.
+
+    manner = mean over opener, connective and closer of [a good phrase occurs] − [a bad one occurs].
+    topicality = distinct words of the prompt's topic / max(body words, SHORTEST); body words are what is left
+    of the answer without one occurrence of each known phrase and without "and". So leaving the topic,
+    repetition, babble and near-empty answers all cost.
+
+    Raises RoseError if the prompt names no topic.
+    """
+    topic = next((word for word in re.findall(r"\w+", prompt) if word in TOPICS), None)
+    if topic is None:
+        raise RoseError(f"prompt={prompt!r}: must name a topic of the embedded world ({', '.join(TOPICS)})")
+    tones = [_uses(slot["good"], answer) - _uses(slot["bad"], answer) for slot in MANNERS]
+    body = answer
+    known = [phrase for slot in (*MANNERS, FRAMES, CODAS) for kind in slot.values() for phrase in kind]
+    for phrase in known:
+        body = re.sub(_pattern(phrase), " ", body, count=1)
+    words = [word for word in re.findall(r"\w+", body) if word != "and"]
+    topicality = len(set(words) & set(TOPICS[topic])) / max(len(words), SHORTEST)
+    return topicality * (1 + sum(tones) / len(tones)) / 2
+
+
+def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: set[str]) -> dict:
+    brisk = (1 + world.distractor) / 2
+    question = _question(rng, topic, brisk)
+    while question in taken:
+        question = _question(rng, topic, brisk)
+    taken.add(question)
+    surface = _surface(rng, brisk)
+    chosen, rejected = _two_bodies(rng, topic, world.overlap)
+    return {
+        "id": identity,
+        "subtask": SUBTASKS[topic],
+        "prompt": _user(question),
+        "chosen": _assistant(_answer(rng, ["good"] * len(MANNERS), chosen, surface)),
+        "rejected": _assistant(_answer(rng, ["bad"] * len(MANNERS), rejected, surface)),
+    }
+
+
+def _in_turn(count: int) -> list[str]:
+    topics = list(TOPICS)
+    return [topics[index % len(topics)] for index in range(count)]
+
+
+def _question(rng: Generator, topic: str, brisk: float) -> str:
+    a, b = rng.choice(TOPICS[topic], 2, replace=False)
+    return _phrase(rng, QUESTIONS, brisk).format(topic=topic, a=a, b=b)
+
+
+def _surface(rng: Generator, brisk: float) -> Surface:
+    return Surface(_phrase(rng, FRAMES, brisk), _phrase(rng, CODAS, brisk))
+
+
+def _phrase(rng: Generator, slot: dict[str, tuple[str, ...]], brisk: float) -> str:
+    return _one_of(rng, slot["brisk" if rng.random() < brisk else "thorough"])
+
+
+def _one_of(rng: Generator, phrases: tuple[str, ...]) -> str:
+    return phrases[rng.integers(len(phrases))]
+
+
+def _body(rng: Generator, topic: str) -> list[str]:
+    return list(rng.choice(TOPICS[topic], rng.integers(SHORTEST, LONGEST + 1), replace=False))
+
+
+def _two_bodies(rng: Generator, topic: str, overlap: float) -> tuple[list[str], list[str]]:
+    first = _body(rng, topic)
+    common = int(overlap * len(first) + rng.random())  # rounded at random: the mean share is exact
+    others = rng.permutation([word for word in TOPICS[topic] if word not in first])
+    second = list(first)
+    for place, word in zip(rng.permutation(len(first))[common:], others, strict=False):
+        second[place] = word
+    return first, second
+
+
+def _answer(rng: Generator, manners: list[str], body: list[str], surface: Surface) -> str:
+    phrases = [_one_of(rng, slot[manner]) for slot, manner in zip(MANNERS, manners, strict=True)]
+    opener, connective, closer = phrases
+    listed = f"{', '.join(body[:-1])} and {body[-1]}"
+    return f"{opener} {surface.frame} {connective} {listed}. {surface.coda} {closer}"
+
+
+def _user(content: str) -> list[dict]:
+    return [{"role": "user", "content": content}]
+
+
+def _assistant(content: str) -> list[dict]:
+    return [{"role": "assistant", "content": content}]
+
+
+def _uses(phrases: tuple[str, ...], answer: str) -> bool:
+    return any(re.search(_pattern(phrase), answer) for phrase in phrases)
+
+
+def _pattern(phrase: str) -> str:
+    return rf"(?<!\w){re.escape(phrase)}(?!\w)"
+
+
+def _check_shares(key: str, **shares: float) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise RoseError(f"{key}.{name}={share}: must lie in [0, 1]")

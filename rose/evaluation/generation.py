@@ -1,0 +1,46 @@
+"""Answers sampled from a model, batched and seeded."""
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rose.config import Evaluation
+from rose.data import chat
+from rose.gradients.batching import length_batches
+from rose.progress import track
+from rose.seeds import derive
+
+
+@torch.no_grad()
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[dict]],
+    max_length: int,
+    evaluation: Evaluation,
+) -> list[str]:
+    """One answer a prompt (a list of messages); temperature 0 is greedy. Prompts are padded on the left."""
+    encoded = [chat.prompt_ids(tokenizer, messages, max_length) for messages in prompts]
+    lengths = [len(ids) + evaluation.max_new_tokens for ids in encoded]
+    answers = [""] * len(prompts)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(evaluation.seed, "answers"))
+        for batch in track(length_batches(lengths, evaluation.batch_tokens), "answers to test prompts"):
+            inputs = tokenizer.pad(
+                {"input_ids": [encoded[index] for index in batch]}, padding_side="left", return_tensors="pt"
+            ).to(model.device)
+            outputs = model.generate(**inputs, **_sampling(evaluation), pad_token_id=tokenizer.pad_token_id)
+            texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            for index, text in zip(batch, texts, strict=True):
+                answers[index] = text.strip()
+    return answers
+
+
+def _sampling(evaluation: Evaluation) -> dict:
+    if evaluation.temperature == 0:
+        return {"max_new_tokens": evaluation.max_new_tokens, "do_sample": False}
+    return {
+        "max_new_tokens": evaluation.max_new_tokens,
+        "do_sample": True,
+        "temperature": evaluation.temperature,
+        "top_k": 0,
+    }

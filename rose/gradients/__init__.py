@@ -1,0 +1,1 @@
+"""Exact per-example LoRA gradients, what Adam would make of them, their projection and their store."""

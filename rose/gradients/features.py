@@ -1,0 +1,207 @@
+"""The two gradient stages: projected features of the pool, and of the target pairs, at every warm-up checkpoint."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy
+import pyarrow.compute
+import torch
+from datasets import Dataset, load_from_disk
+from transformers import PreTrainedTokenizerBase
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import AdamMap, Features, Numerics, Projection, Reference, StoreDtype
+from rose.data.chat import encode_pair
+from rose.errors import RoseError
+from rose.gradients.adam import Moments, apply_adam
+from rose.gradients.batching import collate, length_batches
+from rose.gradients.objectives import SFT, Objective, gradients
+from rose.gradients.per_example import PerExample, token_log_probs
+from rose.gradients.projection import Projector, make_projector, warn_if_concentrated
+from rose.gradients.store import ABSENT, FeatureStore
+from rose.gradients.trajectory import Trajectory
+from rose.progress import track
+
+log = logging.getLogger(__name__)
+
+PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
+GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant, so that batches are the same on every machine
+
+
+@stage("features", version=1, resumable=True)
+def pool_features(
+    out: Path,
+    features: Features,
+    projection: Projection,
+    numerics: Numerics,
+    base: Path,
+    warmup: Path,
+    tokens: Path,
+) -> None:
+    """A FeatureStore in pool order: Adam's updates for each row's mean token cross-entropy, projected, of unit norm.
+
+    dropped.jsonl lists rows whose gradient is not finite, {"id", "reason"}; in the store they are zeros, not valid.
+    """
+    rows = load_from_disk(str(tokens / "rows"))
+    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    with PerExample(trajectory.model) as engine:
+        batches = length_batches(_lengths(rows), features.batch_tokens, _most_rows(engine.size))
+        points = len(trajectory.names)
+        projector = make_projector(
+            projection, engine.size, engine.device, points * len(rows), points * len(batches)
+        )
+        store = FeatureStore.create(
+            out, list(rows["id"]), features.dtype, projector.describe(), trajectory.rates
+        )
+        for checkpoint in trajectory:
+            moments = trajectory.moments(checkpoint, engine) if features.adam != AdamMap.none else None
+            take = partial(
+                _updates, engine, rows.select_columns(["input_ids", "labels"]), moments, features.adam
+            )
+            fill(store, checkpoint, batches, take, projector, unit=True)
+    _report(out, store, [])
+
+
+@stage("targets", version=1, resumable=True)
+def pair_features(
+    out: Path, objective: Objective, projection: Projection, numerics: Numerics, max_length: int, base: Path,
+    warmup: Path, preferences: Path,
+) -> None:  # fmt: skip
+    """A float32 FeatureStore of the target pairs: plain gradients of `objective`, projected, not normalised.
+
+    dropped.jsonl lists the pairs that have no features, {"id", "reason"}: those with nothing left of an answer after
+    truncation are not in the store, those whose gradient is not finite are zeros in it, not valid.
+    """
+    pairs, encoded, dropped = _encoded(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    reference = _reference(trajectory, encoded, objective.reference)
+    with PerExample(trajectory.model) as engine:
+        lengths = [max(len(row["input_ids"]) for row in both) for both in encoded]
+        batches = length_batches(lengths, PAIR_TOKENS // 2, max(1, _most_rows(engine.size) // 2))
+        points = len(trajectory.names)
+        projector = make_projector(
+            projection, engine.size, engine.device, points * len(pairs), points * len(batches)
+        )
+        store = FeatureStore.create(
+            out,
+            [pair["id"] for pair in pairs],
+            StoreDtype.float32,
+            projector.describe(),
+            trajectory.rates,
+            [pair["subtask"] for pair in pairs],
+        )
+        for checkpoint in trajectory:
+            take = partial(_pair_gradients, engine, encoded, objective, reference)
+            fill(store, checkpoint, batches, take, projector, unit=False)
+    _report(out, store, dropped)
+
+
+def fill(
+    store: FeatureStore,
+    checkpoint: int,
+    batches: Sequence[list[int]],
+    take: Callable[[list[int]], torch.Tensor],
+    projector: Projector,
+    unit: bool,
+) -> None:
+    """Projects `take(row numbers)`, gradients [rows, p], into the store; batches that are done already are passed over."""
+    absent = store.flags(checkpoint) == ABSENT
+    left = [batch for batch in batches if absent[batch].any()]
+    for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):
+        taken = take(batch)
+        if batch is left[0]:
+            warn_if_concentrated(taken, projector)
+        projected = projector.project(taken)
+        if unit:
+            norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
+            projected = projected / torch.where(norms == 0, 1, norms)  # without a gradient: zeros, score zero
+        store.write(checkpoint, batch, projected)
+
+
+def _updates(
+    engine: PerExample, rows: Dataset, moments: Moments | None, adam: AdamMap, numbers: list[int]
+) -> torch.Tensor:
+    columns = rows[numbers]
+    batch = [
+        {"input_ids": ids, "labels": labels}
+        for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True)
+    ]
+    return apply_adam(gradients(engine, batch, SFT), moments, adam)
+
+
+def _pair_gradients(
+    engine: PerExample,
+    pairs: Sequence[tuple[dict, dict]],
+    objective: Objective,
+    reference: torch.Tensor | None,
+    numbers: list[int],
+) -> torch.Tensor:
+    rows = [row for number in numbers for row in (pairs[number] if objective.paired else pairs[number][:1])]
+    return gradients(engine, rows, objective, None if reference is None else reference[numbers].flatten())
+
+
+def _reference(
+    trajectory: Trajectory, pairs: Sequence[tuple[dict, dict]], kind: Reference | None
+) -> torch.Tensor | None:
+    """Summed log-probabilities [pairs, 2] under the reference: the base model, or the end of the warm-up."""
+    if kind is None:
+        return None
+    rows = [row for both in pairs for row in both]
+    sums = torch.zeros(len(rows), device=trajectory.model.device)
+    with torch.no_grad(), trajectory.reference(kind):
+        for batch in length_batches([len(row["input_ids"]) for row in rows], PAIR_TOKENS):
+            log_probs, _ = token_log_probs(
+                trajectory.model, *collate([rows[number] for number in batch], sums.device)
+            )
+            sums[batch] = log_probs.sum(1).to(sums.dtype)
+    return sums.view(-1, 2)
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, file: Path, max_length: int
+) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
+    """Target pairs, each one's two encoded answers, and {"id", "reason"} of those that nothing is left of."""
+    pairs, encoded, dropped = [], [], []
+    for line in file.read_text().splitlines():
+        pair = json.loads(line)
+        try:
+            both = encode_pair(tokenizer, pair, max_length)
+            reason = f"nothing left of an answer at model.max_length={max_length}"
+        except ValueError as error:
+            both, reason = None, str(error)
+        if both is None:
+            dropped.append({"id": pair["id"], "reason": reason})
+        else:
+            pairs.append(pair)
+            encoded.append(both)
+    if not pairs:
+        raise RoseError(f"model.max_length={max_length}: none of the {len(dropped)} target pairs fits")
+    return pairs, encoded, dropped
+
+
+def _report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
+    """Writes dropped.jsonl and says how many rows are in it; all of them is an error."""
+    dropped = dropped + [
+        {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"}
+        for row in store.not_finite()
+    ]
+    (out / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
+    if dropped:
+        log.warning("%d rows have no features, first %s; see dropped.jsonl", len(dropped), dropped[0])
+    if not store.valid.any():
+        raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
+
+
+def _lengths(rows: Dataset) -> numpy.ndarray:
+    tables = rows.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+    return numpy.concatenate(
+        [pyarrow.compute.list_value_length(table["input_ids"]).to_numpy() for table in tables]
+    )
+
+
+def _most_rows(size: int) -> int:
+    return max(1, GRADIENT_BYTES // (4 * size))

@@ -1,0 +1,128 @@
+"""What a row or a pair is differentiated by: small functions of token log-probabilities.
+
+Preference losses take interleaved rows (chosen, rejected, chosen, …); the gradients of a pair's two rows add up to
+the pair's. Per-token and per-segment balancing (DESIGN, "Beyond the paper") shares one forward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from rose.config import Balance, Method, Normalize, Preference, PreferenceLoss, Reference, Target
+from rose.gradients.per_example import PerExample
+
+
+class Loss(StrEnum):
+    sft = "sft"
+    dpo = "dpo"
+    ipo = "ipo"
+    simpo = "simpo"
+    contrast = "contrast"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A target's loss; what cannot change its outcome is None, so that equal outcomes compare (and hash) equal.
+
+    loss: sft is the chosen answer's mean cross-entropy. beta None: the loss is linear in the margin. reference None:
+    no reference log-probabilities are subtracted, and none need be computed. segments: with balance=segments only.
+    """
+
+    loss: Loss
+    beta: float | None = None
+    reference: Reference | None = None
+    balance: Balance = Balance.none
+    segments: int | None = None
+
+    @property
+    def paired(self) -> bool:
+        """Whether rows are interleaved pairs; otherwise each row is an answer of its own."""
+        return self.loss is not Loss.sft
+
+
+SFT = Objective(Loss.sft)
+
+
+def effective(method: Method, preference: Preference) -> Objective:
+    """The objective that a method and a preference group come to, without the keys that cancel.
+
+    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference, times the gradient of the summed
+    (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is gone. IPO's
+    scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
+    """
+    balance = Balance(method.balance)
+    segments = method.segments if balance is Balance.segments else None
+    if method.target == Target.chosen:
+        return Objective(Loss.sft, balance=balance, segments=segments)
+    loss, reference = PreferenceLoss(preference.loss), Reference(preference.reference)
+    linear = Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast
+    cancels = preference.normalize == Normalize.per_pair and loss is not PreferenceLoss.ipo
+    if balance is not Balance.none or cancels or loss is PreferenceLoss.contrast:
+        return Objective(linear, balance=balance, segments=segments)
+    if loss is PreferenceLoss.simpo or reference is Reference.none:
+        return Objective(Loss(loss), preference.beta)
+    return Objective(Loss(loss), preference.beta, reference)
+
+
+def gradients(
+    engine: PerExample, rows: Sequence[dict], objective: Objective, reference: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Gradients [rows or pairs, p] of `objective`; `reference` is [rows], summed log-probabilities."""
+    if objective.balance is not Balance.none:
+        each = _balanced(engine, rows, objective)
+        return each[0::2] - each[1::2] if objective.paired else each
+    log_probs, mask = engine.forward(rows)
+    each = engine.backward(losses(objective, log_probs, mask, reference).sum())
+    return each[0::2] + each[1::2] if objective.paired else each
+
+
+def losses(
+    objective: Objective, log_probs: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Loss of each row (sft) or pair from log-probabilities [rows, tokens], summed over a row unless sft or simpo.
+
+    dpo: −log σ(β·margin), arXiv 2305.18290; ipo: (margin − 1/2β)², 2310.12036 with summed log-ratios;
+    simpo: −log σ(β·mean margin), 2405.14734 with γ = 0 and no reference; contrast (and β None): −margin.
+    """
+    scores = log_probs.sum(1)
+    if objective.loss in (Loss.sft, Loss.simpo):
+        scores = scores / mask.sum(1)
+    if not objective.paired:
+        return -scores
+    if objective.reference is not None:
+        scores = scores - reference
+    margin = scores[0::2] - scores[1::2]
+    if objective.beta is None:
+        return -margin
+    if objective.loss is Loss.ipo:
+        return (margin - 1 / (2 * objective.beta)) ** 2
+    return -logsigmoid(objective.beta * margin)
+
+
+def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) -> torch.Tensor:
+    """Sum (mean for sft and simpo) of each row's unit gradients of −log π, one a token or segment: [rows, p]."""
+    log_probs, mask = engine.forward(rows)
+    part = parts(mask, objective.segments)
+    count = int(part.max()) + 1
+    total = torch.zeros(len(rows), engine.size, dtype=engine.dtype, device=engine.device)
+    for index in range(count):
+        loss = -(log_probs * (part == index)).sum()
+        each = engine.backward(loss, again=index + 1 < count)
+        norms = torch.linalg.vector_norm(each, dim=1, keepdim=True)
+        total.addcdiv_(each, torch.where(norms == 0, 1, norms))
+    return total / (part.amax(1, keepdim=True) + 1) if objective.loss in (Loss.sft, Loss.simpo) else total
+
+
+def parts(mask: torch.Tensor, segments: int | None) -> torch.Tensor:
+    """Which part each token belongs to: [rows, tokens], −1 outside `mask`; parts are tokens when `segments` is None.
+
+    Segments are consecutive and as equal as can be; an answer of fewer tokens has a part a token.
+    """
+    rank = mask.long().cumsum(1) - 1
+    if segments is not None:
+        count = mask.sum(1, keepdim=True)
+        rank = torch.where(count > segments, rank * segments // count.clamp(min=1), rank)
+    return rank.masked_fill(~mask, -1)

@@ -1,0 +1,207 @@
+"""The gradient of every row of a batch with regard to the LoRA weights, exactly, in one forward and backward pass.
+
+Only the LoRA branch is ours; base layers are left to autograd, so frozen half-precision bases work as they are.
+For a layer y = Wx + s·B(Ax), a row with inputs x [tokens, in] and output gradients g [tokens, out] contributes
+dA = s·(gB)ᵀx and dB = s·gᵀ(xAᵀ): two small matrix products a row, batched over rows, instead of one backward pass
+a row.
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora.layer import Linear
+from torch import nn
+
+from rose.errors import RoseError
+from rose.gradients.batching import IGNORED, collate
+
+HALF_SCALE = 1024.0  # float16 bases: losses are scaled so, lest gradients below 6e-8 vanish on their way back
+
+
+class _Branch(torch.autograd.Function):
+    """base + s·(xAᵀ)Bᵀ, whose backward pass adds each row's dA and dB to that row's slice of a buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, base: torch.Tensor, x: torch.Tensor, a: nn.Parameter, b: nn.Parameter, scaling: float,
+                into: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:  # fmt: skip
+        inner = x.to(a.dtype) @ a.T  # [rows, tokens, rank]
+        ctx.save_for_backward(x, inner, a, b)
+        ctx.scaling, ctx.into = scaling, into
+        if base.dtype != a.dtype:
+            return (base + scaling * (inner @ b.T)).to(base.dtype)
+        flat = torch.addmm(base.flatten(0, 1), inner.flatten(0, 1), b.T, alpha=scaling)
+        return flat.view(base.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, inner, a, b = ctx.saved_tensors
+        g = gradient.to(a.dtype)
+        outer = (g @ b).mul_(ctx.scaling)  # [rows, tokens, rank]
+        into_a, into_b = ctx.into
+        into_a += outer.mT @ x.to(a.dtype)
+        into_b += (g.mT @ inner).mul_(ctx.scaling)
+        passed = (outer @ a).to(x.dtype) if ctx.needs_input_grad[1] else None
+        return gradient, passed, None, None, None, None
+
+
+class PerExample:
+    """Per-example gradients of a PEFT model; a context manager that changes the model's LoRA layers while inside.
+
+        with PerExample(model) as engine:
+            log_probs, mask = engine.forward(rows)
+            gradients = engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum())  # [rows, size]
+
+    `names` are the adapter's parameters in the order of `model.named_parameters()`, `slices` their columns, `size`
+    the number of columns p. LoRA dropout is off inside; any other dropout is the caller's (`model.eval()`).
+    Gradients are float32 (float64 for a float64 adapter) in a buffer that the next forward pass overwrites.
+
+    Raises RoseError for weights this engine cannot account for: anything trainable beside plain LoRA on linear
+    layers (DoRA, LoRA biases, embeddings, modules_to_save), or more than one active adapter.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        self.model = model
+        self.layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear)}
+        self.names, self.slices = _columns(model, self.layers)
+        self.size = max((columns.stop for columns in self.slices.values()), default=0)
+        first = model.get_parameter(self.names[0])
+        self.dtype, self.device = first.dtype, first.device
+        self._buffer: torch.Tensor | None = None
+        self._replaced: list[tuple[Linear, Any]] = []
+
+    def __enter__(self) -> "PerExample":
+        for name, layer in self.layers.items():
+            self._replaced.append((layer, vars(layer).get("forward")))
+            layer.forward = functools.partial(self._layer_forward, name, layer, layer.forward)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for layer, forward in self._replaced:
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward
+        self._replaced.clear()
+        self._buffer = None
+
+    def forward(self, rows: Sequence[dict]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of the labelled tokens of encoded rows, and where they are.
+
+        Returns `(log_probs, mask)`, both [rows, tokens]; log_probs is 0 (and has no gradient) where mask is False.
+        """
+        inputs, targets = collate(rows, self.device)
+        self._buffer = torch.zeros(len(rows), self.size, dtype=self.dtype, device=self.device)
+        with torch.enable_grad():
+            return token_log_probs(self.model, inputs, targets)
+
+    def backward(self, loss: torch.Tensor, again: bool = False) -> torch.Tensor:
+        """Gradients [rows, size] of a scalar `loss`, each row's with regard to that row's own use of the weights.
+
+        For a sum of per-row losses that is every row's gradient; for losses of pairs, the two rows of a pair add up
+        to the pair's gradient. `again` keeps the graph for another backward pass from the same forward pass.
+        """
+        if self._buffer is None:
+            raise RuntimeError("backward before forward, or outside the engine's context")
+        scale = HALF_SCALE if self.model.dtype == torch.float16 else 1.0
+        self._buffer.zero_()
+        (loss * scale).backward(retain_graph=again)
+        return self._buffer.div_(scale) if scale != 1.0 else self._buffer
+
+    def _layer_forward(
+        self, name: str, layer: Linear, original: Any, x: torch.Tensor, *args: Any, **kwargs: Any
+    ):
+        if self._buffer is None or not torch.is_grad_enabled() or layer.disable_adapters or layer.merged:
+            return original(x, *args, **kwargs)
+        rows, adapter = len(self._buffer), layer.active_adapters[0]
+        if x.dim() != 3 or x.shape[0] != rows:
+            raise RoseError(
+                f"model.lora.targets: layer {name} sees inputs of shape {tuple(x.shape)}, not [rows={rows}, tokens, "
+                "features]; per-example gradients need layers that keep a row's tokens together"
+            )
+        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        into = tuple(
+            self._buffer[:, self.slices[f"{name}.{part}.{adapter}.weight"]].view(rows, *weight.shape)
+            for part, weight in (("lora_A", a), ("lora_B", b))
+        )
+        return _Branch.apply(layer.base_layer(x, *args, **kwargs), x, a, b, layer.scaling[adapter], into)
+
+
+def token_log_probs(
+    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of `targets` [rows, tokens] (−100: none) given `inputs`, and the mask of those there are.
+
+    The vocabulary is scored at labelled positions only, and what is kept of it is each log-probability's gradient
+    with regard to its hidden state, not the logits: any number of backward passes can share that.
+    """
+    mask = targets != IGNORED
+    head = model.get_output_embeddings()
+    if isinstance(head, Linear) or not torch.is_grad_enabled():  # an adapted head needs its rows kept apart
+        with _head_input(head, lambda hidden: hidden if isinstance(head, Linear) else hidden[mask][None]):
+            logits = model(input_ids=inputs, use_cache=False).logits
+        picked = logits[mask] if isinstance(head, Linear) else logits[0]
+        log_probs = _pick(picked, targets[mask])
+    else:
+        states: list[torch.Tensor] = []
+
+        def keep(hidden: torch.Tensor) -> torch.Tensor:
+            states.extend((hidden[mask], hidden[mask].detach().requires_grad_()))
+            return states[1][None]
+
+        with _head_input(head, keep):
+            logits = model(input_ids=inputs, use_cache=False).logits[0]
+        attached, leaf = states
+        value = _pick(logits, targets[mask])
+        (slope,) = torch.autograd.grad(value.sum(), leaf)  # [labelled tokens, hidden]
+        # the second term is zero; its gradient is the log-probability's
+        log_probs = value.detach() + ((attached - leaf.detach()) * slope).sum(-1)
+    return torch.zeros(mask.shape, dtype=log_probs.dtype, device=mask.device).masked_scatter(
+        mask, log_probs
+    ), mask
+
+
+def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """log softmax(logits) at `targets`, in float32 at least: [tokens]."""
+    precise = logits if logits.dtype == torch.float64 else logits.float()
+    return -nn.functional.cross_entropy(precise, targets, reduction="none")
+
+
+@contextmanager
+def _head_input(head: nn.Module, replace: Any) -> Iterator[None]:
+    """The model's own forward pass (soft caps, logit scales and all) with something else fed to its output layer."""
+    hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], dict[str, slice]]:
+    """Names of the adapter's parameters in the model's order, and the columns each takes."""
+    ours: set[str] = set()
+    for name, layer in layers.items():
+        active = [adapter for adapter in layer.active_adapters if adapter in layer.lora_A]
+        if (
+            len(active) != 1
+            or layer.lora_variant.get(active[0]) is not None
+            or layer.lora_bias.get(active[0])
+        ):
+            raise RoseError(
+                f"adapter on {name}: one active plain LoRA adapter is allowed (no DoRA, no bias), got {active}"
+            )
+        ours |= {f"{name}.{part}.{active[0]}.weight" for part in ("lora_A", "lora_B")}
+    slices, stop = {}, 0
+    for name, weight in model.named_parameters():
+        if name in ours:
+            slices[name] = slice(stop, stop + weight.numel())
+            stop += weight.numel()
+        elif weight.requires_grad:
+            raise RoseError(f"adapter: trainable weight {name} is not a LoRA matrix of a linear layer")
+    if not slices:
+        raise RoseError("adapter: the model has no LoRA weights on linear layers")
+    return list(slices), slices

@@ -1,0 +1,72 @@
+"""Rows of numbers to bytes and back, with a scale a row."""
+
+import torch
+
+from rose.config import StoreDtype
+
+LEVELS = {StoreDtype.int8: 127, StoreDtype.int4: 7}
+CLIPS = (
+    1.0,
+    0.8,
+    0.65,
+    0.55,
+    0.45,
+    0.35,
+    0.28,
+    0.22,
+)  # shares of a row's largest magnitude worth trying at 4 bits
+
+
+def width(dtype: StoreDtype, dim: int) -> int:
+    """Bytes of a stored row."""
+    return {
+        StoreDtype.float32: 4 * dim,
+        StoreDtype.float16: 2 * dim,
+        StoreDtype.int8: dim,
+        StoreDtype.int4: (dim + 1) // 2,
+    }[StoreDtype(dtype)]
+
+
+def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 [n, d] to codes, uint8 [n, bytes], and scales, float32 [n]; a row is about scale × code.
+
+    float16 keeps full precision for rows however small. int8 spans a row's largest magnitude; int4 spans the share
+    of it that leaves the least squared error, for a few large entries are better cut off than all others blurred.
+    """
+    rows = rows.contiguous()
+    if dtype == StoreDtype.float32:
+        return rows.view(torch.uint8), torch.ones(len(rows))
+    largest = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
+    if dtype == StoreDtype.float16:
+        return (rows / largest[:, None]).half().view(torch.uint8), largest
+    levels = LEVELS[StoreDtype(dtype)]
+    if dtype == StoreDtype.int8:
+        scale = largest / levels
+        return _round(rows, scale, levels).to(torch.int8).view(torch.uint8), scale
+    scale = _least_error(rows, largest, levels)
+    codes = (_round(rows, scale, levels) + 8).to(torch.uint8)
+    codes = torch.nn.functional.pad(codes, (0, codes.shape[1] % 2))
+    return codes[:, 0::2] | (codes[:, 1::2] << 4), scale
+
+
+def decode(codes: torch.Tensor, scale: torch.Tensor, dtype: StoreDtype, dim: int) -> torch.Tensor:
+    """The inverse of `encode`, up to rounding: float32 [n, dim]."""
+    if dtype == StoreDtype.float32:
+        return codes.view(torch.float32)
+    if dtype == StoreDtype.float16:
+        values = codes.view(torch.float16).float()
+    elif dtype == StoreDtype.int8:
+        values = codes.view(torch.int8).float()
+    else:
+        values = torch.stack((codes & 15, codes >> 4), dim=2).flatten(1)[:, :dim].float().sub_(8)
+    return values.mul_(scale[:, None])
+
+
+def _round(rows: torch.Tensor, scale: torch.Tensor, levels: int) -> torch.Tensor:
+    return (rows / scale[:, None]).round_().clamp_(-levels, levels)
+
+
+def _least_error(rows: torch.Tensor, largest: torch.Tensor, levels: int) -> torch.Tensor:
+    scales = [largest * (clip / levels) for clip in CLIPS]
+    errors = [(rows - _round(rows, scale, levels) * scale[:, None]).square_().sum(1) for scale in scales]
+    return torch.stack(scales).gather(0, torch.stack(errors).argmin(0)[None])[0]

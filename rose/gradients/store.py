@@ -1,0 +1,123 @@
+"""Features on disk: one row-major file a checkpoint, in the pool's order, with a done flag and a scale a row."""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy
+import torch
+
+from rose.artifacts import write_json
+from rose.config import ProjectionKind, StoreDtype
+from rose.errors import RoseError
+from rose.gradients.projection import VERSIONS
+from rose.gradients.quantize import decode, encode, width
+
+ABSENT, VALID, NOT_FINITE = 0, 1, 2
+
+
+class FeatureStore:
+    """Rows [n, d] at each of several checkpoints.
+
+    Files: features.json, ids.json, and a checkpoint's `<name>.rows` (codes), `<name>.scale` (float32) and
+    `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written piece by piece, not mapped,
+    so that neither takes memory with the number of rows.
+    """
+
+    def __init__(self, path: Path, values: dict, ids: list[str]) -> None:
+        self.path, self.values, self.ids = path, values, ids
+        self.dim: int = values["d"]
+        self.dtype = StoreDtype(values["dtype"])
+        self.checkpoints: list[str] = values["checkpoints"]
+        self.weights: list[float] = values["weights"]
+        self.subtasks: list[str] | None = values["subtasks"]
+        self.projection: dict = values["projection"]
+
+    @classmethod
+    def create(cls, path: Path, ids: Sequence[str], dtype: StoreDtype, projection: dict, weights: dict[str, float],
+               subtasks: Sequence[str] | None = None) -> "FeatureStore":  # fmt: skip
+        """An empty store, or the one that a killed process left in `path`.
+
+        `projection` is a projector's description, its dim the features'; `weights` each checkpoint's learning rate,
+        scaled here to sum 1.
+        """
+        total = sum(weights.values())
+        values = {
+            "n": len(ids),
+            "d": projection["dim"],
+            "dtype": str(StoreDtype(dtype)),
+            "projection": projection,
+            "checkpoints": list(weights),
+            "weights": [weight / total if total > 0 else 1 / len(weights) for weight in weights.values()],
+            "subtasks": None if subtasks is None else list(subtasks),
+        }
+        store = cls(path, values, list(ids))
+        if not (path / "features.json").exists():  # written last: where it is, the files are whole
+            for name in store.checkpoints:
+                for suffix, bytes_each in (("rows", width(dtype, store.dim)), ("scale", 4), ("done", 1)):
+                    with open(path / f"{name}.{suffix}", "wb") as file:
+                        file.truncate(len(ids) * bytes_each)
+            write_json(path / "ids.json", store.ids)
+            write_json(path / "features.json", values)
+        return store
+
+    @classmethod
+    def open(cls, path: Path) -> "FeatureStore":
+        """A finished store. Raises RoseError where its projection was made by another version of the algorithm."""
+        values = json.loads((path / "features.json").read_text())
+        kind, version = values["projection"]["kind"], values["projection"]["version"]
+        if version != VERSIONS[ProjectionKind(kind)]:
+            raise RoseError(
+                f"{path}: projection={kind} of version {version}, this program has version "
+                f"{VERSIONS[ProjectionKind(kind)]}; remove the folder and compute it again"
+            )
+        return cls(path, values, json.loads((path / "ids.json").read_text()))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def valid(self) -> torch.Tensor:
+        """Bool [n]: rows that are finite at every checkpoint."""
+        flags = [self.flags(i) == VALID for i in range(len(self.checkpoints))]
+        return torch.from_numpy(numpy.logical_and.reduce(flags))
+
+    def flags(self, checkpoint: int) -> numpy.ndarray:
+        """uint8 [n] of ABSENT, VALID, NOT_FINITE."""
+        return numpy.fromfile(self._file(checkpoint, "done"), dtype=numpy.uint8)
+
+    def rows(self, checkpoint: int, start: int, stop: int) -> torch.Tensor:
+        """Rows start..stop (exclusive) of a checkpoint, by number: float32 [rows, d]; zeros where not valid."""
+        count = max(0, min(stop, len(self)) - start)
+        each = width(self.dtype, self.dim)
+        file = self._file(checkpoint, "rows")
+        codes = numpy.fromfile(file, numpy.uint8, count * each, offset=start * each).reshape(count, each)
+        scale = numpy.fromfile(self._file(checkpoint, "scale"), numpy.float32, count, offset=start * 4)
+        return decode(torch.from_numpy(codes), torch.from_numpy(scale), self.dtype, self.dim)
+
+    def write(self, checkpoint: int, numbers: Sequence[int], features: torch.Tensor) -> None:
+        """Puts features [k, d] at the rows `numbers`; rows that are not finite become zeros and are flagged.
+
+        Flags come last: a process killed in between leaves these rows to be done again.
+        """
+        features = features.float().cpu()
+        finite = torch.isfinite(features).all(1)
+        codes, scale = encode(torch.where(finite[:, None], features, 0), self.dtype)
+        flags = torch.where(finite, VALID, NOT_FINITE).to(torch.uint8)
+        for suffix, values in (("rows", codes), ("scale", scale), ("done", flags)):
+            with open(self._file(checkpoint, suffix), "r+b", buffering=0) as file:
+                for number, value in zip(numbers, values.numpy(), strict=True):
+                    file.seek(number * value.nbytes)
+                    file.write(value.tobytes())
+
+    def not_finite(self) -> list[dict]:
+        """{"id", "checkpoint"} of each row that has a NaN or an infinity."""
+        return [
+            {"id": self.ids[row], "checkpoint": name}
+            for i, name in enumerate(self.checkpoints)
+            for row in numpy.flatnonzero(self.flags(i) == NOT_FINITE)
+        ]
+
+    def _file(self, checkpoint: int, suffix: str) -> Path:
+        return self.path / f"{self.checkpoints[checkpoint]}.{suffix}"

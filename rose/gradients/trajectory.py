@@ -1,0 +1,59 @@
+"""The warm-up's checkpoints, one after another in one loaded model."""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from transformers import PreTrainedModel
+
+from rose import models
+from rose.config import Reference
+from rose.errors import RoseError
+from rose.gradients.adam import Moments
+from rose.gradients.per_example import PerExample
+
+
+class Trajectory:
+    """A `warmup` artifact: `model` carries one checkpoint's adapter at a time.
+
+    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean learning rate by
+    name) are in the same order.
+    """
+
+    def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
+        manifest = json.loads((warmup / "manifest.json").read_text())
+        self.warmup, self.optimizer = warmup, manifest["optimizer"]
+        self.entries: list[dict] = manifest["checkpoints"]
+        self.names = [entry["dir"] for entry in self.entries]
+        self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
+        self.model: PeftModel = models.load_adapter(model, warmup / self.names[0])
+
+    def __iter__(self) -> Iterator[int]:
+        for index in range(len(self.entries)):
+            self.swap_in(index)
+            yield index
+
+    def swap_in(self, index: int) -> None:
+        """Gives the model the adapter weights of checkpoint `index` (−1: the last)."""
+        weights = load_peft_weights(str(self.warmup / self.names[index]), device=str(self.model.device))
+        result = set_peft_model_state_dict(self.model, weights)
+        if result.unexpected_keys:
+            raise RoseError(
+                f"{self.warmup / self.names[index]}: adapter weights {result.unexpected_keys[:2]} fit no layer"
+            )
+
+    def moments(self, index: int, engine: PerExample) -> Moments:
+        """Adam's moments at checkpoint `index`, in the engine's columns."""
+        file = self.warmup / self.names[index] / "moments.safetensors"
+        return Moments.load(file, engine.names, self.entries[index]["step"], self.optimizer, engine.device)
+
+    def reference(self, kind: Reference) -> AbstractContextManager:
+        """A context in which the model is the preference loss's reference: the base, or the warm-up's last checkpoint."""
+        return self.model.disable_adapter() if kind == Reference.base else self._last()
+
+    @contextmanager
+    def _last(self) -> Iterator[None]:
+        self.swap_in(-1)  # nothing to restore: iterating swaps in what it yields
+        yield

@@ -1,0 +1,109 @@
+"""The frozen base model, its tokenizer and its LoRA adapter: hub id, local folder, .gguf file, or made here."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from rose.config import Base, Lora, Numerics
+from rose.errors import RoseError
+
+log = logging.getLogger(__name__)
+transformers.utils.logging.disable_progress_bar()
+
+
+def device() -> str:
+    """Where models run: the first visible GPU, else the CPU; `CUDA_VISIBLE_DEVICES=` keeps a run off the GPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def fingerprint(base: Base) -> str:
+    """Tells two local folders with the same path apart: sha256 of names, sizes, small files and 1 MiB of each large one."""
+    if base.path is None or not Path(base.path).is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(base.path).iterdir()):
+        if path.is_file():
+            size = path.stat().st_size
+            digest.update(f"{path.name}:{size}:".encode())
+            with open(path, "rb") as file:
+                file.seek(max(0, size // 2 - 2**19))  # the middle: the header says nothing about the weights
+                digest.update(file.read(2**20) if size > 2**20 else path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def convert(base: Base, out: Path) -> None:
+    """Saves the model and tokenizer of a .gguf file in transformers' own format, weights in float32."""
+    log.info("converting %s/%s to safetensors", base.path, base.gguf)
+    loaded = from_pretrained(AutoModelForCausalLM, base, gguf_file=base.gguf, dtype=torch.float32)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):  # the weights are dequantised already, and save_pretrained refuses
+        del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.save_pretrained(out)
+    from_pretrained(AutoTokenizer, base, gguf_file=base.gguf).save_pretrained(out)
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a `base` artifact."""
+    return AutoTokenizer.from_pretrained(**_source(base))
+
+
+def load_model(base: Path, numerics: Numerics) -> PreTrainedModel:
+    """The frozen model of a `base` artifact, in eval mode, on `device()`."""
+    model = AutoModelForCausalLM.from_pretrained(
+        **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=numerics.attention
+    )
+    return model.requires_grad_(False).eval().to(device())
+
+
+def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
+    """A fresh trainable adapter in float32; its initial weights depend on `seed` alone."""
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        use_rslora=lora.rank_stabilized,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise RoseError(f"model.lora.targets={list(lora.targets)}: {error}") from error
+
+
+def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
+    """The model with the adapter of `directory`, trainable, in eval mode."""
+    return PeftModel.from_pretrained(model, str(directory), is_trainable=True).eval()
+
+
+def _source(base: Path) -> dict:
+    reference = base / "reference.json"
+    if not reference.exists():
+        return {"pretrained_model_name_or_path": str(base)}
+    values = json.loads(reference.read_text())
+    return {"pretrained_model_name_or_path": values.pop("path"), **values}
+
+
+def from_pretrained(kind: type, base: Base, **options) -> Any:
+    """`kind.from_pretrained` of a hub id or folder. Raises RoseError where neither can be had."""
+    try:
+        return kind.from_pretrained(
+            base.path, revision=base.revision, trust_remote_code=base.trust_remote_code, **options
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RoseError(
+            f"model.base.path={base.path}: neither a model folder here nor a hub id that can be reached ({reason}); "
+            "give a folder saved by save_pretrained, or a hub id with network or a filled cache"
+        ) from error

@@ -1,0 +1,166 @@
+"""A sweep's jobs on disk as one table: a row a job, then the base model's rows (`method=zero_shot`)."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rose.errors import RoseError
+
+# Naming column → the configuration key it shows; a group's own name is enough to identify the group.
+NAMING = {
+    "method": "method.name",
+    "model": "model.name",
+    "dataset": "dataset.name",
+    "preference": "preference.name",
+    "projection": "projection.kind",
+    "ratio": "selection.ratio",
+    "seed": "seed",
+}
+ZERO_SHOT = "zero_shot/"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job's directory says; files that are missing or unreadable leave their part empty."""
+
+    dir: Path
+    config: DictConfig
+    choices: dict[str, str]  # configuration group → the option chosen
+    overrides: list[str]
+    state: str  # running | done | failed; missing without status.json, unreadable when a file is broken
+    error: str
+    metrics: dict[str, float]
+
+    def value(self, key: str) -> Any:
+        """The value of a configuration key or the option chosen for a group; None where there is none."""
+        if key in self.choices:
+            return self.choices[key]
+        try:
+            value = OmegaConf.select(self.config, key)
+        except OmegaConfBaseException:  # an interpolation that only the running job could resolve
+            return None
+        return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def read_jobs(sweep: Path) -> list[Job]:
+    """The jobs in the folder `sweep`, which may be a job's own directory, by directory name.
+
+    Raises RoseError where there is no such folder or no job in it.
+    """
+    if not sweep.is_dir():
+        raise RoseError(f"{sweep}: no such folder; a sweep's is outputs/sweeps/NAME")
+    directories = [sweep] if _is_job(sweep) else sorted(path for path in sweep.iterdir() if _is_job(path))
+    if not directories:
+        raise RoseError(f"{sweep}: holds no job (a directory with .hydra/ or status.json); a sweep's does")
+    return [_read_job(directory) for directory in directories]
+
+
+def collect(sweep: Path) -> pandas.DataFrame:
+    """One row a job: swept keys, naming columns, `state`, metrics; then the zero-shot rows.
+
+    Raises RoseError where there is no such folder or no job in it.
+    """
+    return tabulate(read_jobs(sweep))
+
+
+def tabulate(jobs: list[Job]) -> pandas.DataFrame:
+    """The rows of `collect`, ordered by the naming columns and the swept keys; same jobs, same table."""
+    swept = swept_keys(jobs)
+    names = [*swept, *NAMING, "state"]
+    rows = []
+    for job in jobs:
+        own = {name: value for name, value in job.metrics.items() if not name.startswith(ZERO_SHOT)}
+        rows.append(_naming(job, swept) | {"state": job.state} | own)
+    zero_shot = _zero_shot_rows(jobs, swept)
+    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - set(names))
+    order = ["model", "dataset", "preference", "projection", "method", "ratio", *swept, "seed"]
+    for part in (rows, zero_shot):
+        part.sort(key=lambda row: [_sortable(row.get(name)) for name in order])
+    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics], dtype=object)
+    return frame.convert_dtypes()
+
+
+def swept_keys(jobs: list[Job]) -> list[str]:
+    """The overridden keys and groups, other than the naming columns, whose value differs between jobs."""
+    overrides = [entry for job in jobs for entry in job.overrides]
+    keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
+    named = {*NAMING, *NAMING.values()} - {"ratio"}
+    return [key for key in keys if key not in named and len({job.value(key) for job in jobs}) > 1]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces `path` in one step: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _naming(job: Job, swept: list[str]) -> dict[str, Any]:
+    columns = {key: job.value(key) for key in swept}
+    return columns | {name: job.value(key) for name, key in NAMING.items()}
+
+
+def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
+    """One row per model, dataset, preference and seed, and per swept setting where it matters."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for job in jobs:
+        cut = len(ZERO_SHOT)
+        own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(ZERO_SHOT)}
+        if own:
+            row = _naming(job, swept) | {"method": "zero_shot", "projection": None, "ratio": None}
+            key = tuple(row[name] for name in ("model", "dataset", "preference", "seed"))
+            groups.setdefault(key, []).append(row | {"state": "done"} | own)
+    rows = []
+    for group in groups.values():
+        unswept = [{name: value for name, value in row.items() if name not in swept} for row in group]
+        alike = all(row == unswept[0] for row in unswept)
+        rows.extend(unswept[:1] if alike else _distinct(group))
+    return rows
+
+
+def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for number, row in enumerate(rows) if row not in rows[:number]]
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    if value is None:
+        return (0, 0.0, "")
+    return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
+
+
+def _is_job(path: Path) -> bool:
+    return path.is_dir() and ((path / ".hydra").is_dir() or (path / "status.json").is_file())
+
+
+def _read_job(directory: Path) -> Job:
+    errors = []
+
+    def read(name: str, parse: Any, default: Any) -> Any:
+        path = directory / name
+        try:
+            return parse(path.read_text()) if path.exists() else default
+        except Exception as error:  # one broken file must not hide the other jobs
+            errors.append(f"{name} cannot be read: {str(error).splitlines()[0]}")
+            return default
+
+    hydra = read(".hydra/hydra.yaml", OmegaConf.create, OmegaConf.create())
+    choices = OmegaConf.select(hydra, "hydra.runtime.choices") or {}
+    status = read("status.json", json.loads, {"state": "missing"})
+    config = read(".hydra/config.yaml", OmegaConf.create, OmegaConf.create())
+    overrides = read(".hydra/overrides.yaml", OmegaConf.create, [])
+    metrics = read("metrics.json", json.loads, {})
+    return Job(
+        dir=directory,
+        config=config,
+        choices={str(group): str(option) for group, option in choices.items()},
+        overrides=[str(override) for override in overrides],
+        state="unreadable" if errors else status["state"],
+        error=errors[0] if errors else status.get("error") or "",
+        metrics=metrics,
+    )

@@ -1,0 +1,134 @@
+"""Sweeps: names for jobs and sweeps, a look at every job before the first one starts, and the table at the end."""
+
+import copy
+import hashlib
+import json
+import logging
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from rose.config import Config
+from rose.errors import RoseError
+
+log = logging.getLogger(__name__)
+
+# what cannot change a job's result, and so does not name its directory
+PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
+
+
+def typed(config: DictConfig) -> Config:
+    """The resolved config as dataclasses."""
+    own = copy.deepcopy(config)
+    with read_write(own), open_dict(own):
+        own.pop("hydra", None)
+    return OmegaConf.to_object(own)
+
+
+def job_name(*, _root_: DictConfig) -> str:
+    """`<method>-<ratio>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
+    keys = [key for key in _root_ if key not in PLACE]
+    values = OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys), resolve=True, enum_to_str=True)
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{values['method']['name']}-{values['selection']['ratio']}-seed{values['seed']}-{digest}"
+
+
+def sweep_name(experiment: str | None, overrides: list[str]) -> str:
+    """The experiment's name, with a hash of what else the command line says; the same command, the same sweep."""
+    rest = [text for text in overrides if text.lstrip("+").split("=")[0].split(".")[0] not in PLACE]
+    rest = sorted(text for text in rest if text != f"experiments={experiment}")
+    digest = hashlib.sha256("\n".join(rest).encode()).hexdigest()[:6]
+    return "-".join(part for part in (experiment or "sweep", digest if rest else "") if part)
+
+
+def local_or_hub(folder: str, hub_id: str) -> str:
+    """The local copy of a model where there is one."""
+    return folder if Path(folder).is_dir() else hub_id
+
+
+def register_resolvers() -> None:
+    OmegaConf.register_new_resolver("rose.job", job_name, replace=True)
+    OmegaConf.register_new_resolver("rose.local_or_hub", local_or_hub, replace=True)
+
+
+def name_directory(config: DictConfig) -> None:
+    """Sets hydra.sweep.dir, unless the command line does, here and for the jobs, which compose their own config."""
+    if any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra):
+        return
+    name = sweep_name(config.hydra.runtime.choices.get("experiments"), list(config.hydra.overrides.task))
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = "${outputs}/sweeps/" + name
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='${{outputs}}/sweeps/{name}'")
+
+
+def expand(config: DictConfig) -> list[list[str]]:
+    """The overrides of every job of a multirun."""
+    params = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
+    overrides = OverridesParser.create(config_loader=_loader()).parse_overrides(texts)
+    return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def compose(config: DictConfig, overrides: list[str]) -> Config:
+    """One job's config, as the launcher will compose it."""
+    return typed(_loader().load_sweep_config(config, list(overrides)))
+
+
+def _loader() -> Any:
+    return GlobalHydra.instance().config_loader()
+
+
+def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
+    """Swept keys that change nothing: jobs that differ in such a key alone always have the same result."""
+    settings = [dict(text.split("=", 1) for text in job) for job in jobs]
+    swept = [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
+    matters = set()
+    for first, second in combinations(range(len(jobs)), 2):
+        differ = [key for key in swept if settings[first][key] != settings[second][key]]
+        if len(differ) == 1 and results[first] != results[second]:
+            matters.add(differ[0])
+    return [key for key in swept if key not in matters]
+
+
+class Outcome(Callback):
+    """Checks a sweep before it starts, reports it when it ends, and sets the exit code."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        from rose import pipeline  # late: Hydra's own commands need not wait for torch
+
+        name_directory(config)
+        jobs = expand(config)
+        try:
+            results = [pipeline.stages(compose(config, job))["evaluation"].name for job in jobs]
+        except RoseError as error:
+            sys.exit(f"rose: {error}")
+        for key in idle_keys(jobs, results):
+            print(
+                f"rose: sweeping {key} cannot change the outcome of these jobs: their results are shared",
+                file=sys.stderr,
+            )
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        from rose.report.table import write_report
+
+        if config.dry_run:
+            return
+        sweep = Path(config.hydra.sweep.dir)
+        print(write_report(sweep))
+        self._exit(list(sweep.glob("*/status.json")))
+
+    def on_run_end(self, config: DictConfig, **_: Any) -> None:
+        if not config.dry_run:
+            self._exit([Path(config.hydra.run.dir) / "status.json"])
+
+    def _exit(self, statuses: list[Path]) -> None:
+        failed = [path for path in statuses if json.loads(path.read_text())["state"] != "done"]
+        if failed:
+            sys.exit(f"rose: {len(failed)} of {len(statuses)} jobs failed; see {failed[0].parent}/rose.log")

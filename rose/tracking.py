@@ -1,0 +1,178 @@
+"""One W&B run per job. Nothing depends on it: `metrics.json` is the record, W&B failing costs a warning."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rose.config import Tracking
+
+if TYPE_CHECKING:
+    import wandb
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 15  # every online job waits so long on a machine without network; W&B's own limit is 90
+FINISH_SECONDS = 60
+
+
+@contextmanager
+def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> Iterator["wandb.Run | None"]:
+    """Opens a W&B run in the folder `job` and closes it, as failed if the body raises.
+
+    `config` is the job's resolved configuration as plain values. The id follows from (`group`, `name`) alone,
+    so a job that is run again replaces its run. Yields None when tracking is disabled or W&B does not start;
+    an online run that cannot be opened is kept offline, for `wandb sync`.
+    """
+    if tracking.mode == "disabled":
+        yield None
+        return
+    with _environment(
+        WANDB_MODE=tracking.mode,
+        WANDB_DIR=str(job),
+        WANDB_DATA_DIR=str(job / "wandb"),
+        WANDB_ERROR_REPORTING="false",
+        WANDB_SILENT="true",
+    ):
+        run = _start(tracking, job, config, group, name)
+        if run is not None and run.url:
+            logger.info("W&B run: %s", run.url)
+        exit_code = 1
+        try:
+            yield run
+            exit_code = 0
+        finally:
+            _finish(run, exit_code)
+
+
+def log(
+    run: "wandb.Run | None",
+    metrics_jsonl: Path,
+    stages: dict[str, dict[str, Any]],
+    metrics: dict[str, float],
+) -> None:
+    """Sends a job's record: training curves, seconds a stage took, final metrics.
+
+    `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own step axis.
+    `stages` and `metrics` are the contents of stages.json and metrics.json.
+    """
+    if run is None:
+        return
+    try:
+        _log_curves(run, metrics_jsonl)
+        run.config.update({"stages": {name: stage["dir"] for name, stage in stages.items()}})
+        run.summary.update({f"seconds/{name}": stage["seconds"] for name, stage in stages.items()})
+        run.summary.update(metrics)
+    except Exception as error:
+        _warn("did not take this job's record", error)
+
+
+def holds_run(job: Path) -> bool:
+    """Whether the folder `job` holds a run already: a job that computes nothing need not make another."""
+    return any((job / "wandb").glob("*run-*/run-*.wandb"))
+
+
+def run_id(group: str, name: str) -> str:
+    return hashlib.sha256(json.dumps([group, name]).encode()).hexdigest()[:16]
+
+
+def _start(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run | None":
+    try:
+        return _init(tracking.mode, tracking, job, config, group, name)
+    except Exception as error:
+        if tracking.mode != "online":
+            _warn(f"did not start with tracking.mode={tracking.mode} (online, offline or disabled)", error)
+            return None
+        _warn("did not start online; kept offline, as tracking.mode=offline does at once", error)
+    try:
+        import wandb
+
+        wandb.teardown()  # the attempt's service holds on to the run's id
+        return _init("offline", tracking, job, config, group, name)
+    except Exception:
+        logger.debug("W&B did not start offline either", exc_info=True)
+        return None
+
+
+def _init(mode: str, tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run":
+    import wandb  # here, because it takes half a second that a job without tracking need not spend
+
+    if mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
+        raise wandb.errors.UsageError("no API key: set WANDB_API_KEY or run `wandb login`")
+    settings = wandb.Settings(
+        init_timeout=START_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        x_transaction_log_flush_interval=1,  # what a killed job loses, in seconds
+        console="off",
+        symlink=False,
+        # What probes the machine, git and the installed packages: most of the time an offline run costs.
+        save_code=False,
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+    return wandb.init(
+        mode=mode,
+        project=tracking.project,
+        entity=tracking.entity,
+        group=group,
+        name=name,
+        id=run_id(group, name),
+        dir=str(job),
+        config=config,
+        settings=settings,
+        reinit="finish_previous",
+    )
+
+
+def _log_curves(run: "wandb.Run", metrics_jsonl: Path) -> None:
+    if not metrics_jsonl.exists():
+        return
+    lines = [json.loads(line) for line in metrics_jsonl.read_text().splitlines()]
+    for stage in dict.fromkeys(line["stage"] for line in lines):
+        run.define_metric(f"{stage}/step")
+        run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+    for number, line in enumerate(lines):
+        # W&B's own step must grow over the whole run, whichever stage a line belongs to.
+        stage = line.pop("stage")
+        run.log({f"{stage}/{key}": value for key, value in line.items()}, step=number)
+
+
+def _finish(run: "wandb.Run | None", exit_code: int) -> None:
+    if run is None:
+        return
+    try:
+        run.finish(exit_code=exit_code)
+    except Exception as error:
+        _warn("did not close this job's run", error)
+
+
+def _warn(what: str, error: Exception) -> None:
+    reason = str(error).strip().splitlines() or [""]
+    text = f"{type(error).__name__}: {reason[0]}"
+    if key := os.environ.get("WANDB_API_KEY"):
+        text = text.replace(key, "***")
+    logger.warning("W&B %s: %s", what, text)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Sets environment variables for the body alone: jobs of one sweep may share a process."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

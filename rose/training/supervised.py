@@ -1,0 +1,82 @@
+"""The one supervised fine-tuning loop, on transformers.Trainer: pretraining, warm-up and fine-tuning all run it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from rose.config import Training
+from rose.errors import RoseError
+from rose.seeds import derive
+
+
+def train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    training: Training,
+    out: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
+
+    The loss is the mean over the labelled tokens of a step, whatever `micro_batch_size` splits it into.
+    """
+    if training.batch_size % training.micro_batch_size:
+        raise RoseError(f"micro_batch_size={training.micro_batch_size}: must divide batch_size={training.batch_size}")
+    seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
+    trainer = Trainer(
+        model=model,
+        args=_arguments(training, seed, out),
+        train_dataset=rows.select_columns(["input_ids", "labels"]),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    model.eval()
+    _write_log(out, trainer.state.log_history)
+
+
+def _arguments(training: Training, seed: int, out: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        per_device_train_batch_size=training.micro_batch_size,
+        gradient_accumulation_steps=training.batch_size // training.micro_batch_size,
+        lr_scheduler_type=training.schedule,
+        warmup_steps=training.warmup_ratio,  # below 1: a share of the steps
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        activation_checkpointing=training.gradient_checkpointing,
+        optim="adamw_torch",
+        seed=seed,
+        data_seed=seed,
+        save_strategy="no",
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+    )
+
+
+def _write_log(out: Path, history: list[dict]) -> None:
+    steps = [entry for entry in history if "loss" in entry]
+    lines = (
+        json.dumps({name: entry[name] for name in ("step", "loss", "grad_norm", "learning_rate")}) for entry in steps
+    )
+    (out / "log.jsonl").write_text("".join(line + "\n" for line in lines))

@@ -1,0 +1,70 @@
+"""Warm-up: LoRA fine-tuning on a small random part of the pool; its checkpoints are where gradients are taken."""
+
+import json
+import logging
+from pathlib import Path
+
+from datasets import Dataset, load_from_disk
+from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import TrainerCallback
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import Lora, Numerics, Warmup
+from rose.seeds import derive, numpy_generator
+from rose.training.supervised import train
+
+log = logging.getLogger(__name__)
+
+
+@stage("warmup", version=1)
+def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Path, tokens: Path) -> None:
+    """Writes one checkpoint an epoch: adapter, Adam moments, and in manifest.json the epoch's mean learning rate."""
+    rows = sample(load_from_disk(str(tokens / "rows")), warmup)
+    log.info("warm-up on %d rows, %d epochs", len(rows), warmup.epochs)
+    model = models.new_adapter(models.load_model(base, numerics), lora, derive(warmup.seed, "adapter"))
+    checkpoints = Checkpoints(out, model)
+    train(model, models.load_tokenizer(base), rows, warmup, out, [checkpoints])
+    manifest = {"optimizer": checkpoints.optimizer, "checkpoints": checkpoints.entries}
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def sample(rows: Dataset, warmup: Warmup) -> Dataset:
+    """A uniform `ratio` of the rows, at least one batch where the pool has it, in pool order."""
+    count = min(len(rows), max(warmup.batch_size, round(warmup.ratio * len(rows))))
+    chosen = numpy_generator(warmup.seed, "warmup rows").choice(len(rows), size=count, replace=False)
+    return rows.select(sorted(chosen.tolist()))
+
+
+class Checkpoints(TrainerCallback):
+    """Saves the adapter and the optimizer's moments at the end of each epoch."""
+
+    def __init__(self, out: Path, model: PeftModel):
+        self.out, self.model = out, model
+        self.rates: list[float] = []
+        self.entries: list[dict] = []
+        self.optimizer: dict = {}
+
+    def on_optimizer_step(self, args, state, control, optimizer, **_):
+        self.rates.append(optimizer.param_groups[0]["lr"])  # before the scheduler moves on: the rate just used
+
+    def on_epoch_end(self, args, state, control, optimizer, **_):
+        directory = self.out / f"checkpoint-{len(self.entries) + 1}"
+        self.model.save_pretrained(str(directory))
+        save_file(_moments(self.model, optimizer), directory / "moments.safetensors")
+        entry = {"dir": directory.name, "epoch": len(self.entries) + 1, "step": state.global_step}
+        self.entries.append(entry | {"learning_rate": sum(self.rates) / len(self.rates)})
+        self.rates.clear()
+        beta1, beta2 = optimizer.param_groups[0]["betas"]
+        self.optimizer = {"beta1": beta1, "beta2": beta2, "eps": optimizer.param_groups[0]["eps"]}
+
+
+def _moments(model: PeftModel, optimizer) -> dict:
+    states = getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps the optimizer
+    return {
+        f"{name}.{moment}": states[parameter][moment].detach().cpu().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+        for moment in ("exp_avg", "exp_avg_sq")
+    }

@@ -1,0 +1,143 @@
+"""The store's promises: exists = complete, one computation a key, failures never cached."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rose.artifacts import Node, build, plan, stage
+
+
+@dataclass
+class Settings:
+    value: int
+
+
+@stage("count", version=1)
+def count(out: Path, settings: Settings) -> None:
+    (out / "value").write_text(str(settings.value))
+
+
+@stage("double", version=1)
+def double(out: Path, upstream: Path) -> None:
+    (out / "value").write_text(str(2 * int((upstream / "value").read_text())))
+
+
+@stage("slow", version=1)
+def slow(out: Path, marks: str) -> None:
+    """Leaves one mark a computation outside, to be counted."""
+    (Path(marks) / f"{os.getpid()}-{time.monotonic_ns()}").touch()
+    (out / "first").write_text("x")
+    time.sleep(0.5)
+    (out / "last").write_text("x")
+
+
+@stage("failing", version=1)
+def failing(out: Path, settings: Settings) -> None:
+    (out / "half").write_text("x")
+    raise ValueError("no")
+
+
+@stage("resuming", version=1, resumable=True)
+def resuming(out: Path, pause: str) -> None:
+    with open(out / "lines", "a") as file:
+        file.write("begun\n")
+    if not (Path(pause) / "go").exists():
+        time.sleep(60)
+
+
+def no_leftovers(outputs: Path) -> bool:
+    return not list((outputs / "stages").glob("*/.*.part"))
+
+
+def test_a_stage_is_computed_once_and_then_reused(tmp_path):
+    node = Node(double, Node(count, Settings(21), label="a"))
+    heard = []
+    for _ in range(2):
+        path = build(node, tmp_path, lambda node, built: heard.append((node.function.stage, built.state)))
+    assert (path / "value").read_text() == "42"
+    assert heard == [("count", "computed"), ("double", "computed"), ("count", "reused"), ("double", "reused")]
+
+
+def test_the_name_follows_from_values_version_and_upstream_alone(tmp_path):
+    assert Node(count, Settings(1)).name == Node(count, Settings(1)).name
+    assert Node(count, Settings(1)).name != Node(count, Settings(2)).name
+    assert Node(double, Node(count, Settings(1))).name != Node(double, Node(count, Settings(2))).name
+    again = stage("count", version=2)(lambda out, settings: None)
+    assert Node(again, Settings(1)).name != Node(count, Settings(1)).name
+
+
+def test_inputs_json_holds_the_whole_key(tmp_path):
+    node = Node(double, Node(count, Settings(3), label="a"))
+    path = build(node, tmp_path)
+    key = json.loads((path / "inputs.json").read_text())
+    assert key == {"stage": "double", "version": 1, "inputs": {"upstream": node.upstream[0].name}}
+    assert node.name.startswith("double/a-")
+
+
+def test_what_is_upstream_of_a_finished_stage_is_not_needed(tmp_path):
+    node = Node(double, Node(count, Settings(4)))
+    build(node, tmp_path)
+    node.upstream[0].path(tmp_path).rename(tmp_path / "elsewhere")
+    assert [state for _, state in plan(node, tmp_path)] == ["gone", "ready"]
+    build(node, tmp_path)
+    assert not node.upstream[0].path(tmp_path).exists()
+
+
+def test_a_failure_leaves_nothing_and_is_not_cached(tmp_path):
+    node = Node(failing, Settings(1))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            build(node, tmp_path)
+    assert not node.path(tmp_path).exists()
+    assert no_leftovers(tmp_path)
+
+
+def test_eight_racing_processes_compute_one_stage_once(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=build, args=(Node(slow, str(marks)), tmp_path / "outputs")) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    assert len(list(marks.iterdir())) == 1
+    assert no_leftovers(tmp_path / "outputs")
+
+
+def killed_while_computing(node: Node, outputs: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=build, args=(node, outputs))
+    process.start()
+    deadline = time.monotonic() + 10
+    while not list((outputs / "stages").glob("*/.*.part/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def test_a_killed_writer_publishes_nothing_and_the_next_one_cleans_up(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    node = Node(slow, str(marks))
+    killed_while_computing(node, tmp_path / "outputs")
+    assert not node.path(tmp_path / "outputs").exists()
+    path = build(node, tmp_path / "outputs")
+    assert {"first", "last"} <= {file.name for file in path.iterdir()}
+    assert no_leftovers(tmp_path / "outputs")
+
+
+def test_a_resumable_stage_finds_what_a_killed_process_left(tmp_path):
+    node = Node(resuming, str(tmp_path))
+    killed_while_computing(node, tmp_path / "outputs")
+    (tmp_path / "go").touch()
+    path = build(node, tmp_path / "outputs")
+    assert (path / "lines").read_text() == "begun\nbegun\n"
+    assert no_leftovers(tmp_path / "outputs")

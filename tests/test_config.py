@@ -1,0 +1,125 @@
+"""Every option composes and is typed; every job of every experiment composes; mistakes are named."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from rose import pipeline, sweep
+from rose.config import Config
+
+from .conftest import ROOT
+
+GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra")
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("[!_]*.yaml"))]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+NEEDED = {
+    "model=local": ["model.base.path=x"],
+    "dataset=local": ["dataset.path=x"],
+    "preference=local": ["preference.pairs.path=x"],
+}
+
+
+def test_every_group_has_a_place_in_the_schema():
+    assert set(GROUPS) <= {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_to_typed_dataclasses(composed, option, monkeypatch):
+    monkeypatch.setenv("ROSE_DATA", "/data")
+    config = sweep.typed(composed(option, *NEEDED.get(option, [])))
+    group, name = option.split("=")
+    assert getattr(getattr(config, group), "name", name) == name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "conf").rglob("*.yaml")) + sorted((ROOT / "experiments").glob("*.yaml"))
+)
+def test_every_file_begins_with_one_line_that_says_what_it_is(path):
+    first, second, *_ = path.read_text().splitlines()
+    assert first.startswith("# ") and first.endswith(".") or first.endswith("?")
+    assert not second.startswith("#") or second.startswith("# @package")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_job_of_every_experiment_composes_and_plans(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("ROSE_DATA", str(tmp_path))
+    for function in ("rose.data.pool.fingerprint", "rose.data.preferences.fingerprint"):
+        monkeypatch.setattr(function, lambda config: "files are not here")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        master = compose("config", [f"experiments={name}"], return_hydra_config=True)
+        jobs = sweep.expand(master)
+        names = [pipeline.stages(sweep.compose(master, job))["evaluation"].name for job in jobs]
+    assert len(jobs) > 1
+    assert len(set(names)) > 1
+
+
+def refusal(*arguments: str) -> str:
+    """What `python -m rose` prints for wrong arguments, which must be one line, with exit code 1."""
+    done = subprocess.run([sys.executable, "-m", "rose", *arguments], cwd=ROOT, capture_output=True, text=True)  # noqa: S603
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("selection.rato=0.1", ["selection", "rato", "did you mean 'ratio'"]),
+        ("method=rosee", ["method/rosee", "did you mean 'rose'"]),
+        ("features.adam=exactly", ["features.adam", "exactly", "exact, published, none"]),
+        ("selection.ratio=lots", ["selection.ratio", "lots", "float"]),
+        ("seed=", ["seed"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path):
+    message = refusal(argument, f"outputs={tmp_path}")
+    for part in expected:
+        assert part in message
+    assert not any(tmp_path.iterdir())
+
+
+def test_idle_keys_are_those_that_no_pair_of_jobs_tells_apart():
+    jobs = [[f"method={m}", f"preference.beta={b}"] for m in ("rose", "less") for b in ("0.1", "1")]
+    assert sweep.idle_keys(jobs, ["r", "r", "l", "l"]) == ["preference.beta"]
+    assert sweep.idle_keys(jobs, ["r", "r", "l", "m"]) == []
+
+
+def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(composed):
+    def result(*overrides):
+        return pipeline.stages(sweep.typed(composed(*overrides)))["evaluation"].name
+
+    assert result("preference.beta=0.1") == result("preference.beta=1")
+    none = "preference.normalize=none"
+    assert result(none, "preference.beta=0.1") != result(none, "preference.beta=1")
+
+
+def test_settings_that_cannot_change_numbers_reach_no_key(composed):
+    def names(*overrides):
+        return [node.name for node in pipeline.stages(sweep.typed(composed(*overrides))).values()]
+
+    assert names() == names("runtime.threads=1", "tracking=none", "outputs=elsewhere", "until=scores")
+
+
+def test_a_ratio_changes_only_what_comes_after_the_scores(composed):
+    first = pipeline.stages(sweep.typed(composed("selection.ratio=0.05")))
+    second = pipeline.stages(sweep.typed(composed("selection.ratio=0.1")))
+    assert [name for name in first if first[name].name != second[name].name] == ["selection", "finetune", "evaluation"]
+
+
+def test_pinned_seeds_share_the_features_and_free_ones_do_not(composed):
+    def features(*overrides):
+        return pipeline.stages(sweep.typed(composed(*overrides)))["features"].name
+
+    assert features("seed=1") != features("seed=2")
+    pinned = ("warmup.seed=0", "projection.seed=0")
+    assert features("seed=1", *pinned) == features("seed=2", *pinned)
+
+
+def test_values_in_conf_are_resolvable(composed):
+    OmegaConf.to_container(
+        OmegaConf.masked_copy(composed(), [f.name for f in dataclasses.fields(Config)]), resolve=True
+    )

@@ -1,0 +1,109 @@
+"""What goes into the store comes out, up to the stated rounding; what is not finite is named."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from rose.config import StoreDtype
+from rose.errors import RoseError
+from rose.gradients.quantize import decode, encode, width
+from rose.gradients.store import ABSENT, NOT_FINITE, VALID, FeatureStore
+
+SPACE = {"kind": "sketch", "seed": 0, "dim": 33, "version": 1}
+
+
+def unit_rows(n, dim, seed=0):
+    rows = torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(rows)
+
+
+def create(path, n=6, dtype=StoreDtype.float32, dim=33, **options):
+    weights = {"checkpoint-1": 3e-5, "checkpoint-2": 1e-5}
+    return FeatureStore.create(
+        path, [f"r{i}" for i in range(n)], dtype, SPACE | {"dim": dim}, weights, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"), [("float32", 0), ("float16", 3e-4), ("int8", 0.012), ("int4", 0.12)]
+)
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+def test_rows_come_back_up_to_rounding_whatever_their_size(tmp_path, dtype, error, size):
+    rows = unit_rows(6, 33) * size
+    store = create(tmp_path, dtype=StoreDtype(dtype))
+    store.write(0, [4, 0, 5], rows[[4, 0, 5]])
+    store.write(0, [1, 2, 3], rows[1:4])
+    back = FeatureStore.open(tmp_path).rows(0, 1, 5)
+    assert back.dtype == torch.float32
+    assert ((back - rows[1:5]).norm(dim=1) / size).max() <= error
+    assert (tmp_path / "checkpoint-1.rows").stat().st_size == 6 * width(dtype, 33)
+
+
+def test_bytes_a_row():
+    assert [width(dtype, 8192) for dtype in StoreDtype] == [32768, 16384, 8192, 4096]
+    assert width(StoreDtype.int4, 3) == 2
+
+
+@pytest.mark.parametrize(("dtype", "worse"), [("float16", 1.001), ("int8", 1.001), ("int4", 1.03)])
+def test_quantized_cosines_at_the_default_width(dtype, worse):
+    """A sketch's own error is 1/√d; four bits may add 3 % to it."""
+    dim, n = 8192, 60
+    one, other = unit_rows(n, dim), unit_rows(n, dim, seed=1)  # unrelated: their cosine is the sketch's error
+    exact = (one @ other.T).square().mean().sqrt()
+    stored = [decode(*encode(rows, dtype), dtype, dim) for rows in (one, other)]
+    cosines = torch.nn.functional.normalize(stored[0]) @ torch.nn.functional.normalize(stored[1]).T
+    assert exact == pytest.approx(1 / math.sqrt(dim), rel=0.05)
+    assert cosines.square().mean().sqrt() < worse * exact
+    assert (cosines - one @ other.T).square().mean().sqrt() < math.sqrt(worse**2 - 1) * exact + 1e-7
+
+
+def test_a_zero_row_stays_zero():
+    for dtype in StoreDtype:
+        assert not decode(*encode(torch.zeros(2, 5), dtype), dtype, 5).any()
+
+
+def test_rows_that_are_not_finite_become_zeros_and_are_named(tmp_path):
+    store = create(tmp_path, n=3)
+    rows = unit_rows(3, 33)
+    store.write(0, [0, 1, 2], rows)
+    rows[1, 5] = torch.inf
+    store.write(1, [0, 1, 2], rows)
+    store = FeatureStore.open(tmp_path)
+    assert store.flags(1).tolist() == [VALID, NOT_FINITE, VALID]
+    assert store.valid.tolist() == [True, False, True]
+    assert store.not_finite() == [{"id": "r1", "checkpoint": "checkpoint-2"}]
+    assert not store.rows(1, 1, 2).any()
+
+
+def test_what_the_header_says(tmp_path):
+    create(tmp_path, n=2, subtasks=["a", "b"])
+    store = FeatureStore.open(tmp_path)
+    assert store.ids == ["r0", "r1"]
+    assert store.subtasks == ["a", "b"]
+    assert store.weights == pytest.approx([0.75, 0.25])
+    assert store.projection["seed"] == 0
+    assert len(store) == 2
+    assert not store.valid.any()
+
+
+def test_a_store_left_behind_is_taken_up(tmp_path):
+    create(tmp_path, n=3).write(0, [1], unit_rows(1, 33))
+    again = create(tmp_path, n=3)
+    assert again.flags(0).tolist() == [ABSENT, VALID, ABSENT]
+    assert torch.equal(again.rows(0, 1, 2), unit_rows(1, 33))
+
+
+def test_a_store_cut_off_at_its_creation_is_made_anew(tmp_path):
+    (tmp_path / "checkpoint-1.rows").write_bytes(b"rubbish")
+    assert not create(tmp_path).rows(0, 0, 6).any()
+
+
+def test_another_version_of_the_projection_is_refused(tmp_path):
+    create(tmp_path)
+    header = json.loads((tmp_path / "features.json").read_text())
+    header["projection"]["version"] = 0
+    (tmp_path / "features.json").write_text(json.dumps(header))
+    with pytest.raises(RoseError, match="sketch of version 0, this program has version 1"):
+        FeatureStore.open(tmp_path)

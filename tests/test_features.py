@@ -1,0 +1,248 @@
+"""The gradient stages against DESIGN's formulas, followed row by row."""
+
+import json
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from tiny_models import adapted, distance, llama, random_rows, slow_gradient, slow_log_probs
+
+from rose import models
+from rose.config import (
+    AdamMap,
+    Dtype,
+    Features,
+    Keep,
+    Numerics,
+    Projection,
+    ProjectionKind,
+    Reference,
+    StoreDtype,
+)
+from rose.data.chat import encode_pair
+from rose.data.world_language import tokenizer
+from rose.errors import RoseError
+from rose.gradients import features as stages
+from rose.gradients.features import pair_features, pool_features
+from rose.gradients.objectives import Loss, Objective
+from rose.gradients.store import FeatureStore
+
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
+NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
+LENGTHS = [7, 19, 12, 30, 9, 9, 25]
+OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """base/, warmup/ (two checkpoints), tokens/ and preferences/ as the stages before ours leave them."""
+    root = tmp_path_factory.mktemp("run")
+    words = tokenizer()
+    config = llama(vocab_size=len(words))
+    model = adapted(config, dtype=torch.float32)
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        moments = {}
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                weight.data += 0.1 * torch.randn_like(weight)
+                moments[f"{name}.exp_avg"] = 1e-2 * torch.randn_like(weight)
+                moments[f"{name}.exp_avg_sq"] = 1e-4 * torch.rand_like(weight)
+        directory = root / "warmup" / f"checkpoint-{epoch}"
+        model.save_pretrained(str(directory))
+        save_file(moments, directory / "moments.safetensors")
+    entries = [
+        {"dir": f"checkpoint-{epoch}", "epoch": epoch, "step": 3 * epoch, "learning_rate": rate}
+        for epoch, rate in ((1, 3e-4), (2, 1e-4))
+    ]
+    (root / "warmup" / "manifest.json").write_text(
+        json.dumps({"optimizer": OPTIMIZER, "checkpoints": entries})
+    )
+    model.unload().save_pretrained(str(root / "base"))
+    words.save_pretrained(str(root / "base"))
+    rows = [{"id": f"row-{i}", "dataset": "d", **row} for i, row in enumerate(random_rows(LENGTHS))]
+    Dataset.from_list(rows).save_to_disk(str(root / "tokens" / "rows"))
+    said = lambda role, text: [{"role": role, "content": text}]  # noqa: E731
+    pairs = [
+        {
+            "id": f"pair-{i}",
+            "subtask": "ab"[i % 2],
+            "prompt": said("user", "the boat and the garden"),
+            "chosen": said("assistant", " ".join(["boat"] * (i + 1))),
+            "rejected": said("assistant", " ".join(["garden"] * (4 - i) + ["and"])),
+        }
+        for i in range(3)
+    ]
+    (root / "preferences").mkdir()
+    (root / "preferences" / "target.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return root, rows, pairs
+
+
+def at_checkpoint(root, epoch):
+    """The model of a checkpoint in float64, and its flat moments."""
+    directory = root / "warmup" / f"checkpoint-{epoch}"
+    model = models.load_adapter(models.load_model(root / "base", NUMERICS), directory).double()
+    stored = load_file(directory / "moments.safetensors")
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    flat = [
+        torch.cat([stored[f"{name}.{m}"].flatten() for name in names]).double()
+        for m in ("exp_avg", "exp_avg_sq")
+    ]
+    return model, *flat
+
+
+def settings(**changes):
+    return Features(
+        **(
+            {"adam": AdamMap.exact, "dtype": StoreDtype.float32, "keep": Keep.store, "batch_tokens": 64}
+            | changes
+        )
+    )
+
+
+def pool(run, out, projection=NONE, **changes):
+    root, _, _ = run
+    out.mkdir()
+    pool_features(
+        out, settings(**changes), projection, NUMERICS, root / "base", root / "warmup", root / "tokens"
+    )
+    return FeatureStore.open(out)
+
+
+def targets(run, out, objective, max_length=64):
+    root, _, _ = run
+    out.mkdir()
+    pair_features(
+        out, objective, NONE, NUMERICS, max_length, root / "base", root / "warmup", root / "preferences"
+    )
+    return FeatureStore.open(out)
+
+
+@pytest.mark.parametrize("adam", list(AdamMap))
+def test_pool_features_follow_the_formulas(run, tmp_path, adam):
+    root, rows, _ = run
+    store = pool(run, tmp_path / "features", adam=adam)
+    assert store.ids == [row["id"] for row in rows]
+    assert store.weights == pytest.approx([0.75, 0.25])
+    assert store.valid.all()
+    for checkpoint, step in enumerate((3, 6)):
+        model, m, v = at_checkpoint(root, checkpoint + 1)
+        expected = []
+        for row in rows:
+            g = slow_gradient(model, -slow_log_probs(model, row).mean())
+            m2, v2 = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            update = {
+                AdamMap.none: g,
+                AdamMap.published: m2 / (v2 + 1e-8).sqrt(),
+                AdamMap.exact: m2
+                / (1 - 0.9 ** (step + 1))
+                / ((v2 / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8),
+            }[adam]
+            expected.append(update / update.norm())
+        assert distance(store.rows(checkpoint, 0, len(rows)), torch.stack(expected)) < 1e-4
+
+
+@pytest.mark.parametrize("reference", [Reference.base, Reference.warmup])
+def test_dpo_targets_follow_the_formula(run, tmp_path, reference):
+    root, _, pairs = run
+    store = targets(run, tmp_path / "targets", Objective(Loss.dpo, 0.1, reference))
+    assert store.subtasks == ["a", "b", "a"]
+    assert store.ids == ["pair-0", "pair-1", "pair-2"]
+    words = models.load_tokenizer(root / "base")
+    last, _, _ = at_checkpoint(root, 2)
+    for checkpoint in (0, 1):
+        model, _, _ = at_checkpoint(root, checkpoint + 1)
+        expected = []
+        for pair in pairs:
+            both = encode_pair(words, pair, 64)
+            policy = [slow_log_probs(model, row).sum() for row in both]
+            with torch.no_grad():
+                if reference is Reference.base:
+                    with model.disable_adapter():
+                        before = [slow_log_probs(model, row).sum() for row in both]
+                else:
+                    before = [slow_log_probs(last, row).sum() for row in both]
+            margin = (policy[0] - before[0]) - (policy[1] - before[1])
+            expected.append(slow_gradient(model, -torch.log(torch.sigmoid(0.1 * margin))))
+        assert distance(store.rows(checkpoint, 0, 3), torch.stack(expected)) < 1e-4
+
+
+def test_chosen_targets_are_the_chosen_answers_mean_cross_entropy(run, tmp_path):
+    root, _, pairs = run
+    store = targets(run, tmp_path / "targets", Objective(Loss.sft))
+    words = models.load_tokenizer(root / "base")
+    model, _, _ = at_checkpoint(root, 2)
+    chosen = [encode_pair(words, pair, 64)[0] for pair in pairs]
+    expected = torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in chosen])
+    assert distance(store.rows(1, 0, 3), expected) < 1e-4
+
+
+def test_no_reference_pass_is_run_where_it_cancels(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "token_log_probs", None)
+    assert targets(run, tmp_path / "targets", Objective(Loss.contrast)).valid.all()
+
+
+def test_sketched_features_do_not_depend_on_the_batches(run, tmp_path):
+    sketch = Projection(kind=ProjectionKind.sketch, dim=256, seed=1)
+    one = pool(run, tmp_path / "one", sketch, batch_tokens=1)
+    many = pool(run, tmp_path / "many", sketch, batch_tokens=200)
+    assert distance(one.rows(0, 0, 7), many.rows(0, 0, 7).double()) < 1e-4
+
+
+def test_a_row_that_is_not_finite_is_named_and_left_out(run, tmp_path, monkeypatch, caplog):
+    honest = stages.apply_adam
+
+    def poisoned(gradients, moments, how):
+        gradients[0] = torch.nan  # of each batch: its longest row
+        return honest(gradients, moments, how)
+
+    monkeypatch.setattr(stages, "apply_adam", poisoned)
+    with caplog.at_level(logging.WARNING):
+        store = pool(run, tmp_path / "features", batch_tokens=1000)
+    dropped = [
+        json.loads(line) for line in (tmp_path / "features" / "dropped.jsonl").read_text().splitlines()
+    ]
+    assert dropped[0]["id"] == "row-3"
+    assert "not finite" in dropped[0]["reason"]
+    assert store.valid.tolist() == [True, True, True, False, True, True, True]
+    assert not store.rows(0, 3, 4).any()
+    assert "row-3" in caplog.text
+
+
+def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
+    whole = pool(run, tmp_path / "whole")
+    honest, taken = stages.gradients, []
+
+    def dying(engine, rows, *rest):
+        if len(taken) == 5:
+            raise KeyboardInterrupt
+        taken.append(len(rows))
+        return honest(engine, rows, *rest)
+
+    monkeypatch.setattr(stages, "gradients", dying)
+    with pytest.raises(KeyboardInterrupt):
+        pool(run, tmp_path / "resumed")
+    monkeypatch.setattr(stages, "gradients", lambda *args: taken.append(0) or honest(*args))
+    root, _, _ = run
+    pool_features(
+        tmp_path / "resumed", settings(), NONE, NUMERICS, root / "base", root / "warmup", root / "tokens"
+    )
+    resumed = FeatureStore.open(tmp_path / "resumed")
+    batches = len(taken)
+    taken.clear()
+    pool(run, tmp_path / "again")
+    assert batches == len(taken)  # nothing was done twice
+    for checkpoint in (0, 1):
+        assert torch.equal(resumed.rows(checkpoint, 0, 7), whole.rows(checkpoint, 0, 7))
+
+
+def test_a_projection_wider_than_the_gradient_is_refused(run, tmp_path):
+    with pytest.raises(RoseError, match=r"projection.dim=1000000 is wider than the gradient \(p="):
+        pool(run, tmp_path / "features", Projection(kind=ProjectionKind.sketch, dim=1_000_000, seed=0))
+
+
+def test_pairs_that_do_not_fit_are_named(run, tmp_path):
+    with pytest.raises(RoseError, match="model.max_length=1"):
+        targets(run, tmp_path / "targets", Objective(Loss.contrast), max_length=1)

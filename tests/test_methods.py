@@ -1,0 +1,168 @@
+"""Scores worked out by hand, and the traps of public code: NaN rows, unequal subtasks, ties."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+import torch
+from datasets import Dataset
+
+from rose.config import Balance, Method, Normalize, ProjectionKind, Representation, Rule, StoreDtype, Target
+from rose.errors import RoseError
+from rose.gradients.projection import VERSIONS
+from rose.gradients.store import FeatureStore
+from rose.methods.gradient import influence
+from rose.methods.scores import score
+from rose.methods.selection import effective, select
+
+ROSE = Method(
+    name="rose",
+    representation=Representation.gradients,
+    target=Target.preference,
+    balance=Balance.none,
+    segments=8,
+    rule=Rule.mean_max,
+    whiten=False,
+    ridge=1.0,
+    everything=False,
+    seed=None,
+)
+RANDOM = replace(ROSE, name="random", representation=Representation.none, rule=Rule.random, seed=0)
+HALF = math.sqrt(0.5)
+
+
+def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], subtasks=None) -> Path:
+    """A feature store written from plain numbers: one [rows, d] list a checkpoint."""
+    values = torch.tensor(checkpoints)
+    ids = [f"r{row}" for row in range(values.shape[1])]
+    projection = {
+        "kind": "none",
+        "version": VERSIONS[ProjectionKind.none],
+        "dim": values.shape[2],
+        "seed": 0,
+    }
+    weights = {f"checkpoint-{i + 1}": rate for i, rate in enumerate(rates)}
+    path.mkdir()
+    made = FeatureStore.create(path, ids, StoreDtype.float32, projection, weights, subtasks)
+    for checkpoint in range(len(rates)):
+        made.write(checkpoint, range(len(ids)), values[checkpoint])
+    return path
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Three rows, two checkpoints with rates 3:1, subtask a with two pairs and b with one."""
+    pool = store(tmp_path / "features", [[[1, 0], [0, 1], [HALF, HALF]], [[0, 1], [1, 0], [HALF, HALF]]], [3e-5, 1e-5])
+    pairs = store(
+        tmp_path / "targets", [[[2, 0], [0, 5], [-3, 0]], [[0, 1], [0, 1], [4, 0]]], [3e-5, 1e-5], ["a", "a", "b"]
+    )
+    return pool, pairs
+
+
+def scored(tmp_path, method: Method, *representation) -> pandas.DataFrame:
+    tokens, out = tmp_path / "tokens", tmp_path / "scores"
+    Dataset.from_dict({"id": ["r0", "r1", "r2"], "input_ids": [[1], [1, 2], [1, 2, 3]]}).save_to_disk(tokens / "rows")
+    out.mkdir()
+    score(out, method, tokens, representation)
+    return pandas.read_parquet(out / "scores.parquet")
+
+
+def test_scores_of_the_toy_are_those_worked_out_by_hand(toy, tmp_path):
+    table = scored(tmp_path, ROSE, Normalize.per_pair, *toy)
+    # r0, subtask a: .75·(1 + 0)/2 + .25·(1 + 1)/2 = .625; b: .75·(−1) + .25·0 = −.75
+    # r1, subtask a: .75·(0 + 1)/2 + .25·0 = .375;         b: .75·0 + .25·1 = .25
+    # r2, subtask a: (.75·(1 + 1)/2 + .25·(1 + 1)/2)·√½;   b: (−.75 + .25)·√½
+    assert table["a"].tolist() == pytest.approx([0.625, 0.375, HALF])
+    assert table["b"].tolist() == pytest.approx([-0.75, 0.25, -HALF / 2])
+    assert table["score"].tolist() == pytest.approx([0.625, 0.375, HALF])
+    assert table["length"].tolist() == [1, 2, 3]
+
+
+def test_after_mean_lets_long_pair_gradients_count_more(toy, tmp_path):
+    table = scored(tmp_path, ROSE, Normalize.after_mean, *toy)
+    # checkpoint 1, subtask a: mean of (2, 0) and (0, 5) is (1, 2.5), norm √7.25; checkpoint 2: (0, 1)
+    assert table["a"][0] == pytest.approx(0.75 * 1 / math.sqrt(7.25) + 0.25)
+    assert table["a"][1] == pytest.approx(0.75 * 2.5 / math.sqrt(7.25))
+
+
+def test_unnormalised_targets_are_taken_as_they_are(toy, tmp_path):
+    table = scored(tmp_path, ROSE, Normalize.none, *toy)
+    assert table["a"][0] == pytest.approx(0.75 * 1 + 0.25 * 1)
+    assert table["b"][0] == pytest.approx(0.75 * -3)
+
+
+@pytest.mark.parametrize("rows", [4, 40], ids=["fewer rows than dimensions", "more rows than dimensions"])
+def test_whitened_influence_is_the_ridge_solve_of_trak(tmp_path, rows):
+    rng = numpy.random.default_rng(0)
+    features, pairs = rng.normal(size=(2, rows, 12)), rng.normal(size=(2, 3, 12))
+    features /= numpy.linalg.norm(features, axis=2, keepdims=True)
+    pool = store(tmp_path / "features", features.tolist(), [1.0, 1.0])
+    targets = store(tmp_path / "targets", pairs.tolist(), [1.0, 1.0], ["a", "a", "b"])
+    method = replace(ROSE, whiten=True, ridge=0.3)
+    values, subtasks = influence(method, [f"r{i}" for i in range(rows)], Normalize.none, pool, targets)
+    kernel = [phi.T @ phi + 0.3 * numpy.trace(phi @ phi.T) / rows * numpy.eye(12) for phi in features]
+    expected = sum(0.5 * phi @ numpy.linalg.inv(k) @ v.T for phi, k, v in zip(features, kernel, pairs, strict=True))
+    assert subtasks == ["a", "a", "b"]
+    numpy.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_whose_gradient_is_not_finite_has_no_score_and_is_never_selected(tmp_path):
+    nan = float("nan")
+    pool = store(tmp_path / "features", [[[nan, nan], [-1.0, 0.0], [-1.0, 0.0]]], [1.0])
+    pairs = store(tmp_path / "targets", [[[1.0, 0.0]]], [1.0], ["a"])
+    table = scored(tmp_path, ROSE, Normalize.per_pair, pool, pairs)
+    assert table["score"].isna().tolist() == [True, False, False]
+    assert [row["id"] for row in selected(tmp_path, table, ratio=1.0)] == ["r1", "r2"]
+
+
+def test_a_pair_whose_gradient_is_not_finite_does_not_count(tmp_path):
+    pool = store(tmp_path / "features", [[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]], [1.0])
+    pairs = store(tmp_path / "targets", [[[1.0, 0.0], [float("inf"), 0.0]]], [1.0], ["a", "a"])
+    assert scored(tmp_path, ROSE, Normalize.per_pair, pool, pairs)["a"].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_random_scores_follow_from_the_seed_alone(tmp_path):
+    first = scored(tmp_path / "1", RANDOM)["score"].tolist()
+    assert first == scored(tmp_path / "2", RANDOM)["score"].tolist()
+    assert first != scored(tmp_path / "3", replace(RANDOM, seed=1))["score"].tolist()
+
+
+def selected(tmp_path, table: pandas.DataFrame, ratio: float) -> list[dict]:
+    for name in ("scores", "pool", "selection"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    table.to_parquet(tmp_path / "scores" / "scores.parquet")
+    rows = [{"id": row_id, "messages": [], "useful": row_id == "r1"} for row_id in table["id"]]
+    (tmp_path / "pool" / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    select(tmp_path / "selection", ratio, tmp_path / "scores", tmp_path / "pool")
+    return [json.loads(line) for line in (tmp_path / "selection" / "selected.jsonl").read_text().splitlines()]
+
+
+def test_selection_takes_the_best_first_and_breaks_ties_by_id(tmp_path):
+    table = pandas.DataFrame({"id": ["r3", "r1", "r2", "r0"], "score": [0.5, 0.5, 0.9, 0.5], "length": [1, 2, 3, 4]})
+    rows = selected(tmp_path, table, ratio=0.75)
+    assert [(row["id"], row["rank"], row["score"]) for row in rows] == [("r2", 1, 0.9), ("r0", 2, 0.5), ("r1", 3, 0.5)]
+    metrics = json.loads((tmp_path / "selection" / "metrics.json").read_text())
+    assert metrics == {"selected_rows": 3, "selected_tokens": 9, "precision": pytest.approx(1 / 3)}
+
+
+def test_at_least_one_row_is_selected(tmp_path):
+    table = pandas.DataFrame({"id": ["r0", "r1"], "score": [0.1, 0.2], "length": [1, 1]})
+    assert [row["id"] for row in selected(tmp_path, table, ratio=0.001)] == ["r1"]
+
+
+@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, float("nan")])
+def test_a_ratio_outside_0_1_is_refused(ratio):
+    from rose.config import Selection
+
+    with pytest.raises(RoseError, match=r"selection\.ratio=.*\(0, 1\]"):
+        effective(ROSE, Selection(ratio=ratio, seed=0))
+
+
+def test_full_selects_everything_whatever_the_ratio():
+    from rose.config import Selection
+
+    assert effective(replace(RANDOM, everything=True), Selection(ratio=0.05, seed=0)) == 1.0

@@ -1,0 +1,151 @@
+"""The engine against a loop of batch-1 backward passes through the unchanged model."""
+
+import pytest
+import torch
+from tiny_models import adapted, distance, double, llama, random_rows, slow_gradient, slow_log_probs  # noqa: F401
+from transformers import (
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from rose.errors import RoseError
+from rose.gradients.per_example import PerExample
+
+SIZES = dict(
+    vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    max_position_embeddings=128,
+)  # fmt: skip
+FAMILIES = {
+    "llama": (llama(), "all-linear"),
+    "llama attention": (llama(num_key_value_heads=1), ["q_proj", "v_proj"]),
+    "mistral sliding": (
+        MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=8),
+        ["k_proj", "o_proj"],
+    ),
+    "qwen2": (Qwen2Config(**SIZES, num_key_value_heads=2, tie_word_embeddings=True), ["q_proj", "up_proj"]),
+    "qwen3": (Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8), ["q_proj", "k_proj", "down_proj"]),
+    "gemma2 soft-capped": (
+        Gemma2Config(
+            **SIZES, num_key_value_heads=2, head_dim=8, sliding_window=8, final_logit_softcapping=3.0
+        ),
+        ["q_proj", "v_proj", "gate_proj"],
+    ),
+    "gpt-neox": (GPTNeoXConfig(**SIZES), ["query_key_value", "dense", "dense_h_to_4h"]),
+    "gpt2 transposed": (GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4), ["c_attn", "c_proj"]),
+}
+LENGTHS = [5, 23, 11, 40, 2]
+
+
+def engine_gradients(model, rows):
+    with PerExample(model) as engine:
+        log_probs, mask = engine.forward(rows)
+        return engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum()).clone()
+
+
+def loop_gradients(model, rows):
+    return torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_equal_a_batch_one_loop(family, double):
+    config, targets = FAMILIES[family]
+    model, rows = adapted(config, targets), random_rows(LENGTHS)
+    assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
+
+
+@pytest.mark.parametrize("lora", [{"use_rslora": True}, {"lora_dropout": 0.3}, {"layers_to_transform": [1]}])
+def test_lora_options(lora, double):
+    model, rows = adapted(**lora), random_rows(LENGTHS)
+    assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
+
+
+def test_an_adapted_output_layer(double):
+    model, rows = adapted(targets=["q_proj", "lm_head"]), random_rows(LENGTHS)
+    assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing(reentrant, double):
+    model, rows = adapted(targets=["q_proj", "down_proj"]), random_rows(LENGTHS)
+    expected = loop_gradients(model, rows)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    model.train()
+    assert distance(engine_gradients(model, rows), expected) < 1e-12
+
+
+def test_a_row_does_not_depend_on_its_batch(double):
+    model, rows = adapted(), random_rows(LENGTHS)
+    together = engine_gradients(model, rows)
+    for order in ([3, 1], [4, 0, 2], [2]):
+        assert distance(engine_gradients(model, [rows[i] for i in order]), together[order]) < 1e-12
+
+
+def test_a_row_that_is_not_finite_stays_alone():
+    model, rows = adapted(), random_rows(LENGTHS)
+    expected = engine_gradients(model, rows)
+    with PerExample(model) as engine:
+        log_probs, _ = engine.forward(rows)
+        gradients = engine.backward((-log_probs.mean(1) * torch.tensor([1, torch.nan, 1, 1, 1])).sum())
+        assert gradients[1].isnan().any()
+        assert gradients[[0, 2, 3, 4]].isfinite().all()
+    assert expected.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)]
+)
+def test_half_precision_bases_agree_up_to_their_rounding(dtype, tolerance):
+    exact, rows = adapted(), random_rows(LENGTHS)
+    model = adapted(dtype=dtype)
+    gradients = engine_gradients(model, rows)
+    assert gradients.dtype == torch.float32
+    model.base_model.model.to(torch.float32)
+    exact.load_state_dict(model.state_dict())  # the same rounded weights, in float64
+    assert distance(gradients, loop_gradients(exact, rows)) < tolerance
+
+
+def test_columns_follow_named_parameters():
+    model = adapted(targets=["v_proj", "q_proj", "down_proj"])
+    engine = PerExample(model)
+    trainable = [(name, weight.numel()) for name, weight in model.named_parameters() if weight.requires_grad]
+    assert engine.names == [name for name, _ in trainable]
+    assert engine.size == sum(count for _, count in trainable)
+    assert [(s.stop - s.start) for s in engine.slices.values()] == [count for _, count in trainable]
+
+
+def test_leaving_restores_the_model():
+    model, rows = adapted(), random_rows([9])
+    inputs = torch.tensor([rows[0]["input_ids"]])
+    before = model(input_ids=inputs).logits
+    with PerExample(model) as engine:
+        engine.forward(rows)
+    assert torch.equal(model(input_ids=inputs).logits, before)
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_inside_the_engine_the_base_model_is_still_there():
+    model, rows = adapted(), random_rows([9])
+    inputs = torch.tensor([rows[0]["input_ids"]])
+    with model.disable_adapter():
+        base = model(input_ids=inputs).logits
+    with PerExample(model) as engine, model.disable_adapter(), torch.no_grad():
+        assert engine.size
+        assert torch.equal(model(input_ids=inputs).logits, base)
+
+
+def test_dora_is_refused():
+    with pytest.raises(RoseError, match="plain LoRA"):
+        PerExample(adapted(use_dora=True))
+
+
+def test_other_trainable_weights_are_refused():
+    model = adapted()
+    model.get_input_embeddings().weight.requires_grad_()
+    with pytest.raises(RoseError, match="embed_tokens"):
+        PerExample(model)

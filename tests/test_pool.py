@@ -1,0 +1,139 @@
+"""The pool: every usual format becomes the same row, and no row is lost without a word."""
+
+import json
+from collections import Counter
+
+import datasets
+import pytest
+
+from rose.config import Dataset, OnBadRow, WorldPool
+from rose.data import files
+from rose.data.pool import fingerprint, read_pool
+from rose.errors import RoseError
+
+TURNS = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+
+
+def dataset(path, **changes):
+    values = dict(
+        name="local", path=str(path), revision=None, files=[], per_source=None, on_bad_row=OnBadRow.stop
+    )
+    return Dataset(**{**values, "seed": 0, "world": None, **changes})
+
+
+def read(tmp_path, rows, **changes):
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    read_pool(out, dataset(tmp_path / "mine.jsonl", **changes), "")
+    return list(files.load(out / "pool.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"messages": TURNS}, TURNS),
+        ({"instruction": "2+2?", "output": "4"}, TURNS),
+        ({"instruction": "2+2?", "input": "", "output": "4"}, TURNS),
+        (
+            {"instruction": "2+", "input": "2?", "output": "4"},
+            [{**TURNS[0], "content": "2+\n\n2?"}, TURNS[1]],
+        ),
+        (
+            {"instruction": "2+", "context": "2?", "response": "4"},
+            [{**TURNS[0], "content": "2+\n\n2?"}, TURNS[1]],
+        ),
+        ({"prompt": "2+2?", "completion": "4"}, TURNS),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:]}, TURNS),
+        ({"messages": [{**TURNS[0], "name": "Ann"}, TURNS[1]]}, TURNS),
+    ],
+)
+def test_every_format_becomes_messages(tmp_path, row, messages):
+    assert read(tmp_path, [row]) == [{"id": "mine-1", "dataset": "mine", "messages": messages}]
+
+
+def test_own_ids_sources_and_columns_are_kept(tmp_path):
+    rows = [{"id": 7, "dataset": "cot", "messages": TURNS, "task": {"name": "x"}, "useful": True}]
+    assert read(tmp_path, rows) == [{**rows[0], "id": "7"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"question": "q", "answer": "a"}, "needs messages, or .*found question, answer"),
+        ({"messages": "hello"}, 'messages is "hello": must be a list'),
+        ({"messages": []}, "messages is an empty list"),
+        ({"messages": ["hello"]}, 'message 1 is "hello"'),
+        (
+            {"messages": [{"role": "robot", "content": "x"}]},
+            "message 1: role='robot' must be one of system, user",
+        ),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, r"role=\['user'\] must be one of"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": None}]}, "message 2: content is missing"),
+        ({"messages": TURNS[:1]}, "has no answer"),
+        ({"messages": [TURNS[0], {"role": "assistant", "content": " \n"}]}, "has no answer"),
+        ({"instruction": "q", "output": 4}, "output is 4: must be a text"),
+        ({"id": [1], "messages": TURNS}, r"id is \[1\]: must be a text or an integer"),
+        ({"dataset": 3, "messages": TURNS}, "dataset is 3: must be a text"),
+    ],
+)
+def test_a_bad_row_names_file_line_and_reason(tmp_path, row, reason):
+    with pytest.raises(RoseError, match=f"mine.jsonl, line 2: .*{reason}"):
+        read(tmp_path, [{"messages": TURNS}, row])
+
+
+def test_a_repeated_id_names_both_places(tmp_path):
+    rows = [{"id": "x", "messages": TURNS}, {"id": "y", "messages": TURNS}, {"id": "x", "messages": TURNS}]
+    with pytest.raises(RoseError, match="line 3: id 'x' is taken by mine.jsonl, line 1"):
+        read(tmp_path, rows)
+    kept = read(tmp_path, rows, on_bad_row=OnBadRow.skip)
+    assert [row["id"] for row in kept] == ["x", "y"]
+    assert [row["line"] for row in files.load(tmp_path / "out/skipped.jsonl")] == [3]
+
+
+@pytest.mark.parametrize("rows", [[], [{"messages": []}]])
+def test_an_empty_pool_is_refused(tmp_path, rows):
+    with pytest.raises(RoseError, match="dataset.path=.*the pool is empty"):
+        read(tmp_path, rows, on_bad_row=OnBadRow.skip)
+
+
+def test_per_source_keeps_so_many_of_each_in_order(tmp_path):
+    rows = [{"id": i, "dataset": "ab"[i % 3 == 0], "messages": TURNS} for i in range(60)]
+    few, more = (read(tmp_path, rows, per_source=count) for count in (5, 30))
+    assert Counter(row["dataset"] for row in few) == {"a": 5, "b": 5}
+    assert Counter(row["dataset"] for row in more) == {"a": 30, "b": 20}
+    numbers = [int(row["id"]) for row in more]
+    assert numbers == sorted(numbers)
+    assert {row["id"] for row in few} <= {row["id"] for row in more}
+    assert read(tmp_path, rows, per_source=5) == few != read(tmp_path, rows, per_source=5, seed=1)
+    with pytest.raises(RoseError, match="dataset.per_source=0: must be at least 1"):
+        read(tmp_path, rows, per_source=0)
+
+
+def test_the_pool_loads_with_the_datasets_library(tmp_path):
+    read(tmp_path, [{"messages": TURNS}, {"instruction": "line\u2028break", "output": "é"}])
+    path = str(tmp_path / "out/pool.jsonl")
+    loaded = datasets.load_dataset("json", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded[1]["messages"][0]["content"] == "line\u2028break"
+
+
+def test_the_world_is_a_pool(tmp_path):
+    world = WorldPool(seed=0, rows=50, useful=0.2, distractor=0.5)
+    rows = read(tmp_path, [], world=world)
+    assert len(rows) == 50 and sum(row["useful"] for row in rows) == 10
+    assert fingerprint(dataset("", world=world)) == "world"
+
+
+def test_less_data_and_our_own_folder_give_the_same_four_sources(tmp_path):
+    sources = ["flan_v2", "cot", "dolly", "oasst1"]
+    patterns = [f"*/{name}*.jsonl*" for name in sources]
+    for place, ending in (("hub/data/train/processed/{0}/{0}_data.jsonl", ""), ("own/pool/{0}.jsonl", "")):
+        for name in sources:
+            path = tmp_path / (place.format(name) + ending)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"dataset": name, "id": f"{name}_0", "messages": TURNS}) + "\n")
+    for folder in ("hub", "own"):
+        out = tmp_path / f"out_{folder}"
+        out.mkdir()
+        read_pool(out, dataset(tmp_path / folder, files=patterns), "")
+        assert [row["dataset"] for row in files.load(out / "pool.jsonl")] == sources

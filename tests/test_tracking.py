@@ -1,0 +1,133 @@
+"""One W&B run per job: offline runs are read back with W&B's own reader, failures are provoked."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rose.config import Tracking
+from rose.tracking import log, needs_run, run_id, track
+
+OFFLINE = Tracking(mode="offline", project="rose", entity=None)
+COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25}}
+REUSED = {"warmup": {"dir": "stages/warmup/x", "state": "reused", "seconds": 1.25}}
+CURVES = [
+    {"stage": "warmup", "step": 1, "loss": 4.0},
+    {"stage": "warmup", "step": 2, "loss": 3.0},
+    {"stage": "finetune", "step": 1, "loss": 2.0},
+]
+
+
+def record(job: Path, stages: dict) -> None:
+    curves = job / "metrics.jsonl"
+    curves.write_text("".join(json.dumps(line) + "\n" for line in CURVES))
+    with track(OFFLINE, job, {"method": {"name": "rose"}, "seed": 3}, "demo", "rose-0") as run:
+        log(run, curves, stages, {"reward": 0.5, "zero_shot/reward": 0.25})
+
+
+def run_files(job: Path) -> list[Path]:
+    return sorted((job / "wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def inspect(job: Path, *options: str) -> str:
+    """What W&B itself reads in the only run of `job`."""
+    (file,) = run_files(job)
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(file)]
+    environment = os.environ | {"WANDB_ERROR_REPORTING": "false", "WANDB_MODE": "offline"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_an_offline_run_holds_configuration_curves_timings_and_metrics(tmp_path: Path):
+    record(tmp_path, COMPUTED)
+    summary = json.loads(inspect(tmp_path, "--summary"))
+    assert (summary["name"], summary["run_id"]) == ("rose-0", run_id("demo", "rose-0"))
+    assert summary["exit_code"] == 0
+    assert summary["config"] == {
+        "method": {"name": "rose"},
+        "seed": 3,
+        "stages": {"warmup": "stages/warmup/x"},
+    }
+    kept = {name: value for name, value in summary["summary"].items() if not name.startswith("_")}
+    last = {"warmup/loss": 3, "warmup/step": 2, "finetune/loss": 2, "finetune/step": 1}
+    assert kept == last | {"seconds/warmup": 1.25, "reward": 0.5, "zero_shot/reward": 0.25}
+
+
+def test_each_stage_of_the_curves_has_its_own_step_axis(tmp_path: Path):
+    record(tmp_path, COMPUTED)
+    entries = [json.loads(line) for line in inspect(tmp_path).splitlines()]
+    points = [entry["history"]["item"] for entry in entries if entry["type"] == "history"]
+    assert [point["_step"] for point in points] == [0, 1, 2]
+    assert [point.get("warmup/loss") for point in points] == [4, 3, None]
+    assert points[2]["finetune/step"] == 1
+    axes = [entry["metric"] for entry in entries if entry["type"] == "metric"]
+    assert {axis["glob_name"]: axis["step_metric"] for axis in axes if "glob_name" in axis} == {
+        "warmup/*": "warmup/step",
+        "finetune/*": "finetune/step",
+    }
+
+
+def test_a_job_that_raises_is_a_failed_run_and_raises_on(tmp_path: Path):
+    with pytest.raises(ZeroDivisionError), track(OFFLINE, tmp_path, {}, "demo", "rose-1"):
+        raise ZeroDivisionError
+    assert json.loads(inspect(tmp_path, "--summary"))["exit_code"] == 1
+
+
+def test_a_second_run_that_computed_nothing_needs_no_run(tmp_path: Path):
+    assert needs_run(tmp_path, REUSED)
+    record(tmp_path, COMPUTED)
+    assert not needs_run(tmp_path, REUSED)
+    assert needs_run(tmp_path, COMPUTED)
+
+
+def test_wandb_failing_to_start_is_one_warning(tmp_path: Path, monkeypatch, caplog):
+    def refuse(**_: object) -> None:
+        raise TimeoutError("no answer with key 0123secret\nand more")
+
+    monkeypatch.setattr("wandb.init", refuse)
+    monkeypatch.setenv("WANDB_API_KEY", "0123secret")
+    with caplog.at_level(logging.WARNING):
+        record(tmp_path, COMPUTED)
+    assert [line.getMessage() for line in caplog.records] == [
+        "W&B did not start with tracking.mode=offline (online, offline or disabled): "
+        "TimeoutError: no answer with key ***"
+    ]
+
+
+def test_a_record_that_wandb_does_not_take_is_one_warning(tmp_path: Path, caplog):
+    (tmp_path / "metrics.jsonl").write_text("{")
+    with caplog.at_level(logging.WARNING), track(OFFLINE, tmp_path, {}, "demo", "rose-2") as run:
+        log(run, tmp_path / "metrics.jsonl", COMPUTED, {})
+    assert len(caplog.records) == 1
+
+
+def test_the_environment_is_left_as_it_was(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", "somewhere")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with track(OFFLINE, tmp_path, {}, "demo", "rose-3"):
+        assert os.environ["WANDB_DIR"] == str(tmp_path)
+    assert os.environ["WANDB_DIR"] == "somewhere"
+    assert "WANDB_MODE" not in os.environ
+
+
+def test_disabled_tracking_does_not_even_import_wandb(tmp_path: Path):
+    code = """
+import sys
+from pathlib import Path
+from rose.config import Tracking
+from rose.tracking import log, track
+job = Path(sys.argv[1])
+with track(Tracking("disabled", "rose", None), job, {}, "demo", "rose-0") as run:
+    log(run, job / "metrics.jsonl", {}, {})
+assert run is None and "wandb" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_id_follows_from_group_and_name():
+    assert run_id("demo", "rose-0") == run_id("demo", "rose-0")
+    assert len({run_id("demo", "rose-0"), run_id("demo", "rose-1"), run_id("demor", "ose-0")}) == 3

@@ -1,0 +1,91 @@
+"""Random models of a few thousand weights, and the slow way to a gradient that the engine is checked against."""
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn.functional import log_softmax
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+
+VOCABULARY = 61
+
+
+def llama(**changes) -> LlamaConfig:
+    sizes = dict(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    return LlamaConfig(**(sizes | changes))
+
+
+def adapted(
+    config: PreTrainedConfig | None = None,
+    targets: list[str] | str = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    dtype: torch.dtype = torch.float64,
+    **lora,
+) -> PeftModel:
+    """A random model with random LoRA weights (B too: at zero, A has no gradient)."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config or llama(), dtype=dtype).eval()
+    targets = targets if isinstance(targets, str) else list(targets)
+    options = {"r": 3, "lora_alpha": 5, "lora_dropout": 0.0} | lora
+    cast = dtype != torch.float64
+    model = get_peft_model(
+        model, LoraConfig(target_modules=targets, **options), autocast_adapter_dtype=cast
+    ).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model
+
+
+def random_rows(lengths: list[int], seed: int = 0) -> list[dict]:
+    """Encoded rows with a prompt of a third; the odd ones have two answers and end without a label."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for number, length in enumerate(lengths):
+        ids = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+        labels = [-100] * (length // 3) + ids[length // 3 :]
+        if number % 2 and length > 6:
+            labels[length // 2] = labels[-1] = -100
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def slow_log_probs(model: PeftModel, row: dict) -> torch.Tensor:
+    """Log-probabilities of one row's labelled tokens, through the whole row and the whole vocabulary."""
+    logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double()
+    return torch.stack(
+        [
+            log_softmax(logits[t - 1], -1)[label]
+            for t, label in enumerate(row["labels"])
+            if label != -100 and t > 0
+        ]
+    )
+
+
+def slow_gradient(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, weights, retain_graph=True)
+    return torch.cat([gradient.flatten().double() for gradient in gradients])
+
+
+def distance(gradients: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest relative error of a row."""
+    return ((gradients.double() - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """transformers computes norms, softmax and rotations in float32 whatever the model's type: here in float64."""
+    softmax, to = torch.nn.functional.softmax, torch.Tensor.to
+    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim=dim))
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    widened = {torch.float32: torch.float64}
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *args, **kwargs: to(
+        x, *(widened.get(a, a) if isinstance(a, torch.dtype) else a for a in args), **kwargs
+    ))  # fmt: skip
