@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("ROSE_ROOT", str(ROOT))  # conf/config.yaml finds experiments/ there, also in worker processes
 os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach main(), which says them in one line
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow a busy machine by orders of magnitude

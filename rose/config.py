@@ -62,7 +62,7 @@ class Representation(StrEnum):
 
 
 class Target(StrEnum):
-    """Whose gradient a pool row is compared with: the pair's preference loss (ROSE) or the chosen answer's SFT loss (LESS)."""
+    """A pool row's gradient is compared with that of the pair's preference loss (ROSE) or of the chosen answer (LESS)."""
 
     preference = "preference"
     chosen = "chosen"

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, directory: Path, group: str) -> None:
-    """Runs the job; never raises for a failed one: `status.json` says "failed" and why, and the log has the traceback."""
+    """Runs the job. A failed one does not raise: `status.json` says "failed" and why, ROSE_DEBUG=1 logs the traceback."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "status.json", {"state": "running", "error": None})
     try:

@@ -24,7 +24,7 @@ def device() -> str:
 
 
 def fingerprint(base: Base) -> str:
-    """Tells two local folders with the same path apart: sha256 of names, sizes, small files and 1 MiB of each large one."""
+    """Tells two folders at the same path apart: sha256 of names, sizes, small files and 1 MiB of each large one."""
     if base.path is None or not Path(base.path).is_dir():
         return ""
     digest = hashlib.sha256()

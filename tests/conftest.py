@@ -1,19 +1,16 @@
 """What tests share: Hydra composition in-process, and quiet, hermetic surroundings."""
 
 import os
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-os.environ["ROSE_ROOT"] = str(ROOT)
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("ROSE_DATA", None)
 
-import rose.__main__  # noqa: E402, F401  (registers the schema and the resolvers)
+from rose.__main__ import ROOT  # noqa: E402  (importing it registers the schema and the resolvers)
 
 
 @pytest.fixture

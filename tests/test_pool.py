@@ -5,6 +5,7 @@ from collections import Counter
 
 import datasets
 import pytest
+from omegaconf import OmegaConf
 
 from rose.config import Dataset, OnBadRow, WorldPool
 from rose.data import files
@@ -124,16 +125,22 @@ def test_the_world_is_a_pool(tmp_path):
     assert fingerprint(dataset("", world=world)) == "world"
 
 
-def test_less_data_and_our_own_folder_give_the_same_four_sources(tmp_path):
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [("hub", "hub/data/train/processed/{0}/{0}_data.jsonl"), ("own", "own/pool/{0}.jsonl")],
+)
+def test_less_mix_reads_its_four_sources_from_the_hub_or_rose_data(
+    tmp_path, monkeypatch, composed, data, place
+):
     sources = ["flan_v2", "cot", "dolly", "oasst1"]
-    patterns = [f"*/{name}*.jsonl*" for name in sources]
-    for place, ending in (("hub/data/train/processed/{0}/{0}_data.jsonl", ""), ("own/pool/{0}.jsonl", "")):
-        for name in sources:
-            path = tmp_path / (place.format(name) + ending)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"dataset": name, "id": f"{name}_0", "messages": TURNS}) + "\n")
-    for folder in ("hub", "own"):
-        out = tmp_path / f"out_{folder}"
-        out.mkdir()
-        read_pool(out, dataset(tmp_path / folder, files=patterns), "")
-        assert [row["dataset"] for row in files.load(out / "pool.jsonl")] == sources
+    for name in (*sources, "other"):
+        path = tmp_path / place.format(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"dataset": name, "id": f"{name}_0", "messages": TURNS}) + "\n")
+    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
+    if data == "own":
+        monkeypatch.setenv("ROSE_DATA", str(tmp_path / "own"))
+    config = OmegaConf.to_object(composed("dataset=less_mix").dataset)
+    assert config.path == (str(tmp_path / "own") if data == "own" else "princeton-nlp/less_data")
+    read_pool(tmp_path, config, "")
+    assert [row["dataset"] for row in files.load(tmp_path / "pool.jsonl")] == sources

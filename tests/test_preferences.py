@@ -1,9 +1,12 @@
 """Preference pairs: every published layout becomes the same row; targets and tests never share a prompt."""
 
+import gzip
 import json
 from collections import Counter
 
+import pandas
 import pytest
+from omegaconf import OmegaConf
 
 from rose.config import OnBadRow, Pairs, WorldPairs
 from rose.data import files
@@ -293,21 +296,92 @@ def test_missing_files_and_empty_files_are_named(tmp_path):
         read(tmp_path, pairs(write(tmp_path / "e.jsonl", [])))
 
 
-def test_hub_folders_are_read_by_pattern(tmp_path, monkeypatch):
+HH = {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"}
+
+
+def lay_out_shp(root):
     for domain in ("askculinary", "askphysics"):
-        for split in ("train", "test"):
-            row = {
-                **SHP,
+        for split in ("train", "validation", "test"):
+            own = {
                 "domain": f"{domain}_{split}",
                 "history": f"{domain} {split}",
-                "post_id": f"{domain}{split}",
+                "post_id": f"{domain} {split}",
             }
-            write(tmp_path / "shp" / domain / f"{split}.json", [row])
-    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(tmp_path / "shp"))
-    hub = {"test_path": "stanfordnlp/SHP", "files": ["*/train.json"], "test_files": ["*/test.json"]}
-    target, test = read(tmp_path, pairs("stanfordnlp/SHP", **hub, min_score_ratio=2, shots=5))
-    assert [row["subtask"] for row in target] == ["askculinary", "askphysics"]
-    assert prompts(test) == {"askculinary test", "askphysics test"}
+            write(
+                root / domain / f"{split}.json",
+                [{**SHP, **own}, {**SHP, **own, "post_id": "z", "score_ratio": 1.5}],
+            )
+
+
+def lay_out_stack_exchange(root):
+    for site in ("ai", "quantumcomputing", "cooking"):
+        link = [f"https://{site}.stackexchange.com/questions/1"]
+        rows = [{**STACK_EXCHANGE, "qid": q, "question": f"{site} {q}", "metadata": link} for q in range(30)]
+        rows.append(
+            {**STACK_EXCHANGE, "qid": 99, "answers": STACK_EXCHANGE["answers"][1::2], "metadata": link}
+        )
+        path = root / f"data/{site}.stackexchange.com/train-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True)
+        pandas.DataFrame(rows).to_parquet(path)
+
+
+def lay_out_hh(root):
+    for part in ("helpful-base", "harmless-base"):
+        for split in ("train", "test"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+            rows = [{side: text.replace(" q", f" {part} {q}") for side, text in HH.items()} for q in range(9)]
+            rows += [{**HH, "rejected": HH["chosen"]}]
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            (root / part / f"{split}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("name", "lay_out", "targets", "tests", "skipped"),
+    [
+        ("shp", lay_out_shp, {"askculinary": 1, "askphysics": 1}, {"askculinary": 1, "askphysics": 1}, 2),
+        (
+            "stack_exchange",
+            lay_out_stack_exchange,
+            {"ai": 10, "quantumcomputing": 10},
+            {"ai": 12, "quantumcomputing": 12},
+            2,
+        ),
+        ("hh_rlhf", lay_out_hh, {"all": 2}, {"all": 9}, 2),
+    ],
+)
+def test_the_hub_configs_read_their_datasets_files(
+    tmp_path, monkeypatch, composed, name, lay_out, targets, tests, skipped
+):
+    lay_out(tmp_path / "hub")
+    monkeypatch.setattr(files, "snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
+    config = OmegaConf.to_object(composed(f"preference={name}").preference.pairs)
+    target, test = read(tmp_path, config)
+    assert Counter(row["subtask"] for row in target) == targets
+    assert Counter(row["subtask"] for row in test) == tests
+    assert not prompts(target) & prompts(test) or name == "hh_rlhf"
+    assert len(list(files.load(tmp_path / "out/skipped.jsonl"))) == skipped
+
+
+@pytest.mark.parametrize("name", ["shp_like", "se", "hh_helpful"])
+def test_configs_of_local_files_follow_rose_data(tmp_path, monkeypatch, composed, name):
+    for split in ("train", "test"):
+        path = tmp_path / f"preference/{name}_{split}.jsonl.gz"
+        path.parent.mkdir(exist_ok=True)
+        rows = [{**row, "prompt": f"{split} {row['prompt']}"} for row in many(12)]
+        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    with pytest.raises(RoseError, match="preference.path=.*ROSE_DATA is not set"):
+        fingerprint(OmegaConf.to_object(composed(f"preference={name}").preference.pairs))
+    monkeypatch.setenv("ROSE_DATA", str(tmp_path))
+    config = OmegaConf.to_object(composed(f"preference={name}").preference.pairs)
+    target, test = read(tmp_path, config)
+    assert len(target) == 2 * config.shots and test
+
+
+def test_preference_path_is_short_for_the_pairs_path(composed):
+    config = composed(
+        "preference=local", "preference.path=a.jsonl", "preference.test_path=b.jsonl"
+    ).preference
+    assert (config.pairs.path, config.pairs.test_path) == ("a.jsonl", "b.jsonl")
 
 
 def test_the_world_gives_targets_and_tests(tmp_path):

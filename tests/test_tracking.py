@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rose.config import Tracking
-from rose.tracking import log, needs_run, run_id, track
+from rose.tracking import log, holds_run, run_id, track
 
 OFFLINE = Tracking(mode="offline", project="rose", entity=None)
 COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25}}
@@ -76,11 +76,10 @@ def test_a_job_that_raises_is_a_failed_run_and_raises_on(tmp_path: Path):
     assert json.loads(inspect(tmp_path, "--summary"))["exit_code"] == 1
 
 
-def test_a_second_run_that_computed_nothing_needs_no_run(tmp_path: Path):
-    assert needs_run(tmp_path, REUSED)
+def test_a_folder_holds_a_run_once_a_job_was_tracked(tmp_path: Path):
+    assert not holds_run(tmp_path)
     record(tmp_path, COMPUTED)
-    assert not needs_run(tmp_path, REUSED)
-    assert needs_run(tmp_path, COMPUTED)
+    assert holds_run(tmp_path)
 
 
 def test_wandb_failing_to_start_is_one_warning(tmp_path: Path, monkeypatch, caplog):

@@ -138,13 +138,13 @@ def _on_hub(source: Source) -> bool:
     if unset:
         raise RoseError(
             f"{source.key}={path}: the environment variable {unset[1]} is not set; "
-            f"set it to the folder that holds {path.split('/')[1]}/, or give {source.key} itself"
+            f"set it to the folder of your data, or give {source.key} itself"
         )
     if Path(path).expanduser().exists():
         return False
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not _suffix(path):
         return True
-    raise RoseError(f"{source.key}={path}: no such file or folder; else a hub dataset id owner/name")
+    raise RoseError(f"{source.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
 
 
 def _download(source: Source) -> Path:

@@ -19,8 +19,9 @@ from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
 from rose.gradients.batching import collate, length_batches
+from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, Objective, gradients
-from rose.gradients.per_example import PerExample, token_log_probs
+from rose.gradients.per_example import PerExample
 from rose.gradients.projection import Projector, make_projector, warn_if_concentrated
 from rose.gradients.store import ABSENT, FeatureStore
 from rose.gradients.trajectory import Trajectory

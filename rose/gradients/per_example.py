@@ -7,8 +7,7 @@ a row.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +17,8 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 
 from rose.errors import RoseError
-from rose.gradients.batching import IGNORED, collate
+from rose.gradients.batching import collate
+from rose.gradients.log_probs import token_log_probs
 
 HALF_SCALE = 1024.0  # float16 bases: losses are scaled so, lest gradients below 6e-8 vanish on their way back
 
@@ -129,56 +129,6 @@ class PerExample:
             for part, weight in (("lora_A", a), ("lora_B", b))
         )
         return _Branch.apply(layer.base_layer(x, *args, **kwargs), x, a, b, layer.scaling[adapter], into)
-
-
-def token_log_probs(
-    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of `targets` [rows, tokens] (−100: none) given `inputs`, and the mask of those there are.
-
-    The vocabulary is scored at labelled positions only, and what is kept of it is each log-probability's gradient
-    with regard to its hidden state, not the logits: any number of backward passes can share that.
-    """
-    mask = targets != IGNORED
-    head = model.get_output_embeddings()
-    if isinstance(head, Linear) or not torch.is_grad_enabled():  # an adapted head needs its rows kept apart
-        with _head_input(head, lambda hidden: hidden if isinstance(head, Linear) else hidden[mask][None]):
-            logits = model(input_ids=inputs, use_cache=False).logits
-        picked = logits[mask] if isinstance(head, Linear) else logits[0]
-        log_probs = _pick(picked, targets[mask])
-    else:
-        states: list[torch.Tensor] = []
-
-        def keep(hidden: torch.Tensor) -> torch.Tensor:
-            states.extend((hidden[mask], hidden[mask].detach().requires_grad_()))
-            return states[1][None]
-
-        with _head_input(head, keep):
-            logits = model(input_ids=inputs, use_cache=False).logits[0]
-        attached, leaf = states
-        value = _pick(logits, targets[mask])
-        (slope,) = torch.autograd.grad(value.sum(), leaf)  # [labelled tokens, hidden]
-        # the second term is zero; its gradient is the log-probability's
-        log_probs = value.detach() + ((attached - leaf.detach()) * slope).sum(-1)
-    return torch.zeros(mask.shape, dtype=log_probs.dtype, device=mask.device).masked_scatter(
-        mask, log_probs
-    ), mask
-
-
-def _pick(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """log softmax(logits) at `targets`, in float32 at least: [tokens]."""
-    precise = logits if logits.dtype == torch.float64 else logits.float()
-    return -nn.functional.cross_entropy(precise, targets, reduction="none")
-
-
-@contextmanager
-def _head_input(head: nn.Module, replace: Any) -> Iterator[None]:
-    """The model's own forward pass (soft caps, logit scales and all) with something else fed to its output layer."""
-    hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], dict[str, slice]]:

@@ -1,4 +1,4 @@
-"""The base model: pretrained here from scratch (the tiny one), converted from a .gguf file, or where it is to be found."""
+"""The base model: pretrained here (the tiny one), converted from a .gguf file, or where it is to be found."""
 
 import json
 import logging

@@ -1,0 +1,68 @@
+"""Token log-probabilities of a batch, at the price of its labelled tokens."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch import nn
+
+from rose.gradients.batching import IGNORED
+
+
+def token_log_probs(
+    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of `targets` given `inputs`, [rows, tokens] both (see `collate`), and the mask of labels.
+
+    Both returned are [rows, tokens]; log-probabilities are float32 at least, and 0 where the mask is False. The
+    vocabulary is scored at labelled tokens only, and what is kept of that for the backward pass is each
+    log-probability's slope along its hidden state, not the logits; several backward passes can share it.
+    """
+    mask = targets != IGNORED
+    head = model.get_output_embeddings()
+    if isinstance(head, Linear):  # an adapted head: rows stay apart, for its per-example gradients
+        logits = model(input_ids=inputs, use_cache=False).logits[mask]
+        picked = _log_softmax(logits).gather(1, targets[mask][:, None])[:, 0]
+    elif torch.is_grad_enabled():
+        picked = _attached(model, head, inputs, targets[mask], mask)
+    else:
+        with _head_input(head, lambda hidden: hidden[mask][None]):
+            logits = model(input_ids=inputs, use_cache=False).logits[0]
+        picked = _log_softmax(logits).gather(1, targets[mask][:, None])[:, 0]
+    return torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device).masked_scatter(mask, picked), mask
+
+
+def _attached(
+    model: nn.Module, head: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Log-probabilities [labelled tokens] whose gradient reaches the hidden states by slopes taken on the spot."""
+    states: list[torch.Tensor] = []
+
+    def detach(hidden: torch.Tensor) -> torch.Tensor:
+        states.extend((hidden[mask][None], hidden[mask][None].detach().requires_grad_()))
+        return states[1]
+
+    with _head_input(head, detach):
+        logits = model(input_ids=inputs, use_cache=False).logits  # [1, labelled tokens, vocabulary]
+    hidden, leaf = states
+    scores, chosen = _log_softmax(logits.detach()), labels[None, :, None]
+    values = scores.gather(2, chosen)
+    error = scores.exp_().scatter_add_(2, chosen, torch.full_like(values, -1))  # −∂ log π / ∂ logits
+    (slope,) = torch.autograd.grad(logits, leaf, error.to(logits.dtype))
+    # the second term is zero; its gradient is the log-probability's
+    return (values[..., 0] + ((leaf.detach() - hidden) * slope).sum(-1))[0]
+
+
+def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    return nn.functional.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+
+
+@contextmanager
+def _head_input(head: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """The model's own forward pass, soft caps and logit scales included, with its output layer fed something else."""
+    hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,228 @@
+"""A whole job on a random tiny model and a person's own files: in seconds, every stage real."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rose import job, sweep
+from rose.data import world
+
+from rose.__main__ import ROOT
+
+TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    """A random Llama, a pool of 24 rows of which one is too long to keep an answer, and 6 pairs in unequal subtasks."""
+    folder = tmp_path_factory.mktemp("inputs")
+    tokenizer = world.tokenizer()
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    pool = [{"id": f"row{i}", "prompt": f"{TOPICS[i % 6]} {i}", "completion": TOPICS[(i + 1) % 6]} for i in range(24)]
+    pool[5]["prompt"] = "tomato " * 100
+    pairs = [
+        {"prompt": f"about {topic} ?", "chosen": f"{topic} rope", "rejected": "flour", "subtask": "ab"[i == 0]}
+        for i, topic in enumerate(TOPICS[:2] + TOPICS[3:])
+    ]
+    for name, rows in (("pool.jsonl", pool), ("pairs.jsonl", pairs), ("test.jsonl", pairs)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def overrides(inputs: Path, outputs: Path) -> list[str]:
+    return [
+        "model=local",
+        f"model.base.path={inputs}/model",
+        "model.numerics.dtype=float32",
+        "model.max_length=48",
+        "model.lora.rank=2",
+        "model.learning_rate=0.01",
+        "model.batch_size=4",
+        "dataset=local",
+        f"dataset.path={inputs}/pool.jsonl",
+        "preference=local",
+        f"preference.path={inputs}/pairs.jsonl",
+        f"preference.test_path={inputs}/test.jsonl",
+        "warmup.epochs=2",
+        "finetune.epochs=1",
+        "projection=sketch",
+        "projection.dim=32",
+        "selection.ratio=0.25",
+        "tracking=none",
+        f"outputs={outputs}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture
+def run(composed, inputs, outputs):
+    """run(*overrides) -> (job directory, its stages.json)"""
+
+    def make(*extra: str) -> tuple[Path, dict]:
+        config = sweep.typed(composed(*overrides(inputs, outputs), *extra))
+        directory = outputs / "runs" / "-".join(["job", *(text.replace("/", "_") for text in extra)])
+        job.run(config, directory, "test")
+        assert json.loads((directory / "status.json").read_text()) == {"state": "done", "error": None}
+        return directory, json.loads((directory / "stages.json").read_text())
+
+    return make
+
+
+def computed(stages: dict) -> list[str]:
+    return [name for name, stage in stages.items() if stage["state"] == "computed"]
+
+
+def test_a_job_leaves_what_the_contract_says(run, outputs):
+    directory, stages = run()
+    assert {"base", "pool", "tokens", "warmup", "features", "targets", "scores", "selection"} < set(stages)
+    assert all((outputs / stage["dir"] / "inputs.json").exists() for stage in stages.values())
+    metrics = json.loads((directory / "metrics.json").read_text())
+    assert metrics["selected_rows"] == 6  # a quarter of 23: one row has no answer left
+    assert 0 <= metrics["preference_accuracy"] <= 1
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["zero_shot/chosen_loss"] != metrics["chosen_loss"]
+
+
+def test_the_row_whose_answer_is_cut_off_is_named_and_left_out(run, outputs):
+    _, stages = run()
+    dropped = [json.loads(line) for line in open(outputs / stages["tokens"]["dir"] / "dropped.jsonl")]
+    assert [row["id"] for row in dropped] == ["row5"]
+
+
+def test_the_warm_up_keeps_a_checkpoint_an_epoch_and_the_rates_of_a_linear_schedule(run, outputs):
+    _, stages = run()
+    manifest = json.loads((outputs / stages["warmup"]["dir"] / "manifest.json").read_text())
+    # one batch of 4 rows an epoch: two steps; 3 % of two steps rounds up to one warm-up step from rate 0
+    assert [entry["step"] for entry in manifest["checkpoints"]] == [1, 2]
+    assert [entry["learning_rate"] for entry in manifest["checkpoints"]] == [0.0, 0.01]
+
+
+def test_a_second_run_computes_nothing_and_a_new_ratio_only_what_follows_the_scores(run):
+    run()
+    _, again = run()
+    assert computed(again) == []
+    _, other = run("selection.ratio=0.5")
+    assert computed(other) == ["selection", "finetune", "evaluation"]
+
+
+def test_less_shares_everything_but_the_targets(run):
+    run()
+    _, less = run("method=less")
+    assert computed(less) == ["targets", "scores", "selection", "finetune", "evaluation"]
+
+
+def test_random_needs_no_gradients(run):
+    _, random = run("method=random")
+    assert not {"warmup", "features", "targets"} & set(random)
+
+
+@pytest.mark.parametrize("option", ["method.whiten=true", "method.balance=tokens", "method.balance=segments"])
+def test_the_options_of_gradient_methods_change_the_scores(run, option):
+    plain, _ = run()
+    changed, _ = run(option)
+    assert (plain / "scores.parquet").read_bytes() != (changed / "scores.parquet").read_bytes()
+
+
+def test_the_selection_loads_in_datasets_and_the_adapter_in_peft(run, inputs):
+    directory, _ = run()
+    rows = datasets.load_dataset("json", data_files=str(directory / "selected.jsonl"), split="train")
+    assert rows["rank"] == list(range(1, 7))
+    assert set(rows[0]["messages"][0]) == {"role", "content"}
+    base = AutoModelForCausalLM.from_pretrained(inputs / "model")
+    adapter = peft.PeftModel.from_pretrained(base, str(directory / "adapter"))
+    assert any(weight.abs().sum() > 0 for name, weight in adapter.named_parameters() if "lora_B" in name)
+
+
+def test_the_same_seeds_give_the_same_bytes_in_another_outputs_folder(composed, inputs, outputs, run, tmp_path):
+    first, _ = run()
+    config = sweep.typed(composed(*overrides(inputs, tmp_path)))
+    job.run(config, tmp_path / "job", "test")
+    for name in ("scores.parquet", "selected.jsonl", "metrics.json"):
+        assert (tmp_path / "job" / name).read_bytes() == (first / name).read_bytes()
+
+
+def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
+    config = sweep.typed(composed(*overrides(inputs, tmp_path), "model.lora.targets=[no_such_layer]"))
+    job.run(config, tmp_path / "job", "test")
+    status = json.loads((tmp_path / "job" / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert "model.lora.targets" in status["error"] and "no_such_layer" in status["error"]
+    assert not list((tmp_path / "stages").glob("warmup/*"))
+
+
+def rose(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "rose", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_sweep_shares_its_stages_and_ends_with_a_table(inputs, tmp_path):
+    swept = ["-m", *overrides(inputs, tmp_path), "method=rose,less,random", "selection.ratio=0.1,0.25,0.5"]
+    done = rose(*swept)
+    assert done.returncode == 0, done.stderr
+    assert [len(list((tmp_path / "stages" / name).iterdir())) for name in ("warmup", "features", "targets")] == [1, 1, 2]
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    table = (folder / "results.csv").read_text().splitlines()
+    assert len(table) == 1 + 9 + 1  # header, jobs, the base model
+    for method in ("rose", "less", "random", "zero_shot"):
+        assert method in done.stdout
+
+    again = rose(*swept)
+    assert again.returncode == 0
+    states = [json.loads(path.read_text()) for path in folder.glob("*/stages.json")]
+    assert all(stage["state"] == "reused" for stages in states for stage in stages.values())
+
+
+def test_a_job_that_fails_does_not_stop_the_others_and_the_exit_code_says_so(inputs, tmp_path):
+    done = rose("-m", *overrides(inputs, tmp_path), "method=random", "finetune.micro_batch_size=1,3")
+    assert done.returncode == 1
+    assert "micro_batch_size=3" in done.stdout + done.stderr
+    assert "1 of 2 jobs failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_until_stops_early_and_dry_run_computes_nothing(inputs, tmp_path):
+    rose(*overrides(inputs, tmp_path), "dry_run=true")
+    assert not (tmp_path / "stages").exists()
+    done = rose(*overrides(inputs, tmp_path), "until=tokens")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "stages").iterdir()} - {".locks"} == {"base", "pool", "tokens"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ("selection.ratio=1.5", ["selection.ratio=1.5", "(0, 1]"]),
+        ("projection.dim=100000", ["projection.dim=100000"]),
+        ("dataset.path=/no/such/pool.jsonl", ["dataset.path=/no/such/pool.jsonl"]),
+        ("preference.path=/no/such/pairs.jsonl", ["preference.path=/no/such/pairs.jsonl"]),
+        ("model.base.path=nobody/no-such-model", ["model.base.path=nobody/no-such-model"]),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line_with_what_is_allowed(inputs, tmp_path, wrong, expected):
+    done = rose(*overrides(inputs, tmp_path), wrong)
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    for part in expected:
+        assert part in said
