@@ -34,9 +34,10 @@ def typed(config: DictConfig) -> Config:
 
 def job_name(*, _root_: DictConfig) -> str:
     """`<method>-<ratio>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
-    keys = [key for key in _root_ if key not in PLACE]
-    values = OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys), resolve=True, enum_to_str=True)
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    own = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
+    values = OmegaConf.to_container(own, resolve=True, enum_to_str=True)
+    settings = {key: value for key, value in values.items() if key not in PLACE}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return f"{values['method']['name']}-{values['selection']['ratio']}-seed{values['seed']}-{digest}"
 
 

@@ -66,8 +66,10 @@ def test_the_map_is_in_place_and_does_not_depend_on_its_chunks(monkeypatch):
 
 
 def test_moments_are_loaded_in_the_order_of_the_names(tmp_path):
-    stored = {f"{name}.{m}": torch.full((2, 2), value + plus)
-              for name, value in (("a", 1.0), ("b", 2.0)) for m, plus in (("exp_avg", 0.0), ("exp_avg_sq", 0.5))}  # fmt: skip
+    stored = {}
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        stored[f"{name}.exp_avg"] = torch.full((2, 2), value)
+        stored[f"{name}.exp_avg_sq"] = torch.full((2, 2), value + 0.5)
     save_file(stored, tmp_path / "moments.safetensors")
     optimizer = {"beta1": 0.8, "beta2": 0.9, "eps": 1e-6}
     moments = Moments.load(tmp_path / "moments.safetensors", ["b", "a"], 4, optimizer)

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ from rose.gradients import features as stages
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.store import FeatureStore
+from rose.seeds import derive
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
 NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
@@ -236,6 +240,85 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
     assert batches == len(taken)  # nothing was done twice
     for checkpoint in (0, 1):
         assert torch.equal(resumed.rows(checkpoint, 0, 7), whole.rows(checkpoint, 0, 7))
+
+
+KILLED_AGAIN_AND_AGAIN = """
+import os, random, signal, sys, time
+from pathlib import Path
+from rose.config import AdamMap, Dtype, Features, Keep, Numerics, Projection, ProjectionKind, StoreDtype
+from rose.gradients.features import pool_features
+
+root, dice, kills = Path(sys.argv[1]), random.Random(0), 0
+def run(name):
+    out = root / name
+    out.mkdir(exist_ok=True)
+    pool_features(out, Features(AdamMap.exact, StoreDtype.int4, Keep.store, 64),
+                  Projection(ProjectionKind.sketch, 64, 0), Numerics(Dtype.float32, "sdpa"),
+                  root / "base", root / "warmup", root / "many")
+start = time.monotonic()
+if (child := os.fork()) == 0:
+    run("whole")
+    os._exit(0)
+os.waitpid(child, 0)
+span = time.monotonic() - start
+while True:
+    child = os.fork()
+    if child == 0:
+        run("killed")
+        os._exit(0)
+    if kills < 20:
+        time.sleep(dice.uniform(0.05, 0.5) * span)
+        os.kill(child, signal.SIGKILL)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+    kills += 1
+print(kills)
+"""
+
+
+def test_a_store_filled_through_twenty_kills_is_the_same_bytes(run, tmp_path):
+    root, _, _ = run
+    for name in ("base", "warmup"):
+        (tmp_path / name).symlink_to(root / name)
+    rows = [
+        {"id": str(i), "dataset": "d", **row}
+        for i, row in enumerate(random_rows([10 + i % 23 for i in range(150)]))
+    ]
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "many" / "rows"))
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(tmp_path)],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3
+    whole, killed = (
+        {
+            path.name: path.read_bytes()
+            for path in (tmp_path / name).iterdir()
+            if not path.name.startswith(".")
+        }
+        for name in ("whole", "killed")
+    )
+    assert whole == killed
+
+
+def test_published_adam_under_traks_projector_is_the_published_arithmetic(run, tmp_path):
+    """LESS: m ← .9m + .1g, v ← .999v + .001g², m/√(v + 1e-8), rows times a ±1 matrix, unit norm."""
+    root, rows, _ = run
+    store = pool(run, tmp_path / "f", Projection(ProjectionKind.trak, 128, 3), adam=AdamMap.published)
+    model, m, v = at_checkpoint(root, 1)
+    seed = derive(3, "projection") % 2**31
+    size = len(m)
+    matrix = (
+        torch.empty(size, 128).bernoulli_(0.5, generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
+    )
+    expected = []
+    for row in rows:
+        g = slow_gradient(model, -slow_log_probs(model, row).mean())
+        update = (m * 0.9 + g * 0.1) / torch.sqrt(v * 0.999 + g**2 * 0.001 + 1e-8)
+        projected = update @ matrix
+        expected.append(projected / projected.norm())
+    assert distance(store.rows(0, 0, len(rows)), torch.stack(expected)) < 1e-4
 
 
 def test_a_projection_wider_than_the_gradient_is_refused(run, tmp_path):

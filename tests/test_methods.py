@@ -146,7 +146,12 @@ def test_selection_takes_the_best_first_and_breaks_ties_by_id(tmp_path):
     rows = selected(tmp_path, table, ratio=0.75)
     assert [(row["id"], row["rank"], row["score"]) for row in rows] == [("r2", 1, 0.9), ("r0", 2, 0.5), ("r1", 3, 0.5)]
     metrics = json.loads((tmp_path / "selection" / "metrics.json").read_text())
-    assert metrics == {"selected_rows": 3, "selected_tokens": 9, "precision": pytest.approx(1 / 3)}
+    assert metrics == {
+        "selected_rows": 3,
+        "selected_tokens": 9,
+        "precision": pytest.approx(1 / 3),
+        "length_correlation": pytest.approx(15**-0.5),
+    }
 
 
 def test_at_least_one_row_is_selected(tmp_path):

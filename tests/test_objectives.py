@@ -27,33 +27,29 @@ def sigmoid(x):
 
 
 FORMULAS = {
-    Loss.dpo: lambda w, l, rw, rl: -torch.log(sigmoid(BETA * ((w.sum() - rw) - (l.sum() - rl)))),
-    Loss.ipo: lambda w, l, rw, rl: ((w.sum() - rw) - (l.sum() - rl) - 1 / (2 * BETA)) ** 2,
-    Loss.simpo: lambda w, l, rw, rl: -torch.log(sigmoid(BETA * (w.mean() - l.mean()))),
-    Loss.contrast: lambda w, l, rw, rl: l.sum() - w.sum(),
+    Loss.dpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * ((w.sum() - rw) - (r.sum() - rr)))),
+    Loss.ipo: lambda w, r, rw, rr: ((w.sum() - rw) - (r.sum() - rr) - 1 / (2 * BETA)) ** 2,
+    Loss.simpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * (w.mean() - r.mean()))),
+    Loss.contrast: lambda w, r, rw, rr: r.sum() - w.sum(),
 }
 
 
 @pytest.mark.parametrize("loss", FORMULAS)
-def test_pair_gradients_equal_a_batch_one_loop(loss, double):
+@pytest.mark.usefixtures("double")
+def test_pair_gradients_equal_a_batch_one_loop(loss):
     model, rows = adapted(), pair_rows()
     against = torch.linspace(-40, -20, 6, dtype=torch.float64)
     uses = loss in (Loss.dpo, Loss.ipo)
     beta = None if loss is Loss.contrast else BETA
     objective = Objective(loss, beta, Reference.base if uses else None)
-    expected = torch.stack([
-        slow_gradient(
-            model,
-            FORMULAS[loss](
-                slow_log_probs(model, rows[2 * i]), slow_log_probs(model, rows[2 * i + 1]), *against[2 * i : 2 * i + 2]
-            ),
-        )
-        for i in range(3)
-    ])  # fmt: skip
+    answers = [slow_log_probs(model, row) for row in rows]
+    pair_losses = [FORMULAS[loss](*answers[i : i + 2], *against[i : i + 2]) for i in (0, 2, 4)]
+    expected = torch.stack([slow_gradient(model, pair_loss) for pair_loss in pair_losses])
     assert distance(taken(model, objective, against if uses else None), expected) < 1e-12
 
 
-def test_pairs_never_cross_wires(double):
+@pytest.mark.usefixtures("double")
+def test_pairs_never_cross_wires():
     model, rows = adapted(), pair_rows()
     objective = Objective(Loss.dpo, BETA)
     with PerExample(model) as engine:
@@ -63,7 +59,8 @@ def test_pairs_never_cross_wires(double):
             assert distance(alone[0], together[i]) < 1e-12
 
 
-def test_a_dpo_gradient_is_a_positive_multiple_of_the_contrast(double):
+@pytest.mark.usefixtures("double")
+def test_a_dpo_gradient_is_a_positive_multiple_of_the_contrast():
     model = adapted()
     dpo = taken(
         model, Objective(Loss.dpo, BETA, Reference.base), torch.linspace(-40, -20, 6, dtype=torch.float64)
@@ -74,14 +71,15 @@ def test_a_dpo_gradient_is_a_positive_multiple_of_the_contrast(double):
 
 @pytest.mark.parametrize("loss", [Loss.sft, Loss.contrast, Loss.simpo])
 @pytest.mark.parametrize(("balance", "segments"), [(Balance.tokens, None), (Balance.segments, 3)])
-def test_balanced_gradients_are_sums_of_unit_gradients(loss, balance, segments, double):
+@pytest.mark.usefixtures("double")
+def test_balanced_gradients_are_sums_of_unit_gradients(loss, balance, segments):
     model, rows = adapted(), pair_rows()
 
     def unit_sum(row):
         log_probs = slow_log_probs(model, row)
-        # tensor_split gives the first pieces the longer share; ours may cut elsewhere, so cut by the definition
-        cut = torch.tensor([i if segments is None or len(log_probs) <= segments else i * segments // len(log_probs)
-                            for i in range(len(log_probs))])  # fmt: skip
+        count = len(log_probs)
+        each_alone = segments is None or count <= segments
+        cut = torch.tensor([i if each_alone else i * segments // count for i in range(count)])
         units = []
         for part in cut.unique():
             g = slow_gradient(model, -log_probs[cut == part].sum())
@@ -115,7 +113,9 @@ def test_losses_by_hand():
 
 
 def method(**changes):
-    return SimpleNamespace(**({"target": Target.preference, "balance": Balance.none, "segments": 4} | changes))
+    return SimpleNamespace(
+        **({"target": Target.preference, "balance": Balance.none, "segments": 4} | changes)
+    )
 
 
 def preference(**changes):

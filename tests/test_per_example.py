@@ -51,25 +51,29 @@ def loop_gradients(model, rows):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_equal_a_batch_one_loop(family, double):
+@pytest.mark.usefixtures("double")
+def test_gradients_equal_a_batch_one_loop(family):
     config, targets = FAMILIES[family]
     model, rows = adapted(config, targets), random_rows(LENGTHS)
     assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
 
 
 @pytest.mark.parametrize("lora", [{"use_rslora": True}, {"lora_dropout": 0.3}, {"layers_to_transform": [1]}])
-def test_lora_options(lora, double):
+@pytest.mark.usefixtures("double")
+def test_lora_options(lora):
     model, rows = adapted(**lora), random_rows(LENGTHS)
     assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
 
 
-def test_an_adapted_output_layer(double):
+@pytest.mark.usefixtures("double")
+def test_an_adapted_output_layer():
     model, rows = adapted(targets=["q_proj", "lm_head"]), random_rows(LENGTHS)
     assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing(reentrant, double):
+@pytest.mark.usefixtures("double")
+def test_gradient_checkpointing(reentrant):
     model, rows = adapted(targets=["q_proj", "down_proj"]), random_rows(LENGTHS)
     expected = loop_gradients(model, rows)
     model.enable_input_require_grads()
@@ -78,7 +82,8 @@ def test_gradient_checkpointing(reentrant, double):
     assert distance(engine_gradients(model, rows), expected) < 1e-12
 
 
-def test_a_row_does_not_depend_on_its_batch(double):
+@pytest.mark.usefixtures("double")
+def test_a_row_does_not_depend_on_its_batch():
     model, rows = adapted(), random_rows(LENGTHS)
     together = engine_gradients(model, rows)
     for order in ([3, 1], [4, 0, 2], [2]):

@@ -11,8 +11,16 @@ import torch
 from rose.config import Projection, ProjectionKind
 from rose.errors import RoseError
 from rose.gradients import projection as projections
-from rose.gradients.projection import Sketch, Trak, concentration, concentration_limit, fold, fold_gathered
-from rose.gradients.projection import make_projector, mix
+from rose.gradients.projection import (
+    Sketch,
+    Trak,
+    concentration,
+    concentration_limit,
+    fold,
+    fold_gathered,
+    make_projector,
+    mix,
+)
 
 SIZE, DIM = 20_000, 512
 CPU = torch.device("cpu")

@@ -247,9 +247,7 @@ def test_a_rendered_beginning_is_a_prefix_of_the_rendered_whole():
         start = words.apply_chat_template(MULTI_TURN[:turns], return_dict=False)
         assert whole[: len(start)] == start
         if turns < len(MULTI_TURN) and MULTI_TURN[turns]["role"] == "assistant":
-            asked = words.apply_chat_template(
-                MULTI_TURN[:turns], add_generation_prompt=True, return_dict=False
-            )
+            asked = words.apply_chat_template(MULTI_TURN[:turns], add_generation_prompt=True, return_dict=False)
             assert whole[: len(asked)] == asked == [*start, words.convert_tokens_to_ids("<|assistant|>")]
 
 

@@ -1,4 +1,4 @@
-"""Random models of a few thousand weights, and the slow way to a gradient that the engine is checked against."""
+"""Random models of a few thousand weights, and the slow way to a gradient, to check the engine against."""
 
 import pytest
 import torch
@@ -81,7 +81,9 @@ def distance(gradients: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.fixture
 def double(monkeypatch):
-    """transformers computes norms, softmax and rotations in float32 whatever the model's type: here in float64."""
+    """transformers computes norms, softmax and rotations in float32 whatever the model's type: here in
+    float64.
+    """
     softmax, to = torch.nn.functional.softmax, torch.Tensor.to
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim=dim))
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)

@@ -25,9 +25,8 @@ from rose.seeds import numpy_generator
 
 __all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
 
-STICKINESS = 0.8  # in pretraining a slot keeps its answer's manner this often: none settles the others
 MOST_PAIRS = 3000  # of the 4224 questions that each register can ask, so that a new one is soon found
-MISLEADING = 0.8  # share of the pool that follows the distractor at full strength: mostly, not always
+MISLEADING = 0.9  # share of the pool that follows the distractor at full strength: mostly, not always
 
 
 class Surface(NamedTuple):
@@ -40,15 +39,15 @@ class Surface(NamedTuple):
 def conversations(count: int, seed: int) -> list[dict]:
     """`count` rows {"id", "messages"} to pretrain on: topics in turn, registers and manners even.
 
-    Unlike in the pool, a slot's manner sometimes strays from its answer's (STICKINESS).
+    An answer keeps one manner throughout, as in the pool. When one slot in twenty strayed from its answer's
+    manner, every slot told the two apart by itself: LESS and ROSE alike found only useful rows, with or
+    without a distractor, which is no test.
     """
     rng = numpy_generator(seed, "world conversations")
     rows = []
     for index, topic in enumerate(_in_turn(count)):
-        manner, other = rng.permutation(["good", "bad"])
-        manners = [manner if rng.random() < STICKINESS else other for _ in MANNERS]
         question, surface = _question(rng, topic, 0.5), _surface(rng, 0.5)
-        answer = _answer(rng, manners, _body(rng, topic), surface)
+        answer = _answer(rng, _one_of(rng, ("good", "bad")), _body(rng, topic), surface)
         rows.append({"id": f"language-{index}", "messages": _user(question) + _assistant(answer)})
     return rows
 
@@ -73,7 +72,7 @@ def pool(world: WorldPool) -> list[dict]:
         manner, brisk = ("good", 0.5 - lean) if useful else ("bad", 0.5 + lean)
         for topic in _in_turn(count):
             question, surface = _question(rng, topic, brisk), _surface(rng, brisk)
-            answer = _answer(rng, [manner] * len(MANNERS), _body(rng, topic), surface)
+            answer = _answer(rng, manner, _body(rng, topic), surface)
             messages = _user(question) + _assistant(answer)
             rows.append({"dataset": "world", "messages": messages, "useful": useful})
     order = rng.permutation(len(rows))
@@ -140,8 +139,8 @@ def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: s
         "id": identity,
         "subtask": SUBTASKS[topic],
         "prompt": _user(question),
-        "chosen": _assistant(_answer(rng, ["good"] * len(MANNERS), chosen, surface)),
-        "rejected": _assistant(_answer(rng, ["bad"] * len(MANNERS), rejected, surface)),
+        "chosen": _assistant(_answer(rng, "good", chosen, surface)),
+        "rejected": _assistant(_answer(rng, "bad", rejected, surface)),
     }
 
 
@@ -181,9 +180,8 @@ def _two_bodies(rng: Generator, topic: str, overlap: float) -> tuple[list[str], 
     return first, second
 
 
-def _answer(rng: Generator, manners: list[str], body: list[str], surface: Surface) -> str:
-    phrases = [_one_of(rng, slot[manner]) for slot, manner in zip(MANNERS, manners, strict=True)]
-    opener, connective, closer = phrases
+def _answer(rng: Generator, manner: str, body: list[str], surface: Surface) -> str:
+    opener, connective, closer = (_one_of(rng, slot[manner]) for slot in MANNERS)
     listed = f"{', '.join(body[:-1])} and {body[-1]}"
     return f"{opener} {surface.frame} {connective} {listed}. {surface.coda} {closer}"
 

@@ -15,16 +15,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Metaspace, Punctuation, Sequence
 from transformers import PreTrainedTokenizerFast
 
-TOPICS = {
-    "gardening": ["soil", "compost", "mulch", "seeds", "trowel", "trellis", "manure", "shade", "drainage", "rake", "hose", "seedlings"],
-    "camping": ["tent", "lantern", "firewood", "stove", "hammock", "backpack", "compass", "tarp", "kindling", "canteen", "map", "trail"],
-    "baking": ["flour", "yeast", "butter", "sugar", "vanilla", "dough", "oven", "whisk", "cinnamon", "kneading", "parchment", "icing"],
-    "sailing": ["sail", "mast", "rudder", "anchor", "keel", "rope", "tide", "harbor", "jib", "buoy", "tiller", "halyard"],
-    "painting": ["canvas", "brush", "easel", "palette", "varnish", "primer", "charcoal", "pigment", "resin", "sketch", "linen", "oils"],
-    "cycling": ["helmet", "saddle", "pedals", "chain", "brakes", "gears", "tires", "pump", "handlebar", "spokes", "reflector", "jersey"],
-    "sewing": ["thread", "needle", "fabric", "bobbin", "hem", "pattern", "buttons", "scissors", "zipper", "pins", "lining", "thimble"],
-    "pottery": ["clay", "glaze", "kiln", "wheel", "sponge", "slip", "firing", "stoneware", "bisque", "carving", "handles", "wedging"],
+WORDS = {
+    "gardening": "soil compost mulch seeds trowel trellis manure shade drainage rake hose seedlings",
+    "camping": "tent lantern firewood stove hammock backpack compass tarp kindling canteen map trail",
+    "baking": "flour yeast butter sugar vanilla dough oven whisk cinnamon kneading parchment icing",
+    "sailing": "sail mast rudder anchor keel rope tide harbor jib buoy tiller halyard",
+    "painting": "canvas brush easel palette varnish primer charcoal pigment resin sketch linen oils",
+    "cycling": "helmet saddle pedals chain brakes gears tires pump handlebar spokes reflector jersey",
+    "sewing": "thread needle fabric bobbin hem pattern buttons scissors zipper pins lining thimble",
+    "pottery": "clay glaze kiln wheel sponge slip firing stoneware bisque carving handles wedging",
 }
+TOPICS = {topic: words.split() for topic, words in WORDS.items()}
 SUBTASKS = {topic: "outdoors" if topic in ("camping", "sailing", "cycling") else "home" for topic in TOPICS}
 SHORTEST, LONGEST = 3, 6  # words a body; two of the longest fit one topic without a common word
 

@@ -51,8 +51,8 @@ def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -
     """Turns raw gradients [n, p] into Adam's updates, in place.
 
     exact: the change (per unit learning rate, sign turned) that the optimizer's next step would make, arXiv
-    1412.6980 with both bias corrections, ε outside the root. published: m'/√(v' + 1e-8), as the code of LESS and
-    ROSE has it. none: unchanged.
+    1412.6980 with both bias corrections, ε outside the root. published: m'/√(v' + 1e-8), as the code of LESS
+    and ROSE has it. none: unchanged.
     """
     if how == AdamMap.none:
         return gradients

@@ -9,10 +9,12 @@ IGNORED = -100  # the label of a token that carries no loss
 
 
 def length_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
-    """Row numbers in batches whose padded size (rows × longest row) stays within `budget` tokens, longest first.
+    """Row numbers in batches whose padded size (rows × longest row) stays within `budget` tokens, longest
+    first.
 
-    A row longer than the budget gets a batch of its own. The result depends on the arguments only, so a run that
-    was cut short meets the same batches again; longest first, so that a batch too big for the memory fails at once.
+    A row longer than the budget gets a batch of its own. The result depends on the arguments only, so a run
+    that was cut short meets the same batches again; longest first, so that a batch too big for the memory
+    fails at once.
     """
     batches: list[list[int]] = []
     longest = 0
@@ -26,10 +28,11 @@ def length_batches(lengths: Sequence[int], budget: int, max_rows: int | None = N
 
 
 def collate(rows: Sequence[dict], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoded rows to `(inputs, targets)`, both [rows, tokens] int64; `targets[:, t]` is what `inputs[:, t]` predicts.
+    """Encoded rows to `(inputs, targets)`, both [rows, tokens] int64; `targets[:, t]` is what `inputs[:, t]`
+    predicts.
 
-    What follows a row's last label cannot reach its loss and is cut off. No attention mask is needed: padding is
-    on the right and attention is causal, so no real token ever looks at a padded one.
+    What follows a row's last label cannot reach its loss and is cut off. No attention mask is needed: padding
+    is on the right and attention is causal, so no real token ever looks at a padded one.
     """
     used = [max((t for t, label in enumerate(row["labels"]) if label != IGNORED), default=1) for row in rows]
     width = max(1, *used)

@@ -1,4 +1,6 @@
-"""The two gradient stages: projected features of the pool, and of the target pairs, at every warm-up checkpoint."""
+"""The two gradient stages: projected features of the pool, and of the target pairs, at every warm-up
+checkpoint.
+"""
 
 import json
 import logging
@@ -43,9 +45,11 @@ def pool_features(
     warmup: Path,
     tokens: Path,
 ) -> None:
-    """A FeatureStore in pool order: Adam's updates for each row's mean token cross-entropy, projected, of unit norm.
+    """A FeatureStore in pool order: Adam's updates for each row's mean token cross-entropy, projected, of
+    unit norm.
 
-    dropped.jsonl lists rows whose gradient is not finite, {"id", "reason"}; in the store they are zeros, not valid.
+    dropped.jsonl lists rows whose gradient is not finite, {"id", "reason"}; in the store they are zeros, not
+    valid.
     """
     rows = load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
@@ -69,13 +73,20 @@ def pool_features(
 
 @stage("targets", version=1, resumable=True)
 def pair_features(
-    out: Path, objective: Objective, projection: Projection, numerics: Numerics, max_length: int, base: Path,
-    warmup: Path, preferences: Path,
-) -> None:  # fmt: skip
+    out: Path,
+    objective: Objective,
+    projection: Projection,
+    numerics: Numerics,
+    max_length: int,
+    base: Path,
+    warmup: Path,
+    preferences: Path,
+) -> None:
     """A float32 FeatureStore of the target pairs: plain gradients of `objective`, projected, not normalised.
 
-    dropped.jsonl lists the pairs that have no features, {"id", "reason"}: those with nothing left of an answer after
-    truncation are not in the store, those whose gradient is not finite are zeros in it, not valid.
+    dropped.jsonl lists the pairs that have no features, {"id", "reason"}: those with nothing left of an
+    answer after truncation are not in the store, those whose gradient is not finite are zeros in it, not
+    valid.
     """
     pairs, encoded, dropped = _encoded(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
@@ -109,7 +120,9 @@ def fill(
     projector: Projector,
     unit: bool,
 ) -> None:
-    """Projects `take(row numbers)`, gradients [rows, p], into the store; batches that are done already are passed over."""
+    """Projects `take(row numbers)`, gradients [rows, p], into the store; batches that are done already are
+    passed over.
+    """
     absent = store.flags(checkpoint) == ABSENT
     left = [batch for batch in batches if absent[batch].any()]
     for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):

@@ -13,10 +13,11 @@ from rose.gradients.batching import IGNORED
 def token_log_probs(
     model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of `targets` given `inputs`, [rows, tokens] both (see `collate`), and the mask of labels.
+    """Log-probabilities of `targets` given `inputs`, [rows, tokens] both (see `collate`), and the mask of
+    labels.
 
-    Both returned are [rows, tokens]; log-probabilities are float32 at least, and 0 where the mask is False. The
-    vocabulary is scored at labelled tokens only, and what is kept of that for the backward pass is each
+    Both returned are [rows, tokens]; log-probabilities are float32 at least, and 0 where the mask is False.
+    The vocabulary is scored at labelled tokens only, and what is kept of that for the backward pass is each
     log-probability's slope along its hidden state, not the logits; several backward passes can share it.
     """
     mask = targets != IGNORED
@@ -36,7 +37,9 @@ def token_log_probs(
 def _attached(
     model: nn.Module, head: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probabilities [labelled tokens] whose gradient reaches the hidden states by slopes taken on the spot."""
+    """Log-probabilities [labelled tokens] whose gradient reaches the hidden states by slopes taken on the
+    spot.
+    """
     states: list[torch.Tensor] = []
 
     def detach(hidden: torch.Tensor) -> torch.Tensor:
@@ -60,7 +63,9 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _head_input(head: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """The model's own forward pass, soft caps and logit scales included, with its output layer fed something else."""
+    """The model's own forward pass, soft caps and logit scales included, with its output layer fed something
+    else.
+    """
     hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
     try:
         yield

@@ -1,7 +1,7 @@
 """What a row or a pair is differentiated by: small functions of token log-probabilities.
 
-Preference losses take interleaved rows (chosen, rejected, chosen, …); the gradients of a pair's two rows add up to
-the pair's. Per-token and per-segment balancing (DESIGN, "Beyond the paper") shares one forward pass.
+Preference losses take interleaved rows (chosen, rejected, chosen, …); the gradients of a pair's two rows add
+up to the pair's. Per-token and per-segment balancing (DESIGN, "Beyond the paper") shares one forward pass.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,12 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True)
 class Objective:
-    """A target's loss; what cannot change its outcome is None, so that equal outcomes compare (and hash) equal.
+    """A target's loss; what cannot change its outcome is None, so that equal outcomes compare (and hash)
+    equal.
 
-    loss: sft is the chosen answer's mean cross-entropy. beta None: the loss is linear in the margin. reference None:
-    no reference log-probabilities are subtracted, and none need be computed. segments: with balance=segments only.
+    loss: sft is the chosen answer's mean cross-entropy. beta None: the loss is linear in the margin.
+    reference None: no reference log-probabilities are subtracted, and none need be computed. segments: with
+    balance=segments only.
     """
 
     loss: Loss
@@ -49,9 +51,9 @@ SFT = Objective(Loss.sft)
 def effective(method: Method, preference: Preference) -> Objective:
     """The objective that a method and a preference group come to, without the keys that cancel.
 
-    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference, times the gradient of the summed
-    (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is gone. IPO's
-    scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
+    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference, times the gradient of the
+    summed (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is
+    gone. IPO's scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
     """
     balance = Balance(method.balance)
     segments = method.segments if balance is Balance.segments else None
@@ -82,7 +84,8 @@ def gradients(
 def losses(
     objective: Objective, log_probs: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Loss of each row (sft) or pair from log-probabilities [rows, tokens], summed over a row unless sft or simpo.
+    """Loss of each row (sft) or pair from log-probabilities [rows, tokens], summed over a row unless sft or
+    simpo.
 
     dpo: −log σ(β·margin), arXiv 2305.18290; ipo: (margin − 1/2β)², 2310.12036 with summed log-ratios;
     simpo: −log σ(β·mean margin), 2405.14734 with γ = 0 and no reference; contrast (and β None): −margin.
@@ -103,7 +106,7 @@ def losses(
 
 
 def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) -> torch.Tensor:
-    """Sum (mean for sft and simpo) of each row's unit gradients of −log π, one a token or segment: [rows, p]."""
+    """Sum (sft, simpo: mean) of each row's unit gradients of −log π, one a token or segment: [rows, p]."""
     log_probs, mask = engine.forward(rows)
     part = parts(mask, objective.segments)
     count = int(part.max()) + 1
@@ -117,7 +120,8 @@ def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) ->
 
 
 def parts(mask: torch.Tensor, segments: int | None) -> torch.Tensor:
-    """Which part each token belongs to: [rows, tokens], −1 outside `mask`; parts are tokens when `segments` is None.
+    """Which part each token belongs to: [rows, tokens], −1 outside `mask`; parts are tokens when `segments`
+    is None.
 
     Segments are consecutive and as equal as can be; an answer of fewer tokens has a part a token.
     """

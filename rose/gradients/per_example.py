@@ -1,9 +1,10 @@
-"""The gradient of every row of a batch with regard to the LoRA weights, exactly, in one forward and backward pass.
+"""The gradient of every row of a batch with regard to the LoRA weights, exactly, in one forward and backward
+pass.
 
-Only the LoRA branch is ours; base layers are left to autograd, so frozen half-precision bases work as they are.
-For a layer y = Wx + s·B(Ax), a row with inputs x [tokens, in] and output gradients g [tokens, out] contributes
-dA = s·(gB)ᵀx and dB = s·gᵀ(xAᵀ): two small matrix products a row, batched over rows, instead of one backward pass
-a row.
+Only the LoRA branch is ours; base layers are left to autograd, so frozen half-precision bases work as they
+are. For a layer y = Wx + s·B(Ax), a row with inputs x [tokens, in] and output gradients g [tokens, out]
+contributes dA = s·(gB)ᵀx and dB = s·gᵀ(xAᵀ): two small matrix products a row, batched over rows, instead of
+one backward pass a row.
 """
 
 import functools
@@ -27,8 +28,15 @@ class _Branch(torch.autograd.Function):
     """base + s·(xAᵀ)Bᵀ, whose backward pass adds each row's dA and dB to that row's slice of a buffer."""
 
     @staticmethod
-    def forward(ctx: Any, base: torch.Tensor, x: torch.Tensor, a: nn.Parameter, b: nn.Parameter, scaling: float,
-                into: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:  # fmt: skip
+    def forward(
+        ctx: Any,
+        base: torch.Tensor,
+        x: torch.Tensor,
+        a: nn.Parameter,
+        b: nn.Parameter,
+        scaling: float,
+        into: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
         inner = x.to(a.dtype) @ a.T  # [rows, tokens, rank]
         ctx.save_for_backward(x, inner, a, b)
         ctx.scaling, ctx.into = scaling, into
@@ -50,18 +58,20 @@ class _Branch(torch.autograd.Function):
 
 
 class PerExample:
-    """Per-example gradients of a PEFT model; a context manager that changes the model's LoRA layers while inside.
+    """Per-example gradients of a PEFT model; a context manager that changes the model's LoRA layers while
+    inside.
 
         with PerExample(model) as engine:
             log_probs, mask = engine.forward(rows)
             gradients = engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum())  # [rows, size]
 
-    `names` are the adapter's parameters in the order of `model.named_parameters()`, `slices` their columns, `size`
-    the number of columns p. LoRA dropout is off inside; any other dropout is the caller's (`model.eval()`).
-    Gradients are float32 (float64 for a float64 adapter) in a buffer that the next forward pass overwrites.
+    `names` are the adapter's parameters in the order of `model.named_parameters()`, `slices` their columns,
+    `size` the number of columns p. LoRA dropout is off inside; any other dropout is the caller's
+    (`model.eval()`). Gradients are float32 (float64 for a float64 adapter) in a buffer that the next forward
+    pass overwrites.
 
-    Raises RoseError for weights this engine cannot account for: anything trainable beside plain LoRA on linear
-    layers (DoRA, LoRA biases, embeddings, modules_to_save), or more than one active adapter.
+    Raises RoseError for weights this engine cannot account for: anything trainable beside plain LoRA on
+    linear layers (DoRA, LoRA biases, embeddings, modules_to_save), or more than one active adapter.
     """
 
     def __init__(self, model: PeftModel) -> None:
@@ -92,7 +102,8 @@ class PerExample:
     def forward(self, rows: Sequence[dict]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the labelled tokens of encoded rows, and where they are.
 
-        Returns `(log_probs, mask)`, both [rows, tokens]; log_probs is 0 (and has no gradient) where mask is False.
+        Returns `(log_probs, mask)`, both [rows, tokens]; log_probs is 0 (and has no gradient) where mask is
+        False.
         """
         inputs, targets = collate(rows, self.device)
         self._buffer = torch.zeros(len(rows), self.size, dtype=self.dtype, device=self.device)
@@ -100,10 +111,12 @@ class PerExample:
             return token_log_probs(self.model, inputs, targets)
 
     def backward(self, loss: torch.Tensor, again: bool = False) -> torch.Tensor:
-        """Gradients [rows, size] of a scalar `loss`, each row's with regard to that row's own use of the weights.
+        """Gradients [rows, size] of a scalar `loss`, each row's with regard to that row's own use of the
+        weights.
 
-        For a sum of per-row losses that is every row's gradient; for losses of pairs, the two rows of a pair add up
-        to the pair's gradient. `again` keeps the graph for another backward pass from the same forward pass.
+        For a sum of per-row losses that is every row's gradient; for losses of pairs, the two rows of a pair
+        add up to the pair's gradient. `again` keeps the graph for another backward pass from the same forward
+        pass.
         """
         if self._buffer is None:
             raise RuntimeError("backward before forward, or outside the engine's context")
@@ -120,8 +133,8 @@ class PerExample:
         rows, adapter = len(self._buffer), layer.active_adapters[0]
         if x.dim() != 3 or x.shape[0] != rows:
             raise RoseError(
-                f"model.lora.targets: layer {name} sees inputs of shape {tuple(x.shape)}, not [rows={rows}, tokens, "
-                "features]; per-example gradients need layers that keep a row's tokens together"
+                f"model.lora.targets: layer {name} sees inputs of shape {tuple(x.shape)}, not [rows={rows}, "
+                "tokens, features]; per-example gradients need layers that keep a row's tokens together"
             )
         a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
         into = tuple(
@@ -142,7 +155,7 @@ def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], di
             or layer.lora_bias.get(active[0])
         ):
             raise RoseError(
-                f"adapter on {name}: one active plain LoRA adapter is allowed (no DoRA, no bias), got {active}"
+                f"adapter on {name}: one active plain LoRA is allowed (no DoRA, no bias), got {active}"
             )
         ours |= {f"{name}.{part}.{active[0]}.weight" for part in ("lora_A", "lora_B")}
     slices, stop = {}, 0

@@ -1,7 +1,7 @@
 """Random projections of gradients to few dimensions that keep inner products, on average exactly.
 
-Every projector maps [n, p] to [n, dim] float32; the same seed gives the same map in any process. Algorithm versions
-are stored with features: raise one when the map of a seed changes.
+Every projector maps [n, p] to [n, dim] float32; the same seed gives the same map in any process. Algorithm
+versions are stored with features: raise one when the map of a seed changes.
 """
 
 import importlib.util
@@ -43,8 +43,9 @@ def make_projector(
 ) -> Projector:
     """The projector for gradients of `size` weights.
 
-    `rows` and `batches` are how many gradients will come in how many calls; they serve the cost estimate that is
-    logged before TRAK's projector starts. Raises RoseError where dim exceeds `size` (kind none ignores dim).
+    `rows` and `batches` are how many gradients will come in how many calls; they serve the cost estimate that
+    is logged before TRAK's projector starts. Raises RoseError where dim exceeds `size` (kind none ignores
+    dim).
     """
     kind, device = ProjectionKind(projection.kind), torch.device(device)
     if kind is ProjectionKind.none:
@@ -76,12 +77,13 @@ class Identity:
 
 
 class Sketch:
-    """A signed, shifted fold: chunks of `dim` coordinates with random signs, each rolled by its own random shift, summed.
+    """A signed, shifted fold: chunks of `dim` coordinates with random signs, each rolled by its own random
+    shift, summed.
 
-    A sparse Johnson–Lindenstrauss map with one entry a column (count sketch, Charikar et al. 2002): unbiased inner
-    products with variance ≤ 2/dim for unit vectors. The shift keeps weights that recur with a period from meeting in
-    one bucket. `mixed` first spreads every coordinate over MIXED others by a random Hadamard transform (Ailon &
-    Chazelle 2009), for gradients whose energy sits in a few coordinates.
+    A sparse Johnson–Lindenstrauss map with one entry a column (count sketch, Charikar et al. 2002): unbiased
+    inner products with variance ≤ 2/dim for unit vectors. The shift keeps weights that recur with a period
+    from meeting in one bucket. `mixed` first spreads every coordinate over MIXED others by a random Hadamard
+    transform (Ailon & Chazelle 2009), for gradients whose energy sits in a few coordinates.
     """
 
     def __init__(self, size: int, dim: int, seed: int, device: torch.device, mixed: bool = False) -> None:
@@ -138,7 +140,9 @@ def fold_gathered(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int
 
 
 def mix(gradients: torch.Tensor, flips: torch.Tensor, block: int) -> torch.Tensor:
-    """Random signs, then an orthonormal Hadamard transform of each `block` (a power of two): [n, p] to [n, len(flips)]."""
+    """Random signs, then an orthonormal Hadamard transform of each `block` (a power of two): [n, p] to [n,
+    len(flips)].
+    """
     padded = torch.nn.functional.pad(gradients, (0, len(flips) - gradients.shape[1])) * flips
     left = 1 << (block.bit_length() // 2)
     right = block // left
@@ -156,8 +160,8 @@ def concentration(gradients: torch.Tensor) -> torch.Tensor:
 def concentration_limit(dim: int) -> float:
     """Below this many effective coordinates a sketch's errors are no longer close to Gaussian.
 
-    Two heavy coordinates meet in a bucket with probability 1/dim, so n of them have n²/2dim meetings; with fewer
-    than about ten, most pairs of gradients have none and a few have a large one.
+    Two heavy coordinates meet in a bucket with probability 1/dim, so n of them have n²/2dim meetings; with
+    fewer than about ten, most pairs of gradients have none and a few have a large one.
     """
     return math.sqrt(20 * dim)
 
@@ -169,8 +173,8 @@ def warn_if_concentrated(gradients: torch.Tensor, projector: Projector) -> None:
     effective, limit = concentration(gradients).median().item(), concentration_limit(projector.dim)
     if effective < limit:
         log.warning(
-            "projection=sketch: half the gradients hold their energy in fewer than %.0f coordinates (%d are needed at "
-            "projection.dim=%d), so that a few similarities will be far off; projection=srht is safe",
+            "projection=sketch: half the gradients hold their energy in fewer than %.0f coordinates (%d are "
+            "needed at dim=%d), so that a few similarities will be far off; projection=srht is safe",
             effective,
             limit,
             projector.dim,
@@ -205,8 +209,8 @@ class Trak:
         # a unit vector's projected norm is 1 ± 1/√(2·dim)
         if not abs(ratio - 1) < 6 / math.sqrt(2 * self.dim) + 0.02:
             raise RoseError(
-                f"projection=trak: TRAK's {self.runs} projector turned vectors of norm 1 into norm {ratio:.3g}; "
-                "use projection=sketch"
+                f"projection=trak: TRAK's projector ({self.runs}) turned vectors of norm 1 into norm "
+                f"{ratio:.3g}; use projection=sketch"
             )
 
 
@@ -275,7 +279,9 @@ def _description(kind: ProjectionKind, seed: int | None, dim: int) -> dict:
 
 
 def _raw(seed: int, name: str, count: int) -> numpy.ndarray:
-    """`count` uint64 of a counter-based stream; numpy keeps bit generators' raw streams stable between versions."""
+    """`count` uint64 of a counter-based stream; numpy keeps bit generators' raw streams stable between
+    versions.
+    """
     return numpy.random.Philox(key=derive(seed, f"projection {name}")).random_raw(count)
 
 

@@ -1,4 +1,4 @@
-"""Features on disk: one row-major file a checkpoint, in the pool's order, with a done flag and a scale a row."""
+"""Features on disk: one row-major file a checkpoint in the pool's order, a done flag and a scale a row."""
 
 import json
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class FeatureStore:
     """Rows [n, d] at each of several checkpoints.
 
     Files: features.json, ids.json, and a checkpoint's `<name>.rows` (codes), `<name>.scale` (float32) and
-    `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written piece by piece, not mapped,
-    so that neither takes memory with the number of rows.
+    `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written piece by piece, not
+    mapped, so that neither takes memory with the number of rows.
     """
 
     def __init__(self, path: Path, values: dict, ids: list[str]) -> None:
@@ -35,12 +35,19 @@ class FeatureStore:
         self.projection: dict = values["projection"]
 
     @classmethod
-    def create(cls, path: Path, ids: Sequence[str], dtype: StoreDtype, projection: dict, weights: dict[str, float],
-               subtasks: Sequence[str] | None = None) -> "FeatureStore":  # fmt: skip
+    def create(
+        cls,
+        path: Path,
+        ids: Sequence[str],
+        dtype: StoreDtype,
+        projection: dict,
+        weights: dict[str, float],
+        subtasks: Sequence[str] | None = None,
+    ) -> "FeatureStore":
         """An empty store, or the one that a killed process left in `path`.
 
-        `projection` is a projector's description, its dim the features'; `weights` each checkpoint's learning rate,
-        scaled here to sum 1.
+        `projection` is a projector's description, its dim the features'; `weights` each checkpoint's learning
+        rate, scaled here to sum 1.
         """
         total = sum(weights.values())
         values = {
@@ -64,7 +71,9 @@ class FeatureStore:
 
     @classmethod
     def open(cls, path: Path) -> "FeatureStore":
-        """A finished store. Raises RoseError where its projection was made by another version of the algorithm."""
+        """A finished store. Raises RoseError where its projection was made by another version of the
+        algorithm.
+        """
         values = json.loads((path / "features.json").read_text())
         kind, version = values["projection"]["kind"], values["projection"]["version"]
         if version != VERSIONS[ProjectionKind(kind)]:
@@ -88,7 +97,7 @@ class FeatureStore:
         return numpy.fromfile(self._file(checkpoint, "done"), dtype=numpy.uint8)
 
     def rows(self, checkpoint: int, start: int, stop: int) -> torch.Tensor:
-        """Rows start..stop (exclusive) of a checkpoint, by number: float32 [rows, d]; zeros where not valid."""
+        """Rows start..stop (exclusive) of checkpoint number i: float32 [rows, d], zeros where not valid."""
         count = max(0, min(stop, len(self)) - start)
         each = width(self.dtype, self.dim)
         file = self._file(checkpoint, "rows")

@@ -18,8 +18,8 @@ from rose.gradients.per_example import PerExample
 class Trajectory:
     """A `warmup` artifact: `model` carries one checkpoint's adapter at a time.
 
-    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean learning rate by
-    name) are in the same order.
+    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean learning rate
+    by name) are in the same order.
     """
 
     def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
@@ -41,7 +41,7 @@ class Trajectory:
         result = set_peft_model_state_dict(self.model, weights)
         if result.unexpected_keys:
             raise RoseError(
-                f"{self.warmup / self.names[index]}: adapter weights {result.unexpected_keys[:2]} fit no layer"
+                f"{self.warmup / self.names[index]}: weights {result.unexpected_keys[:2]} fit no layer"
             )
 
     def moments(self, index: int, engine: PerExample) -> Moments:
@@ -50,7 +50,9 @@ class Trajectory:
         return Moments.load(file, engine.names, self.entries[index]["step"], self.optimizer, engine.device)
 
     def reference(self, kind: Reference) -> AbstractContextManager:
-        """A context in which the model is the preference loss's reference: the base, or the warm-up's last checkpoint."""
+        """A context in which the model is the preference loss's reference: the base, or the warm-up's last
+        checkpoint.
+        """
         return self.model.disable_adapter() if kind == Reference.base else self._last()
 
     @contextmanager

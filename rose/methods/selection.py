@@ -25,7 +25,7 @@ def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
-    rows, tokens, and in the world the recovered-useful fraction (`precision`).
+    rows, tokens, Spearman's correlation of score and length, and in the world the recovered-useful fraction (`precision`).
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     count = max(1, round(ratio * len(table)))
@@ -37,6 +37,8 @@ def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
     with open(out / "selected.jsonl", "w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     metrics = {"selected_rows": len(rows), "selected_tokens": int(best["length"].sum())}
+    if table["score"].nunique() > 1 and table["length"].nunique() > 1:
+        metrics["length_correlation"] = float(table["score"].corr(table["length"], method="spearman"))
     if rows and all("useful" in row for row in rows):
         metrics["precision"] = sum(row["useful"] for row in rows) / len(rows)
     write_json(out / "metrics.json", metrics)

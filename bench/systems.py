@@ -1,0 +1,223 @@
+"""One function a system: takes the measured rows through it and returns its speed and how close it comes.
+
+A system's exact answer is what it sets out to compute, without its projection: exact Adam updates (rose, vmap,
+dattri_llm), the published ones (less), gradients over the root of Adam's second moment (bergson).
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from trak.projectors import BasicProjector, ProjectionType
+
+from bench import setting
+from rose.config import AdamMap, Projection, ProjectionKind, StoreDtype
+from rose.gradients.adam import apply_adam
+from rose.gradients.batching import IGNORED, collate
+from rose.gradients.log_probs import token_log_probs
+from rose.gradients.objectives import SFT, gradients
+from rose.gradients.per_example import PerExample
+from rose.gradients.projection import make_projector
+from rose.gradients.quantize import width
+from rose.gradients.store import FeatureStore
+
+DIM, DTYPE = 8192, StoreDtype.float16
+LESS_ROWS = 16  # gradients that LESS projects at once, and all that is timed of it
+SLOW_BATCHES = 3  # of systems too slow for the whole pool
+
+
+def timed(batches: list[list[int]], step: Callable[[list[int]], object]) -> float:
+    """Examples a second over `batches`, after one of them to warm up."""
+    step(batches[len(batches) // 2])
+    start = time.perf_counter()
+    for batch in batches:
+        step(batch)
+    return sum(map(len, batches)) / (time.perf_counter() - start)
+
+
+def backward(folder: Path) -> dict:
+    """The limit: one ordinary forward and backward pass of the same batches, logits at labelled tokens only."""
+    model, rows = setting.model(), setting.pool()
+
+    def step(batch: list[int]) -> None:
+        log_probs, mask = token_log_probs(model, *collate([rows[i] for i in batch]))
+        (-log_probs.sum(1) / mask.sum(1)).sum().backward()
+        model.zero_grad()
+
+    return {"examples_per_s": timed(setting.batches(rows), step)}
+
+
+def rose(folder: Path) -> dict:
+    """This project: per-example gradients, exact Adam, sketch, unit norm, store."""
+    model, rows, aims = setting.model(), setting.pool(), setting.targets()
+    moments = setting.load_moments(folder)
+    with PerExample(model) as engine, tempfile.TemporaryDirectory(dir=folder) as place:
+        projector = make_projector(Projection(ProjectionKind.sketch, DIM, 0), engine.size)
+        store = FeatureStore.create(
+            Path(place), [str(i) for i in range(len(rows))], DTYPE, projector.describe(), {"checkpoint": 1.0}
+        )
+
+        def step(batch: list[int]) -> None:
+            updates = apply_adam(gradients(engine, [rows[i] for i in batch], SFT), moments, AdamMap.exact)
+            store.write(0, batch, torch.nn.functional.normalize(projector.project(updates)))
+
+        speed = timed(setting.batches(rows), step)
+        taken = torch.cat([projector.project(gradients(engine, [row], SFT)) for row in aims])
+        found = setting.cosines(store.rows(0, 0, len(rows)), taken)
+    return {
+        "examples_per_s": speed,
+        "bytes_per_example": width(DTYPE, DIM),
+        **setting.quality(found, _exact(folder, AdamMap.exact)),
+    }
+
+
+def less(folder: Path) -> dict:
+    """Batch 1, the published Adam map, TRAK's BasicProjector on 16 gradients at a time."""
+    model, rows = setting.model(), setting.pool()
+    moments, (pool, aims) = setting.load_moments(folder), setting.load_exact(folder)
+    projector = BasicProjector(
+        pool.shape[1], DIM, seed=0, proj_type=ProjectionType.rademacher, device="cpu", block_size=128
+    )
+    some = [i for batch in setting.batches(rows) for i in batch][:: len(rows) // LESS_ROWS][:LESS_ROWS]
+    setting.loop(model, rows[:1])
+    start = time.perf_counter()
+    updates = apply_adam(setting.loop(model, [rows[i] for i in some]), moments, AdamMap.published)
+    projector.project(updates, model_id=0)
+    speed = len(some) / (time.perf_counter() - start)
+    updates = apply_adam(pool.clone(), moments, AdamMap.published)
+    features = projector.project(torch.cat((updates, aims)), model_id=0)
+    found = setting.cosines(features[: len(rows)], features[len(rows) :])
+    return {
+        "examples_per_s": speed,
+        "bytes_per_example": 2 * DIM,
+        **setting.quality(found, _exact(folder, AdamMap.published)),
+    }
+
+
+def vmap(folder: Path) -> dict:
+    """torch.func: vmap of grad over the rows of a batch, exact Adam, no projection."""
+    model, rows, moments = setting.model(), setting.pool(), setting.load_moments(folder)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+    def loss(values: dict, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        kwargs = {"input_ids": inputs[None], "use_cache": False}
+        logits = torch.func.functional_call(model, values, (), kwargs).logits[0]
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
+    features = torch.empty(len(rows), sum(weight.numel() for weight in weights.values()))
+
+    def step(batch: list[int]) -> None:
+        taken = each(weights, *collate([rows[i] for i in batch]))
+        flat = torch.cat([taken[name].flatten(1) for name in weights], dim=1)
+        features[batch] = apply_adam(flat, moments, AdamMap.exact)
+
+    speed = timed(setting.batches(rows), step)
+    found = setting.cosines(features, setting.load_exact(folder)[1])
+    return {
+        "examples_per_s": speed,
+        "bytes_per_example": 4 * features.shape[1],
+        **setting.quality(found, _exact(folder, AdamMap.exact)),
+    }
+
+
+def bergson(folder: Path) -> dict:
+    """bergson's hooks with its Adam normalizer and its global projection, the one of full quality."""
+    from bergson import GradientCollector, GradientProcessor, IndexConfig
+    from bergson.gradients import AdamNormalizer
+
+    model, rows, aims = setting.model(), setting.pool(), setting.targets()
+    modules = [name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad]
+    spread = setting.load_moments(folder).exp_avg_sq
+    normalizers = {name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)}
+
+    def collect(of: list[dict], batches: list[list[int]], how: dict) -> tuple[float, torch.Tensor]:
+        taken = torch.empty(len(of), DIM)
+        with GradientCollector(
+            model=model,
+            processor=GradientProcessor(how, projection_dim=DIM, projection_target="global", projection_seed=0),
+            target_modules=set(modules),
+            data=Dataset.from_dict({"input_ids": [row["input_ids"] for row in of]}),
+            cfg=IndexConfig(run_path=str(folder / f"bergson_{len(of)}")),
+            skip_index=True,
+        ) as collector:
+
+            def step(batch: list[int]) -> None:
+                _full_backward(model, [of[i] for i in batch])
+                taken[batch] = collector.mod_grads.pop("gradients")
+
+            return timed(batches, step), taken
+
+    measured = setting.batches(rows)
+    measured = measured[:: len(measured) // SLOW_BATCHES][:SLOW_BATCHES]
+    some = [i for batch in measured for i in batch]
+    speed, features = collect(rows, measured, normalizers)
+    _, taken = collect(aims, setting.batches(aims), {})
+    pool, exact = setting.load_exact(folder)
+    updates = pool[some] / (spread.sqrt() + setting.EPS)
+    found = setting.cosines(features[some], taken)
+    return {
+        "examples_per_s": speed,
+        "bytes_per_example": 4 * DIM,
+        **setting.quality(found, setting.cosines(updates, exact)),
+    }
+
+
+def dattri_llm(folder: Path) -> dict:
+    """dattri-llm's hooks with exact Adam, then one dense projection a module: 64 × 128 = 8192 numbers."""
+    from dattri_llm import HookManager, HookManagerConfig
+    from dattri_llm.gradient.callbacks import CaptureCallback
+
+    model, rows, aims = setting.model(), setting.pool(), setting.targets()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    state = setting.load_moments(folder)
+    optimizer = torch.optim.AdamW(weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0)
+    parts = zip(weights, _as_weights(model, state.exp_avg), _as_weights(model, state.exp_avg_sq), strict=True)
+    for weight, first, second in parts:
+        optimizer.state[weight] = {"step": torch.tensor(float(state.step)), "exp_avg": first, "exp_avg_sq": second}
+
+    def collect(of: list[dict], batches: list[list[int]], how: torch.optim.Optimizer | None) -> tuple:
+        dense = {"style": "dense", "proj_dim": DIM // len(weights), "proj_max_batch_size": 8, "proj_type": "normal"}
+        config = HookManagerConfig(linear_io=[r"lora_[AB]\."], projection_kwargs={"__default__": dense})
+        captured = CaptureCallback()
+        manager = HookManager(model, config=config, callbacks=[captured], optimizer=how)
+        taken = torch.empty(len(of), DIM)
+
+        def step(batch: list[int]) -> None:
+            with manager.collect():
+                _full_backward(model, [of[i] for i in batch])
+            data = captured.record.gradient.data
+            taken[batch] = torch.cat([data[name].flatten(1) for name in sorted(data)], dim=1)
+
+        speed = timed(batches, step)
+        manager.remove()
+        return speed, taken
+
+    speed, features = collect(rows, setting.batches(rows), optimizer)
+    _, taken = collect(aims, setting.batches(aims), None)
+    found = setting.cosines(features, taken)
+    return {"examples_per_s": speed, "bytes_per_example": 4 * DIM, **setting.quality(found, _exact(folder, AdamMap.exact))}
+
+
+def _full_backward(model: PeftModel, rows: list[dict]) -> None:
+    """Forward and backward as these libraries' users write it; their hooks take what they need on the way."""
+    inputs, labels = collate(rows)
+    logits = model(input_ids=inputs, use_cache=False).logits
+    losses = torch.nn.functional.cross_entropy(logits.mT, labels, reduction="none").sum(1)
+    (losses / (labels != IGNORED).sum(1)).sum().backward()
+    model.zero_grad()
+
+
+def _exact(folder: Path, how: AdamMap) -> torch.Tensor:
+    pool, aims = setting.load_exact(folder)
+    return setting.cosines(apply_adam(pool.clone(), setting.load_moments(folder), how), aims)
+
+
+def _as_weights(model: PeftModel, flat: torch.Tensor) -> list[torch.Tensor]:
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    pieces = flat.split([weight.numel() for weight in weights])
+    return [piece.view(weight.shape).clone() for piece, weight in zip(pieces, weights, strict=True)]
