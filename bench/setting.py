@@ -11,7 +11,7 @@ from rose.gradients.adam import Moments
 from rose.gradients.batching import collate, length_batches
 
 ROWS, TARGETS = 256, 16
-TOPICS, VOCABULARY, BATCH_TOKENS = 16, 32_000, 2048
+VOCABULARY, BATCH_TOKENS = 32_000, 2048
 STEPS, STEP_ROWS = 20, 16  # of the Adam run that the moments come from
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -36,25 +36,33 @@ def model() -> PeftModel:
     return adapted
 
 
-def rows(count: int, seed: int) -> list[dict]:
-    """Rows of 30 to 512 tokens, most of them short, on one of a few topics; loss on the last two thirds."""
-    rng = numpy.random.default_rng(seed)
-    topics = numpy.random.default_rng(0).integers(0, VOCABULARY, (TOPICS, 200))
-    made = []
-    for number in range(count):
-        length = int(numpy.clip(numpy.exp(rng.normal(4.7, 0.7)), 30, 512))
-        common = rng.integers(0, 1000, length)
-        ids = numpy.where(rng.random(length) < 0.5, rng.choice(topics[number % TOPICS], length), common).tolist()
-        made.append({"input_ids": ids, "labels": [-100] * (length // 3) + ids[length // 3 :]})
-    return made
+def targets() -> list[dict]:
+    """Rows of 30 to 512 random tokens, most of them short; loss on the last two thirds."""
+    rng = numpy.random.default_rng(1)
+    return [_row(rng.integers(0, VOCABULARY, length)) for length in _lengths(rng, TARGETS)]
 
 
 def pool() -> list[dict]:
-    return rows(ROWS, seed=1)
+    """Rows that begin like one of the targets, each for another share of its length: some are near it, most
+    are not.
+    """
+    rng = numpy.random.default_rng(2)
+    made, aims = [], targets()
+    for number, length in enumerate(_lengths(rng, ROWS)):
+        ids = rng.integers(0, VOCABULARY, length)
+        start = aims[number % TARGETS]["input_ids"][: round(rng.random() * length)]
+        ids[: len(start)] = start
+        made.append(_row(ids))
+    return made
 
 
-def targets() -> list[dict]:
-    return rows(TARGETS, seed=2)
+def _lengths(rng: numpy.random.Generator, count: int) -> list[int]:
+    return numpy.clip(numpy.exp(rng.normal(4.7, 0.7, count)), 30, 512).astype(int).tolist()
+
+
+def _row(ids: numpy.ndarray) -> dict:
+    prompt = len(ids) // 3
+    return {"input_ids": ids.tolist(), "labels": [-100] * prompt + ids[prompt:].tolist()}
 
 
 def batches(of: list[dict]) -> list[list[int]]:
@@ -90,7 +98,9 @@ def cosines(features: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
 
 
 def quality(found: torch.Tensor, exact: torch.Tensor) -> dict:
-    """Error of cosines [rows, targets], and the share of each target's true top 5 % that is found, on average."""
+    """Error of cosines [rows, targets], and the share of each target's true top 5 % that is found, on
+    average.
+    """
     rmse = (found - exact).square().mean().sqrt().item()
     top = round(0.05 * len(exact))
     if len(exact) < ROWS:  # a handful of rows has no top 5 % to speak of

@@ -1,7 +1,7 @@
 """One function a system: takes the measured rows through it and returns its speed and how close it comes.
 
-A system's exact answer is what it sets out to compute, without its projection: exact Adam updates (rose, vmap,
-dattri_llm), the published ones (less), gradients over the root of Adam's second moment (bergson).
+A system's exact answer is what it sets out to compute, without its projection: exact Adam updates (rose,
+vmap, dattri_llm), the published ones (less), gradients over the root of Adam's second moment (bergson).
 """
 
 import tempfile
@@ -131,15 +131,21 @@ def bergson(folder: Path) -> dict:
     from bergson.gradients import AdamNormalizer
 
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
-    modules = [name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad]
+    modules = [
+        name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad
+    ]
     spread = setting.load_moments(folder).exp_avg_sq
-    normalizers = {name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)}
+    normalizers = {
+        name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)
+    }
 
     def collect(of: list[dict], batches: list[list[int]], how: dict) -> tuple[float, torch.Tensor]:
         taken = torch.empty(len(of), DIM)
         with GradientCollector(
             model=model,
-            processor=GradientProcessor(how, projection_dim=DIM, projection_target="global", projection_seed=0),
+            processor=GradientProcessor(
+                how, projection_dim=DIM, projection_target="global", projection_seed=0
+            ),
             target_modules=set(modules),
             data=Dataset.from_dict({"input_ids": [row["input_ids"] for row in of]}),
             cfg=IndexConfig(run_path=str(folder / f"bergson_{len(of)}")),
@@ -175,13 +181,24 @@ def dattri_llm(folder: Path) -> dict:
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     state = setting.load_moments(folder)
-    optimizer = torch.optim.AdamW(weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0
+    )
     parts = zip(weights, _as_weights(model, state.exp_avg), _as_weights(model, state.exp_avg_sq), strict=True)
     for weight, first, second in parts:
-        optimizer.state[weight] = {"step": torch.tensor(float(state.step)), "exp_avg": first, "exp_avg_sq": second}
+        optimizer.state[weight] = {
+            "step": torch.tensor(float(state.step)),
+            "exp_avg": first,
+            "exp_avg_sq": second,
+        }
 
     def collect(of: list[dict], batches: list[list[int]], how: torch.optim.Optimizer | None) -> tuple:
-        dense = {"style": "dense", "proj_dim": DIM // len(weights), "proj_max_batch_size": 8, "proj_type": "normal"}
+        dense = {
+            "style": "dense",
+            "proj_dim": DIM // len(weights),
+            "proj_max_batch_size": 8,
+            "proj_type": "normal",
+        }
         config = HookManagerConfig(linear_io=[r"lora_[AB]\."], projection_kwargs={"__default__": dense})
         captured = CaptureCallback()
         manager = HookManager(model, config=config, callbacks=[captured], optimizer=how)
@@ -200,7 +217,11 @@ def dattri_llm(folder: Path) -> dict:
     speed, features = collect(rows, setting.batches(rows), optimizer)
     _, taken = collect(aims, setting.batches(aims), None)
     found = setting.cosines(features, taken)
-    return {"examples_per_s": speed, "bytes_per_example": 4 * DIM, **setting.quality(found, _exact(folder, AdamMap.exact))}
+    return {
+        "examples_per_s": speed,
+        "bytes_per_example": 4 * DIM,
+        **setting.quality(found, _exact(folder, AdamMap.exact)),
+    }
 
 
 def _full_backward(model: PeftModel, rows: list[dict]) -> None:

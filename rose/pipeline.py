@@ -5,59 +5,52 @@ asked for and missing. Stages are shared by every job whose inputs are the same,
 warms up and takes the pool's gradients once.
 """
 
-from rose import models
 from rose.artifacts import Node
 from rose.config import Config, Representation
-from rose.data import pool as pool_data
-from rose.data import preferences as preference_data
 from rose.data.chat import tokenize
+from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
+from rose.data.preferences import fingerprint as pairs_fingerprint
 from rose.data.preferences import read_preferences
 from rose.evaluation.evaluate import evaluate
 from rose.gradients.features import pair_features, pool_features
-from rose.gradients.objectives import effective
-from rose.methods import selection as selecting
+from rose.gradients.objectives import effective as effective_objective
+from rose.gradients.projection import effective as effective_projection
 from rose.methods.scores import score
+from rose.methods.selection import effective as effective_ratio
 from rose.methods.selection import select
+from rose.models import fingerprint as model_fingerprint
 from rose.training.base import prepare
 from rose.training.finetune import fine_tune
 from rose.training.warmup import warm_up
 
 
 def stages(config: Config) -> dict[str, Node]:
-    """The stages of one job, in order."""
+    """The stages of one job, in order. `effective_…` leaves out of a stage's key what cannot change its outcome."""
     model, method, preference = config.model, config.method, config.preference
+    numerics, max_length = model.numerics, model.max_length
+    objective = effective_objective(method, preference)
+    projection = effective_projection(config.projection)
+    ratio = effective_ratio(method, config.selection)
 
-    base = Node(prepare, model.base, models.fingerprint(model.base), label=model.name)
-    pool = Node(read_pool, config.dataset, pool_data.fingerprint(config.dataset), label=config.dataset.name)
-    pairs = Node(
-        read_preferences, preference.pairs, preference_data.fingerprint(preference.pairs), label=preference.name
-    )
-    tokens = Node(tokenize, model.max_length, base, pool)
+    base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
+    pool = Node(read_pool, config.dataset, pool_fingerprint(config.dataset), label=config.dataset.name)
+    pairs = Node(read_preferences, preference.pairs, pairs_fingerprint(preference.pairs), label=preference.name)
+    tokens = Node(tokenize, max_length, base, pool)
 
-    warmup = Node(warm_up, config.warmup, model.lora, model.numerics, base, tokens)
-    features = Node(pool_features, config.features, config.projection, model.numerics, base, warmup, tokens)
-    targets = Node(
-        pair_features,
-        effective(method, preference),
-        config.projection,
-        model.numerics,
-        model.max_length,
-        base,
-        warmup,
-        pairs,
-    )
+    warmup = Node(warm_up, config.warmup, model.lora, numerics, base, tokens)
+    features = Node(pool_features, config.features, projection, numerics, base, warmup, tokens)
+    targets = Node(pair_features, objective, projection, numerics, max_length, base, warmup, pairs)
 
     representation = {
         Representation.gradients: (preference.normalize, features, targets),
         Representation.none: (),
     }[method.representation]
     scores = Node(score, method, tokens, representation, label=method.name)
-    selection = Node(select, selecting.effective(method, config.selection), scores, pool)
+    selection = Node(select, ratio, scores, pool)
 
-    adapter = Node(fine_tune, config.finetune, model.lora, model.numerics, base, tokens, selection)
-    world = preference.pairs.world is not None
-    measure = (config.evaluation, model.numerics, model.max_length, world, base)
+    adapter = Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection)
+    measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)
     evaluation = Node(evaluate, *measure, adapter, pairs)
     zero_shot = Node(evaluate, *measure, None, pairs)
 

@@ -99,6 +99,13 @@ def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(compose
     assert result(none, "preference.beta=0.1") != result(none, "preference.beta=1")
 
 
+def test_without_a_projection_its_width_and_seed_are_idle(composed):
+    def features(*overrides):
+        return pipeline.stages(sweep.typed(composed("projection=none", *overrides)))["features"].name
+
+    assert features() == features("projection.dim=512", "projection.seed=7")
+
+
 def test_settings_that_cannot_change_numbers_reach_no_key(composed):
     def names(*overrides):
         return [node.name for node in pipeline.stages(sweep.typed(composed(*overrides))).values()]

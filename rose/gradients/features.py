@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rose import models
 from rose.artifacts import stage
-from rose.config import AdamMap, Features, Numerics, Projection, Reference, StoreDtype
+from rose.config import AdamMap, Balance, Features, Numerics, Projection, Reference, StoreDtype
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
@@ -32,6 +32,7 @@ from rose.progress import track
 log = logging.getLogger(__name__)
 
 PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
+BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a token or segment
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant, so that batches are the same on every machine
 
 
@@ -93,7 +94,8 @@ def pair_features(
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
         lengths = [max(len(row["input_ids"]) for row in both) for both in encoded]
-        batches = length_batches(lengths, PAIR_TOKENS // 2, max(1, _most_rows(engine.size) // 2))
+        tokens = PAIR_TOKENS if objective.balance is Balance.none else BALANCED_TOKENS
+        batches = length_batches(lengths, tokens // 2, max(1, _most_rows(engine.size) // 2))
         points = len(trajectory.names)
         projector = make_projector(
             projection, engine.size, engine.device, points * len(pairs), points * len(batches)

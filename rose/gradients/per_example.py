@@ -106,7 +106,7 @@ class PerExample:
         False.
         """
         inputs, targets = collate(rows, self.device)
-        self._buffer = torch.zeros(len(rows), self.size, dtype=self.dtype, device=self.device)
+        self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
         with torch.enable_grad():
             return token_log_probs(self.model, inputs, targets)
 

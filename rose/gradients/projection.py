@@ -38,6 +38,13 @@ class Projector(Protocol):
         """[n, p] to [n, dim] float32; the input is left as it is."""
 
 
+def effective(projection: Projection) -> Projection:
+    """The projection without what cannot matter: `none` has neither a width nor a seed."""
+    if projection.kind == ProjectionKind.none:
+        return Projection(projection.kind, dim=0, seed=0)
+    return projection
+
+
 def make_projector(
     projection: Projection, size: int, device: torch.device | str = "cpu", rows: int = 0, batches: int = 0
 ) -> Projector:
