@@ -20,12 +20,12 @@ from bench import details, setting, systems
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
 THREADS = 2
-COLUMNS = ("examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example")
-# the limit and this project take turns, twice, and the better run counts: their ratio is what the noise would blur
+COLUMNS = "examples_per_s ratio_to_backward peak_mb rmse_cos overlap_top5 bytes_per_example".split()
+# the limit and this project take turns and the better run counts: their ratio is what noise would blur
 ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
 PACKAGES = {
-    "bergson": "bergson==2.5.1 jaxtyping wadler-lindig simple-parsing docstring-parser natsort ml_dtypes petname "
-    "torchopt optree",
+    "bergson": "bergson==2.5.1 jaxtyping wadler-lindig simple-parsing docstring-parser natsort ml_dtypes "
+    "petname torchopt optree",
     "dattri_llm": "dattri-llm==0.1.0 dattri==0.3.0",
 }
 

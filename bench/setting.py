@@ -1,4 +1,4 @@
-"""What every system is measured on: one model, its rows, its batches, its Adam moments, and the exact answer."""
+"""What every system is measured on: one model, its rows, batches and Adam moments, and the exact answer."""
 
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def quality(found: torch.Tensor, exact: torch.Tensor) -> dict:
 
 
 def save(folder: Path) -> None:
-    """Exact gradients of pool and targets, and the moments, for every system to start from and be judged by."""
+    """Exact gradients of pool and targets, and the moments: what all start from and are judged by."""
     adapted = model()
     gradients = loop(adapted, pool())
     state = moments(gradients)

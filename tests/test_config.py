@@ -49,7 +49,7 @@ def test_every_file_begins_with_one_line_that_says_what_it_is(path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_job_of_every_experiment_composes_and_plans(name, monkeypatch, tmp_path):
     monkeypatch.setenv("ROSE_DATA", str(tmp_path))
-    for function in ("rose.data.pool.fingerprint", "rose.data.preferences.fingerprint"):
+    for function in ("rose.pipeline.pool_fingerprint", "rose.pipeline.pairs_fingerprint"):
         monkeypatch.setattr(function, lambda config: "files are not here")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         master = compose("config", [f"experiments={name}"], return_hydra_config=True)
