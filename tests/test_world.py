@@ -269,3 +269,10 @@ def test_a_saved_tokenizer_is_the_same(tmp_path):
     assert rendered == words.apply_chat_template(MULTI_TURN, return_dict=False)
     text = "Certainly! Briefly, please consider yeast, oven and dough."
     assert again.decode(again(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def test_more_targets_contain_the_fewer_and_leave_the_tests_alone():
+    few, tests = pairs(WorldPairs(seed=0, targets=5, tests=20, overlap=0.5, distractor=0.5))
+    many, same = pairs(WorldPairs(seed=0, targets=50, tests=20, overlap=0.5, distractor=0.5))
+    assert many[:5] == few
+    assert same == tests

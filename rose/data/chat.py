@@ -62,13 +62,9 @@ def as_messages(value: object, name: str, role: str | None = None) -> list[Messa
         if not isinstance(message, dict):
             raise BadRow(f"{name}, message {number} is {_kind(message)}: must have role and content")
         if message.get("role") not in ROLES:
-            raise BadRow(
-                f"{name}, message {number}: role={message.get('role')!r} must be one of {', '.join(ROLES)}"
-            )
+            raise BadRow(f"{name}, message {number}: role={message.get('role')!r} must be one of {', '.join(ROLES)}")
         if not isinstance(message.get("content"), str):
-            raise BadRow(
-                f"{name}, message {number}: content is {_kind(message.get('content'))}, must be a text"
-            )
+            raise BadRow(f"{name}, message {number}: content is {_kind(message.get('content'))}, must be a text")
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
@@ -83,9 +79,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_leng
     return row if _learns(row) else None
 
 
-def encode_pair(
-    tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int
-) -> tuple[Encoded, Encoded] | None:
+def encode_pair(tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int) -> tuple[Encoded, Encoded] | None:
     """Chosen and rejected of a preference row; loss on the answer after the prompt only.
 
     A pair that is too long loses the left of its prompt (after a BOS token), by the same amount in both, so
@@ -93,12 +87,8 @@ def encode_pair(
     itself if shorter: a longer answer is cut on the right. None when nothing is left to learn or the two
     answers, so cut, are the same.
     """
-    sides = [
-        _encode(tokenizer, row["prompt"] + row[name], len(row["prompt"])) for name in ("chosen", "rejected")
-    ]
-    starts = [
-        next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in sides
-    ]
+    sides = [_encode(tokenizer, row["prompt"] + row[name], len(row["prompt"])) for name in ("chosen", "rejected")]
+    starts = [next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in sides]
     prompt = max(starts)
     longest = max(len(ids) - start for (ids, _), start in zip(sides, starts, strict=True))
     answer = min(longest, max_length - min(prompt, max_length // 4))
@@ -106,9 +96,7 @@ def encode_pair(
     for (ids, labels), start in zip(sides, starts, strict=True):
         kept = _cut_left(tokenizer, ids[:start], max_length - answer)
         stop = start + answer
-        pair.append(
-            Encoded(input_ids=kept + ids[start:stop], labels=[IGNORED] * len(kept) + labels[start:stop])
-        )
+        pair.append(Encoded(input_ids=kept + ids[start:stop], labels=[IGNORED] * len(kept) + labels[start:stop]))
     chosen, rejected = pair
     if not (_learns(chosen) and _learns(rejected)) or chosen["input_ids"] == rejected["input_ids"]:
         return None
@@ -118,9 +106,7 @@ def encode_pair(
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
     """The prompt as the model sees it before it answers; too long, it loses its left, but not a BOS token."""
     text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)
-    return _cut_left(
-        tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], max_length
-    )
+    return _cut_left(tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], max_length)
 
 
 @stage("tokens", version=1)
@@ -132,9 +118,7 @@ def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
     dropped = out / "dropped.jsonl"
     dropped.touch()
     lists = pyarrow.list_(pyarrow.int32())
-    schema = pyarrow.schema(
-        {"id": pyarrow.string(), "dataset": pyarrow.string(), "input_ids": lists, "labels": lists}
-    )
+    schema = pyarrow.schema({"id": pyarrow.string(), "dataset": pyarrow.string(), "input_ids": lists, "labels": lists})
     rows = _rows(models.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped)
     stream = out / "rows.arrow"
     with pyarrow.OSFile(str(stream), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
@@ -143,13 +127,9 @@ def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
     table = datasets.table.MemoryMappedTable.from_file(str(stream))
     lost = list(files.load(dropped))
     if not len(table):
-        raise RoseError(
-            f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})"
-        )
+        raise RoseError(f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})")
     if lost:
-        log.warning(
-            "tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + len(table), dropped.name
-        )
+        log.warning("tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + len(table), dropped.name)
     datasets.disable_progress_bars()
     # by itself the library names a dataset after the moment it was made
     datasets.Dataset(table, fingerprint="rows").save_to_disk(out / "rows")
@@ -171,9 +151,7 @@ def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropp
             yield {"id": row["id"], "dataset": row["dataset"], **encoded}
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int
-) -> tuple[list[int], list[int]]:
+def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int) -> tuple[list[int], list[int]]:
     """ids and labels of the whole conversation; answers among `messages[first:]` are labelled.
 
     The text is tokenized in one piece, as pieces would come out differently at their seams; a token is
@@ -187,9 +165,7 @@ def _encode(
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, labels = encoding["input_ids"], [IGNORED] * len(encoding["input_ids"])
     for start, stop in spans:
-        inside = [
-            i for i, (left, right) in enumerate(encoding["offset_mapping"]) if left < stop and right > start
-        ]
+        inside = [i for i, (left, right) in enumerate(encoding["offset_mapping"]) if left < stop and right > start]
         if inside:
             labels[inside[0] : inside[-1] + 1] = ids[inside[0] : inside[-1] + 1]
     return ids, labels
@@ -231,17 +207,13 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     return tail[: found.end()] if found else tail.rstrip()
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_generation_prompt: bool = False
-) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_generation_prompt: bool = False) -> str:
     first, template = "", TULU
     if tokenizer.chat_template:
         template = tokenizer.get_chat_template()
         template = TODAY + template if "strftime_now" in template else template
     elif tokenizer.eos_token is None:
-        raise RoseError(
-            f"{tokenizer.name_or_path}: has neither a chat template nor an EOS token to end an answer"
-        )
+        raise RoseError(f"{tokenizer.name_or_path}: has neither a chat template nor an EOS token to end an answer")
     elif tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
         first = tokenizer.bos_token
     try:
@@ -253,9 +225,7 @@ def _render(
             first=first,
         )
     except (TemplateError, TypeError) as err:
-        raise RoseError(
-            f"the chat template refuses this conversation ({' '.join(str(err).split())})"
-        ) from err
+        raise RoseError(f"the chat template refuses this conversation ({' '.join(str(err).split())})") from err
 
 
 def _stripped(messages: list[Message]) -> list[Message]:

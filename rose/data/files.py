@@ -29,9 +29,7 @@ class Source(NamedTuple):
 
     key: str
     path: str | None  # file, folder, or hub dataset id
-    files: list[
-        str
-    ]  # patterns (`*` also crosses folders) inside a folder or hub dataset; empty: every data file
+    files: list[str]  # patterns (`*` also crosses folders) inside a folder or hub dataset; empty: every data file
     revision: str | None  # of a hub dataset
 
 
@@ -76,9 +74,7 @@ def read_rows(source: Source) -> Iterator[Row]:
             for line, values in READERS[_suffix(name)](file):
                 yield Row(name, line, values)
         except (OSError, EOFError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError) as err:
-            raise RoseError(
-                f"{source.key}={source.path}: cannot read {name} to its end ({_line(err)})"
-            ) from err
+            raise RoseError(f"{source.key}={source.path}: cannot read {name} to its end ({_line(err)})") from err
 
 
 def sift(
@@ -150,9 +146,7 @@ def _on_hub(source: Source) -> bool:
 def _download(source: Source) -> Path:
     patterns = list(source.files) or [f"*{suffix}" for suffix in READERS]
     try:
-        folder = snapshot_download(
-            source.path, repo_type="dataset", revision=source.revision, allow_patterns=patterns
-        )
+        folder = snapshot_download(source.path, repo_type="dataset", revision=source.revision, allow_patterns=patterns)
     except Exception as err:  # the client's errors share no base class
         raise RoseError(
             f"{source.key}={source.path}: no such folder here, and the hub gave no dataset of that id "
@@ -170,17 +164,13 @@ def _local_files(source: Source, path: Path) -> list[tuple[str, Path]]:
     found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     found = {name: file for name, file in found.items() if _suffix(name) and not re.search(r"(^|/)\.", name)}
     if not found:
-        raise RoseError(
-            f"{source.key}={source.path}: the folder holds no file ending in {', '.join(READERS)}"
-        )
+        raise RoseError(f"{source.key}={source.path}: the folder holds no file ending in {', '.join(READERS)}")
     names: dict[str, None] = {}
     for pattern in source.files or ["*"]:
         matching = [name for name in found if fnmatchcase(name, pattern)]
         if not matching:
             some = ", ".join(list(found)[:6]) + (", …" if len(found) > 6 else "")
-            raise RoseError(
-                f"{source.key}={source.path}: no file matches {pattern!r} of files; there are {some}"
-            )
+            raise RoseError(f"{source.key}={source.path}: no file matches {pattern!r} of files; there are {some}")
         names.update(dict.fromkeys(matching))
     return [(name, found[name]) for name in names]
 

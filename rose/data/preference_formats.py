@@ -48,9 +48,7 @@ def _check(pair: dict) -> None:
 
 def _pair(row: Row) -> dict:
     """TRL's layouts (plain or conversational, prompt given or implied) and HH-RLHF's transcripts."""
-    other = {
-        k: v for k, v in row.values.items() if k not in ("id", "subtask", "prompt", "chosen", "rejected")
-    }
+    other = {k: v for k, v in row.values.items() if k not in ("id", "subtask", "prompt", "chosen", "rejected")}
     prompt, chosen, rejected = _sides(row.values)
     if "score_chosen" in other and "score_rejected" in other:
         other["score_ratio"] = _ratio(other["score_chosen"], other["score_rejected"])
@@ -76,9 +74,7 @@ def _sides(values: dict) -> tuple[list[Message], list[Message], list[Message]]:
     return as_messages(prompt, "prompt", "user"), chosen, rejected
 
 
-def _split(
-    chosen: list[Message], rejected: list[Message]
-) -> tuple[list[Message], list[Message], list[Message]]:
+def _split(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
     """Two whole conversations: the prompt is what they share."""
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
@@ -94,9 +90,7 @@ def _transcript(text: str, name: str) -> list[Message]:
     r"""A text "\n\nHuman: …\n\nAssistant: …" as messages; two turns of one speaker in a row become one."""
     before, *turns = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
     if before.strip() or not turns:
-        raise BadRow(
-            f"{name} is a text without a prompt: must be a transcript 'Human: … Assistant: …', or give prompt"
-        )
+        raise BadRow(f"{name} is a text without a prompt: must be a transcript 'Human: … Assistant: …', or give prompt")
     messages: list[Message] = []
     for speaker, content in zip(turns[::2], turns[1::2], strict=True):
         role, content = SPEAKERS[speaker], content.strip()
@@ -113,9 +107,7 @@ def _shp(row: Row) -> dict:
         raise BadRow(f"labels is {json.dumps(values.get('labels'))[:60]}: must be 1 (A preferred) or 0")
     chosen, rejected = ("A", "B") if values["labels"] == 1 else ("B", "A")
     pair = {
-        "id": "-".join(
-            str(values[key]) for key in ("post_id", "c_root_id_A", "c_root_id_B") if values.get(key)
-        ),
+        "id": "-".join(str(values[key]) for key in ("post_id", "c_root_id_A", "c_root_id_B") if values.get(key)),
         "subtask": re.sub(r"_(train|validation|test)$", "", str(values.get("domain") or SUBTASK)),
         "prompt": as_messages(values["history"], "history", "user"),
         "chosen": as_messages(values[f"human_ref_{chosen}"], f"human_ref_{chosen}", "assistant"),

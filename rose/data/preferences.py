@@ -21,9 +21,7 @@ def fingerprint(pairs: Pairs) -> str:
     """Tells contents apart: `source` of `read_preferences`."""
     if pairs.world is not None:
         return "world"
-    return "+".join(
-        files.fingerprint(source) for source in (_target(pairs), _test(pairs)) if source is not None
-    )
+    return "+".join(files.fingerprint(source) for source in (_target(pairs), _test(pairs)) if source is not None)
 
 
 @stage("preferences", version=1)
@@ -113,9 +111,7 @@ def _read(out: Path, pairs: Pairs, rows: Iterable[Row]) -> list[dict]:
     if bad:
         log.warning("preferences: skipped %d bad rows; they are listed in %s", bad, skipped.name)
     if not found:
-        raise RoseError(
-            f"preference.path={pairs.path}: there are no preference pairs ({bad} bad rows skipped)"
-        )
+        raise RoseError(f"preference.path={pairs.path}: there are no preference pairs ({bad} bad rows skipped)")
     return found if pairs.min_score_ratio is None else _clear(found, pairs.min_score_ratio)
 
 

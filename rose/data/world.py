@@ -97,9 +97,9 @@ def pairs(world: WorldPairs) -> tuple[list[dict], list[dict]]:
         )
     rng = numpy_generator(world.seed, "world pairs")
     taken: set[str] = set()
-    targets, tests = (
+    tests, targets = (  # tests first: the number of targets does not change them, and fewer targets are a part of more
         [_pair(rng, world, f"{name}-{index}", topic, taken) for index, topic in enumerate(_in_turn(count))]
-        for name, count in (("target", world.targets), ("test", world.tests))
+        for name, count in (("test", world.tests), ("target", world.targets))
     )
     return targets, tests
 

@@ -107,25 +107,19 @@ def _naming(job: Job, swept: list[str]) -> dict[str, Any]:
 
 
 def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
-    """One row per model, dataset, preference and seed, and per swept setting where it matters."""
+    """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for job in jobs:
         cut = len(ZERO_SHOT)
         own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(ZERO_SHOT)}
         if own:
             row = _naming(job, swept) | {"method": "zero_shot", "projection": None, "ratio": None}
-            key = tuple(row[name] for name in ("model", "dataset", "preference", "seed"))
+            key = tuple(row[name] for name in ("model", "dataset", "preference", "seed")) + tuple(sorted(own.items()))
             groups.setdefault(key, []).append(row | {"state": "done"} | own)
-    rows = []
-    for group in groups.values():
-        unswept = [{name: value for name, value in row.items() if name not in swept} for row in group]
-        alike = all(row == unswept[0] for row in unswept)
-        rows.extend(unswept[:1] if alike else _distinct(group))
-    return rows
-
-
-def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for number, row in enumerate(rows) if row not in rows[:number]]
+    return [
+        {name: value if all(row[name] == value for row in group) else None for name, value in group[0].items()}
+        for group in groups.values()
+    ]
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

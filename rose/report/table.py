@@ -56,9 +56,7 @@ def render(jobs: list[Job], frame: pandas.DataFrame, title: str) -> str:
     setting = [name for name in [*NAMING, *swept_keys(jobs)] if not _is_seed(name)]
     varying = [name for name in setting if runs[name].nunique(dropna=False) > 1]
     columns = list(dict.fromkeys(["method", *varying]))
-    same = [
-        f"{name} {_show(value)}" for name in setting if name not in columns for value in runs[name].head(1)
-    ]
+    same = [f"{name} {_show(value)}" for name in setting if name not in columns for value in runs[name].head(1)]
     metrics = [name for name in HEADLINE if name in frame.columns and frame[name].notna().any()]
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_table(frame, columns, metrics))
