@@ -40,7 +40,7 @@ def timed(batches: list[list[int]], step: Callable[[list[int]], object]) -> floa
 
 
 def backward(folder: Path) -> dict:
-    """The limit: an ordinary forward and backward pass of the same batches, logits at labelled tokens only."""
+    """The limit: a plain forward and backward pass of the same batches, logits at labelled tokens only."""
     model, rows = setting.model(), setting.pool()
 
     def step(batch: list[int]) -> None:
