@@ -47,7 +47,7 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.none: (),
     }[method.representation]
     scores = Node(score, method, tokens, representation, label=method.name)
-    selection = Node(select, ratio, scores, pool)
+    selection = Node(select, ratio, config.dataset.world is not None, scores, pool)
 
     adapter = Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection)
     measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)

@@ -12,7 +12,6 @@ import torch
 from datasets import Dataset
 
 from rose.config import Balance, Method, Normalize, ProjectionKind, Representation, Rule, StoreDtype, Target
-from rose.errors import RoseError
 from rose.gradients.projection import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import influence
@@ -137,7 +136,7 @@ def selected(tmp_path, table: pandas.DataFrame, ratio: float) -> list[dict]:
     table.to_parquet(tmp_path / "scores" / "scores.parquet")
     rows = [{"id": row_id, "messages": [], "useful": row_id == "r1"} for row_id in table["id"]]
     (tmp_path / "pool" / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    select(tmp_path / "selection", ratio, tmp_path / "scores", tmp_path / "pool")
+    select(tmp_path / "selection", ratio, True, tmp_path / "scores", tmp_path / "pool")
     return [json.loads(line) for line in (tmp_path / "selection" / "selected.jsonl").read_text().splitlines()]
 
 
@@ -157,14 +156,6 @@ def test_selection_takes_the_best_first_and_breaks_ties_by_id(tmp_path):
 def test_at_least_one_row_is_selected(tmp_path):
     table = pandas.DataFrame({"id": ["r0", "r1"], "score": [0.1, 0.2], "length": [1, 1]})
     assert [row["id"] for row in selected(tmp_path, table, ratio=0.001)] == ["r1"]
-
-
-@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, float("nan")])
-def test_a_ratio_outside_0_1_is_refused(ratio):
-    from rose.config import Selection
-
-    with pytest.raises(RoseError, match=r"selection\.ratio=.*\(0, 1\]"):
-        effective(ROSE, Selection(ratio=ratio, seed=0))
 
 
 def test_full_selects_everything_whatever_the_ratio():

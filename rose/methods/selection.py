@@ -2,33 +2,32 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import pandas
 
 from rose.artifacts import stage, write_json
 from rose.config import Method, Selection
-from rose.errors import RoseError
 
 log = logging.getLogger(__name__)
 
 
 def effective(method: Method, selection: Selection) -> float:
     """The ratio that is really selected: `method=full` takes the whole pool, whatever `selection.ratio` says."""
-    if not 0 < selection.ratio <= 1:
-        raise RoseError(f"selection.ratio={selection.ratio}: must be in (0, 1]")
     return 1.0 if method.everything else selection.ratio
 
 
 @stage("selection", version=1)
-def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
+def select(out: Path, ratio: float, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
-    rows, tokens, Spearman's correlation of score and length, and in the world the recovered-useful fraction (`precision`).
+    rows, tokens, Spearman's correlation of score and length, and in the world `precision`, the recovered-useful
+    fraction.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
-    count = max(1, round(ratio * len(table)))
+    count = max(1, math.floor(ratio * len(table) + 0.5))
     best = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True]).head(count)
     if len(best) < count:
         log.warning("selected %d rows, not %d: no other row has a score", len(best), count)
@@ -39,12 +38,17 @@ def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
     metrics = {"selected_rows": len(rows), "selected_tokens": int(best["length"].sum())}
     if table["score"].nunique() > 1 and table["length"].nunique() > 1:
         metrics["length_correlation"] = float(table["score"].corr(table["length"], method="spearman"))
-    if rows and all("useful" in row for row in rows):
+    if in_world:
         metrics["precision"] = sum(row["useful"] for row in rows) / len(rows)
     write_json(out / "metrics.json", metrics)
 
 
 def _pool_rows(pool: Path, wanted: dict[str, dict]) -> list[dict]:
     with open(pool / "pool.jsonl") as file:
-        rows = [row | wanted[row["id"]] for row in map(json.loads, file) if row["id"] in wanted]
+        rows = [_renamed(row) | wanted[row["id"]] for row in map(json.loads, file) if row["id"] in wanted]
     return sorted(rows, key=lambda row: row["rank"])
+
+
+def _renamed(row: dict) -> dict:
+    """The pool's own columns of these names make room."""
+    return {f"pool_{name}" if name in ("score", "rank") else name: value for name, value in row.items()}
