@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rose.gradients.adam import Moments
 from rose.gradients.batching import collate, length_batches
 
-ROWS, TARGETS = 256, 16
+ROWS, TARGETS = 256, 8
 VOCABULARY, BATCH_TOKENS = 32_000, 2048
 STEPS, STEP_ROWS = 20, 16  # of the Adam run that the moments come from
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
