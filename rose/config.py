@@ -57,7 +57,10 @@ class Normalize(StrEnum):
 
 
 class Representation(StrEnum):
+    """What a method knows of a row."""
+
     gradients = "gradients"
+    lengths = "lengths"
     none = "none"
 
 
@@ -74,11 +77,42 @@ class Balance(StrEnum):
     tokens = "tokens"
 
 
+class Estimator(StrEnum):
+    """How features of rows and targets become the influence of the one on the other."""
+
+    inner = "inner"
+    datainf = "datainf"
+    gist = "gist"
+    shapley = "shapley"
+
+
 class Rule(StrEnum):
     """How influences on single pairs become one score a row."""
 
     mean_max = "mean_max"
+    global_max = "global_max"
+    round_robin = "round_robin"
+    greedy = "greedy"
+    resample = "resample"
+    lowest = "lowest"
+    middle = "middle"
     random = "random"
+    balanced = "balanced"
+
+
+class Share(StrEnum):
+    """How much of the pool is taken: what `selection` says, all, or what a gradient method's cost would train on."""
+
+    selection = "selection"
+    everything = "everything"
+    matched = "matched"
+
+
+class Lesson(StrEnum):
+    """What the evaluated model is fine-tuned on."""
+
+    selection = "selection"
+    none = "none"
 
 
 class OnBadRow(StrEnum):
@@ -262,11 +296,16 @@ class Method:
     target: Target | None
     balance: Balance
     segments: int  # with balance=segments
-    rule: Rule
+    estimator: Estimator
+    components: int  # of the targets' subspace, with estimator=gist
+    neighbours: int  # K, with estimator=shapley
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
-    everything: bool  # train on the whole pool, whatever the ratio
-    seed: int | None
+    rule: Rule
+    candidates: int  # rows that rule=greedy orders; the others follow by score
+    share: Share
+    lesson: Lesson
+    seed: int | None  # of rules that draw
 
 
 @dataclass

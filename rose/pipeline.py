@@ -6,7 +6,7 @@ warms up and takes the pool's gradients once.
 """
 
 from rose.artifacts import Node
-from rose.config import Config, Representation
+from rose.config import Config, Lesson, Representation
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
@@ -16,6 +16,7 @@ from rose.evaluation.evaluate import evaluate
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
+from rose.methods.scores import effective as effective_method
 from rose.methods.scores import score
 from rose.methods.selection import effective as effective_ratio
 from rose.methods.selection import select
@@ -31,7 +32,7 @@ def stages(config: Config) -> dict[str, Node]:
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
     projection = effective_projection(config.projection)
-    ratio = effective_ratio(method, config.selection)
+    ratio = effective_ratio(method, config.selection, config.warmup, config.finetune)
 
     base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
     pool = Node(read_pool, config.dataset, pool_fingerprint(config.dataset), label=config.dataset.name)
@@ -44,17 +45,21 @@ def stages(config: Config) -> dict[str, Node]:
 
     representation = {
         Representation.gradients: (preference.normalize, features, targets),
+        Representation.lengths: (),
         Representation.none: (),
     }[method.representation]
-    scores = Node(score, method, tokens, representation, label=method.name)
+    scores = Node(score, effective_method(method), tokens, representation, label=method.name)
     selection = Node(select, ratio, scores, pool)
 
-    adapter = Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection)
+    adapter = {
+        Lesson.selection: Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection),
+        Lesson.none: None,
+    }[method.lesson]
     measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)
     evaluation = Node(evaluate, *measure, adapter, pairs)
     zero_shot = Node(evaluate, *measure, None, pairs)
 
-    return {
+    named = {
         "base": base,
         "pool": pool,
         "preferences": pairs,
@@ -68,3 +73,4 @@ def stages(config: Config) -> dict[str, Node]:
         "evaluation": evaluation,
         "zero_shot": zero_shot,
     }
+    return {name: node for name, node in named.items() if node is not None}

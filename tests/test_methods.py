@@ -3,54 +3,21 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-import torch
-from datasets import Dataset
+from method_toys import composed_method, rows_table, scored, store
 
-from rose.config import Balance, Method, Normalize, ProjectionKind, Representation, Rule, StoreDtype, Target
+from rose import sweep
+from rose.config import Normalize
 from rose.errors import RoseError
-from rose.gradients.projection import VERSIONS
-from rose.gradients.store import FeatureStore
 from rose.methods.gradient import influence
-from rose.methods.scores import score
 from rose.methods.selection import effective, select
 
-ROSE = Method(
-    name="rose",
-    representation=Representation.gradients,
-    target=Target.preference,
-    balance=Balance.none,
-    segments=8,
-    rule=Rule.mean_max,
-    whiten=False,
-    ridge=1.0,
-    everything=False,
-    seed=None,
-)
-RANDOM = replace(ROSE, name="random", representation=Representation.none, rule=Rule.random, seed=0)
+ROSE = composed_method("rose")
+RANDOM = composed_method("random")
 HALF = math.sqrt(0.5)
-
-
-def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], subtasks=None) -> Path:
-    """A feature store written from plain numbers: one [rows, d] list a checkpoint."""
-    values = torch.tensor(checkpoints)
-    ids = [f"r{row}" for row in range(values.shape[1])]
-    projection = {
-        "kind": "none",
-        "version": VERSIONS[ProjectionKind.none],
-        "dim": values.shape[2],
-        "seed": 0,
-    }
-    weights = {f"checkpoint-{i + 1}": rate for i, rate in enumerate(rates)}
-    path.mkdir()
-    made = FeatureStore.create(path, ids, StoreDtype.float32, projection, weights, subtasks)
-    for checkpoint in range(len(rates)):
-        made.write(checkpoint, range(len(ids)), values[checkpoint])
-    return path
 
 
 @pytest.fixture
@@ -61,14 +28,6 @@ def toy(tmp_path):
         tmp_path / "targets", [[[2, 0], [0, 5], [-3, 0]], [[0, 1], [0, 1], [4, 0]]], [3e-5, 1e-5], ["a", "a", "b"]
     )
     return pool, pairs
-
-
-def scored(tmp_path, method: Method, *representation) -> pandas.DataFrame:
-    tokens, out = tmp_path / "tokens", tmp_path / "scores"
-    Dataset.from_dict({"id": ["r0", "r1", "r2"], "input_ids": [[1], [1, 2], [1, 2, 3]]}).save_to_disk(tokens / "rows")
-    out.mkdir()
-    score(out, method, tokens, representation)
-    return pandas.read_parquet(out / "scores.parquet")
 
 
 def test_scores_of_the_toy_are_those_worked_out_by_hand(toy, tmp_path):
@@ -103,7 +62,7 @@ def test_whitened_influence_is_the_ridge_solve_of_trak(tmp_path, rows):
     pool = store(tmp_path / "features", features.tolist(), [1.0, 1.0])
     targets = store(tmp_path / "targets", pairs.tolist(), [1.0, 1.0], ["a", "a", "b"])
     method = replace(ROSE, whiten=True, ridge=0.3)
-    values, subtasks = influence(method, [f"r{i}" for i in range(rows)], Normalize.none, pool, targets)
+    values, subtasks, _ = influence(method, rows_table(rows), Normalize.none, pool, targets)
     kernel = [phi.T @ phi + 0.3 * numpy.trace(phi @ phi.T) / rows * numpy.eye(12) for phi in features]
     expected = sum(0.5 * phi @ numpy.linalg.inv(k) @ v.T for phi, k, v in zip(features, kernel, pairs, strict=True))
     assert subtasks == ["a", "a", "b"]
@@ -160,14 +119,16 @@ def test_at_least_one_row_is_selected(tmp_path):
 
 
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, float("nan")])
-def test_a_ratio_outside_0_1_is_refused(ratio):
-    from rose.config import Selection
-
+def test_a_ratio_outside_0_1_is_refused(composed, ratio):
+    config = sweep.typed(composed(f"selection.ratio={ratio}"))
     with pytest.raises(RoseError, match=r"selection\.ratio=.*\(0, 1\]"):
-        effective(ROSE, Selection(ratio=ratio, seed=0))
+        effective(config.method, config.selection, config.warmup, config.finetune)
 
 
-def test_full_selects_everything_whatever_the_ratio():
-    from rose.config import Selection
-
-    assert effective(replace(RANDOM, everything=True), Selection(ratio=0.05, seed=0)) == 1.0
+@pytest.mark.parametrize(
+    ("method", "ratio"),
+    [("rose", 0.05), ("full", 1.0), ("random_matched", 0.05 + 1.05 * 2 / 7)],  # 2 passes of warm-up and features, of 7
+)
+def test_how_much_of_the_pool_a_method_takes(composed, method, ratio):
+    config = sweep.typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
+    assert effective(config.method, config.selection, config.warmup, config.finetune) == pytest.approx(ratio)

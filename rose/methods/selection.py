@@ -7,17 +7,27 @@ from pathlib import Path
 import pandas
 
 from rose.artifacts import stage, write_json
-from rose.config import Method, Selection
+from rose.config import Method, Selection, Share, Training, Warmup
 from rose.errors import RoseError
 
 log = logging.getLogger(__name__)
 
 
-def effective(method: Method, selection: Selection) -> float:
-    """The ratio that is really selected: `method=full` takes the whole pool, whatever `selection.ratio` says."""
+def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> float:
+    """The ratio that is really selected: `method=full` takes the whole pool, whatever `selection.ratio` says.
+
+    share=matched takes as many rows as a gradient method's whole cost would have trained on: its warm-up, one pass over
+    the pool a checkpoint (forward and backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at
+    most the whole pool.
+    """
     if not 0 < selection.ratio <= 1:
         raise RoseError(f"selection.ratio={selection.ratio}: must be in (0, 1]")
-    return 1.0 if method.everything else selection.ratio
+    spent = (1 + warmup.ratio) * warmup.epochs
+    return {
+        Share.selection: selection.ratio,
+        Share.everything: 1.0,
+        Share.matched: min(1.0, selection.ratio + spent / finetune.epochs),
+    }[method.share]
 
 
 @stage("selection", version=1)
@@ -25,7 +35,7 @@ def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
-    rows, tokens, Spearman's correlation of score and length, and in the world the recovered-useful fraction (`precision`).
+    rows, tokens, Spearman's correlation of score and length, and in the world the useful fraction (`precision`).
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     count = max(1, round(ratio * len(table)))

@@ -1,0 +1,66 @@
+"""Small inputs for methods: a method from conf/, feature stores from plain numbers, a pool of a few rows."""
+
+from pathlib import Path
+
+import pandas
+import torch
+from datasets import Dataset
+from hydra import compose, initialize_config_dir
+
+from rose import sweep
+from rose.__main__ import ROOT
+from rose.config import Method, ProjectionKind, StoreDtype
+from rose.gradients.projection import VERSIONS
+from rose.gradients.store import FeatureStore
+from rose.methods.scores import score
+
+
+def composed_method(name: str, *overrides: str) -> Method:
+    """The method of conf/method/<name>.yaml."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return sweep.typed(compose("config", [f"method={name}", *overrides], return_hydra_config=True)).method
+
+
+def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], subtasks=None, names=None) -> Path:
+    """A feature store written from plain numbers: one [rows, d] list a checkpoint."""
+    values = torch.tensor(checkpoints)
+    ids = [f"r{row}" for row in range(values.shape[1])]
+    projection = {
+        "kind": "none",
+        "version": VERSIONS[ProjectionKind.none],
+        "dim": values.shape[2],
+        "seed": 0,
+    }
+    weights = dict(zip(names or [f"checkpoint-{i + 1}" for i in range(len(rates))], rates, strict=True))
+    path.mkdir()
+    made = FeatureStore.create(
+        path, ids, StoreDtype.float32, projection, dict(zip(names, rates, strict=True)), subtasks
+    )
+    for checkpoint in range(len(rates)):
+        made.write(checkpoint, range(len(ids)), values[checkpoint])
+    return path
+
+
+def rows_table(count: int, **columns) -> pandas.DataFrame:
+    """What a rule sees of `count` rows r0, r1, …: of length 1, 2, …, the last token of each an answer."""
+    lengths = range(1, count + 1)
+    table = {"id": [f"r{i}" for i in range(count)], "dataset": "s", "length": lengths, "answer_tokens": 1}
+    return pandas.DataFrame(table | columns)
+
+
+def tokens_of(path: Path, rows: list[dict]) -> Path:
+    """A tokens artifact of {"input_ids", "labels"} rows r0, r1, …"""
+    columns = {"id": [f"r{i}" for i in range(len(rows))], "dataset": ["s"] * len(rows)}
+    columns |= {name: [row[name] for row in rows] for name in ("input_ids", "labels")}
+    Dataset.from_dict(columns).save_to_disk(path / "rows")
+    return path
+
+
+def scored(path: Path, method: Method, *representation) -> pandas.DataFrame:
+    """The scores table of three rows of one, two and three tokens, the last one the answer."""
+    rows = [{"input_ids": [1] * n, "labels": [-100] * (n - 1) + [1]} for n in (1, 2, 3)]
+    out = path / "scores"
+    tokens_of(path / "tokens", rows)
+    out.mkdir()
+    score(out, method, path / "tokens", representation)
+    return pandas.read_parquet(out / "scores.parquet")
