@@ -60,6 +60,8 @@ class Representation(StrEnum):
     """What a method knows of a row."""
 
     gradients = "gradients"
+    words = "words"
+    ngrams = "ngrams"
     lengths = "lengths"
     none = "none"
 
@@ -301,6 +303,9 @@ class Method:
     neighbours: int  # K, with estimator=shapley
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
+    buckets: int  # that n-grams are hashed into
+    smoothing: float  # added to each bucket's count
+    per_ngram: bool  # the mean weight of a row's n-grams rather than their sum
     rule: Rule
     candidates: int  # rows that rule=greedy orders; the others follow by score
     share: Share

@@ -45,6 +45,8 @@ def stages(config: Config) -> dict[str, Node]:
 
     representation = {
         Representation.gradients: (preference.normalize, features, targets),
+        Representation.words: (pool, pairs),
+        Representation.ngrams: (pool, pairs),
         Representation.lengths: (),
         Representation.none: (),
     }[method.representation]

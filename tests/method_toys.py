@@ -1,5 +1,6 @@
 """Small inputs for methods: a method from conf/, feature stores from plain numbers, a pool of a few rows."""
 
+import json
 from pathlib import Path
 
 import pandas
@@ -31,11 +32,10 @@ def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], 
         "dim": values.shape[2],
         "seed": 0,
     }
-    weights = dict(zip(names or [f"checkpoint-{i + 1}" for i in range(len(rates))], rates, strict=True))
+    names = names or [f"checkpoint-{i + 1}" for i in range(len(rates))]
+    weights = dict(zip(names, rates, strict=True))
     path.mkdir()
-    made = FeatureStore.create(
-        path, ids, StoreDtype.float32, projection, dict(zip(names, rates, strict=True)), subtasks
-    )
+    made = FeatureStore.create(path, ids, StoreDtype.float32, projection, weights, subtasks)
     for checkpoint in range(len(rates)):
         made.write(checkpoint, range(len(ids)), values[checkpoint])
     return path
@@ -64,3 +64,21 @@ def scored(path: Path, method: Method, *representation) -> pandas.DataFrame:
     out.mkdir()
     score(out, method, path / "tokens", representation)
     return pandas.read_parquet(out / "scores.parquet")
+
+
+def lines(path: Path, rows: list[dict]) -> None:
+    """Writes rows as JSON lines, and the folder they go to."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def texts(path: Path, pool: list[str], chosen: list[str], subtasks: list[str] | None = None) -> tuple[Path, Path]:
+    """A pool artifact of rows r0, r1, … and a preferences artifact, each text an answer without a prompt."""
+    said = [[{"role": "assistant", "content": text}] for text in (*pool, *chosen)]
+    lines(path / "pool" / "pool.jsonl", [{"id": f"r{i}", "messages": said[i]} for i in range(len(pool))])
+    pairs = [
+        {"id": f"p{i}", "subtask": subtasks[i] if subtasks else "a", "prompt": [], "chosen": said[len(pool) + i]}
+        for i in range(len(chosen))
+    ]
+    lines(path / "pairs" / "target.jsonl", [pair | {"rejected": []} for pair in pairs])
+    return path / "pool", path / "pairs"
