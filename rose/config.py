@@ -60,9 +60,13 @@ class Representation(StrEnum):
     """What a method knows of a row."""
 
     gradients = "gradients"
+    hidden = "hidden"
+    embeddings = "embeddings"
     words = "words"
     ngrams = "ngrams"
     lengths = "lengths"
+    perplexity = "perplexity"
+    ifd = "ifd"
     none = "none"
 
 
@@ -86,6 +90,13 @@ class Estimator(StrEnum):
     datainf = "datainf"
     gist = "gist"
     shapley = "shapley"
+
+
+class Pooling(StrEnum):
+    """Which of a row's hidden states stand for it: the last token's, or all, later ones weighing more."""
+
+    last = "last"
+    weighted = "weighted"
 
 
 class Rule(StrEnum):
@@ -303,6 +314,8 @@ class Method:
     neighbours: int  # K, with estimator=shapley
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
+    pooling: Pooling  # of hidden states
+    encoder: str | None  # of embeddings: a model folder or hub id
     buckets: int  # that n-grams are hashed into
     smoothing: float  # added to each bucket's count
     per_ngram: bool  # the mean weight of a row's n-grams rather than their sum

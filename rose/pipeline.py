@@ -16,6 +16,10 @@ from rose.evaluation.evaluate import evaluate
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
+from rose.methods.embedding import fingerprint as encoder_fingerprint
+from rose.methods.embedding import pair_embeddings, pool_embeddings
+from rose.methods.hidden import pair_states, pool_states
+from rose.methods.losses import row_losses
 from rose.methods.scores import effective as effective_method
 from rose.methods.scores import score
 from rose.methods.selection import effective as effective_ratio
@@ -32,6 +36,7 @@ def stages(config: Config) -> dict[str, Node]:
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
     projection = effective_projection(config.projection)
+    encoder = (method.encoder, encoder_fingerprint(method))
     ratio = effective_ratio(method, config.selection, config.warmup, config.finetune)
 
     base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
@@ -43,11 +48,21 @@ def stages(config: Config) -> dict[str, Node]:
     features = Node(pool_features, config.features, projection, numerics, base, warmup, tokens)
     targets = Node(pair_features, objective, projection, numerics, max_length, base, warmup, pairs)
 
+    hidden = Node(pool_states, numerics, base, tokens)
+    target_hidden = Node(pair_states, numerics, max_length, base, pairs)
+    embeddings = Node(pool_embeddings, *encoder, tokens, pool)
+    target_embeddings = Node(pair_embeddings, *encoder, pairs)
+    losses = Node(row_losses, numerics, base, tokens)
+
     representation = {
         Representation.gradients: (preference.normalize, features, targets),
+        Representation.hidden: (hidden, target_hidden),
+        Representation.embeddings: (embeddings, target_embeddings),
         Representation.words: (pool, pairs),
         Representation.ngrams: (pool, pairs),
         Representation.lengths: (),
+        Representation.perplexity: (losses,),
+        Representation.ifd: (losses,),
         Representation.none: (),
     }[method.representation]
     scores = Node(score, effective_method(method), tokens, representation, label=method.name)
@@ -69,6 +84,11 @@ def stages(config: Config) -> dict[str, Node]:
         "warmup": warmup,
         "features": features,
         "targets": targets,
+        "hidden": hidden,
+        "target_hidden": target_hidden,
+        "embeddings": embeddings,
+        "target_embeddings": target_embeddings,
+        "losses": losses,
         "scores": scores,
         "selection": selection,
         "finetune": adapter,

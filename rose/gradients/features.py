@@ -57,17 +57,11 @@ def pool_features(
     with PerExample(trajectory.model) as engine:
         batches = length_batches(_lengths(rows), features.batch_tokens, _most_rows(engine.size))
         points = len(trajectory.names)
-        projector = make_projector(
-            projection, engine.size, engine.device, points * len(rows), points * len(batches)
-        )
-        store = FeatureStore.create(
-            out, list(rows["id"]), features.dtype, projector.describe(), trajectory.rates
-        )
+        projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
+        store = FeatureStore.create(out, list(rows["id"]), features.dtype, projector.describe(), trajectory.rates)
         for checkpoint in trajectory:
             moments = trajectory.moments(checkpoint, engine) if features.adam != AdamMap.none else None
-            take = partial(
-                _updates, engine, rows.select_columns(["input_ids", "labels"]), moments, features.adam
-            )
+            take = partial(_updates, engine, rows.select_columns(["input_ids", "labels"]), moments, features.adam)
             fill(store, checkpoint, batches, take, projector, unit=True)
     _report(out, store, [])
 
@@ -89,7 +83,7 @@ def pair_features(
     answer after truncation are not in the store, those whose gradient is not finite are zeros in it, not
     valid.
     """
-    pairs, encoded, dropped = _encoded(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    pairs, encoded, dropped = encoded_pairs(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
@@ -97,9 +91,7 @@ def pair_features(
         tokens = PAIR_TOKENS if objective.balance is Balance.none else BALANCED_TOKENS
         batches = length_batches(lengths, tokens // 2, max(1, _most_rows(engine.size) // 2))
         points = len(trajectory.names)
-        projector = make_projector(
-            projection, engine.size, engine.device, points * len(pairs), points * len(batches)
-        )
+        projector = make_projector(projection, engine.size, engine.device, points * len(pairs), points * len(batches))
         store = FeatureStore.create(
             out,
             [pair["id"] for pair in pairs],
@@ -170,14 +162,12 @@ def _reference(
     sums = torch.zeros(len(rows), device=trajectory.model.device)
     with torch.no_grad(), trajectory.reference(kind):
         for batch in length_batches([len(row["input_ids"]) for row in rows], PAIR_TOKENS):
-            log_probs, _ = token_log_probs(
-                trajectory.model, *collate([rows[number] for number in batch], sums.device)
-            )
+            log_probs, _ = token_log_probs(trajectory.model, *collate([rows[number] for number in batch], sums.device))
             sums[batch] = log_probs.sum(1).to(sums.dtype)
     return sums.view(-1, 2)
 
 
-def _encoded(
+def encoded_pairs(
     tokenizer: PreTrainedTokenizerBase, file: Path, max_length: int
 ) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
     """Target pairs, each one's two encoded answers, and {"id", "reason"} of those that nothing is left of."""
@@ -202,8 +192,7 @@ def _encoded(
 def _report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
     """Writes dropped.jsonl and says how many rows are in it; all of them is an error."""
     dropped = dropped + [
-        {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"}
-        for row in store.not_finite()
+        {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"} for row in store.not_finite()
     ]
     (out / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
     if dropped:
@@ -214,9 +203,7 @@ def _report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
 
 def _lengths(rows: Dataset) -> numpy.ndarray:
     tables = rows.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
-    return numpy.concatenate(
-        [pyarrow.compute.list_value_length(table["input_ids"]).to_numpy() for table in tables]
-    )
+    return numpy.concatenate([pyarrow.compute.list_value_length(table["input_ids"]).to_numpy() for table in tables])
 
 
 def _most_rows(size: int) -> int:

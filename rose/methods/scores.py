@@ -10,7 +10,7 @@ from datasets import load_from_disk
 
 from rose.artifacts import stage
 from rose.config import Method, Representation
-from rose.methods import gradient, lengths, lexical
+from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
 from rose.methods.influence import Influence
 from rose.methods.rules import DRAWS, RULES
 
@@ -24,9 +24,13 @@ def nothing(method: Method, rows: pandas.DataFrame) -> Influence:
 
 INFLUENCE = {
     Representation.gradients: gradient.influence,
+    Representation.hidden: hidden.influence,
+    Representation.embeddings: embedding.influence,
     Representation.words: lexical.bm25,
     Representation.ngrams: lexical.dsir,
     Representation.lengths: lengths.influence,
+    Representation.perplexity: losses.perplexity,
+    Representation.ifd: losses.ifd,
     Representation.none: nothing,
 }
 
