@@ -128,6 +128,14 @@ class Lesson(StrEnum):
     none = "none"
 
 
+class Dedup(StrEnum):
+    """Which rows are passed over because of a better one: copies, or also rows that share most of their text."""
+
+    none = "none"
+    exact = "exact"
+    near = "near"
+
+
 class OnBadRow(StrEnum):
     stop = "stop"
     skip = "skip"
@@ -329,6 +337,12 @@ class Method:
 @dataclass
 class Selection:
     ratio: float  # share of the pool's rows, in (0, 1]
+    count: int | None  # rows, in place of the ratio
+    tokens: int | None  # tokens, prompts included, in place of the ratio
+    dedup: Dedup
+    per_source: float | None  # at most this share of the selection from one source
+    min_length: int | None  # tokens a row
+    max_length: int | None
     seed: int  # what a random choice takes
 
 

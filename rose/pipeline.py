@@ -22,7 +22,7 @@ from rose.methods.hidden import pair_states, pool_states
 from rose.methods.losses import row_losses
 from rose.methods.scores import effective as effective_method
 from rose.methods.scores import score
-from rose.methods.selection import effective as effective_ratio
+from rose.methods.selection import effective as effective_selection
 from rose.methods.selection import select
 from rose.models import fingerprint as model_fingerprint
 from rose.training.base import prepare
@@ -37,7 +37,7 @@ def stages(config: Config) -> dict[str, Node]:
     objective = effective_objective(method, preference)
     projection = effective_projection(config.projection)
     encoder = (method.encoder, encoder_fingerprint(method))
-    ratio = effective_ratio(method, config.selection, config.warmup, config.finetune)
+    amount = effective_selection(method, config.selection, config.warmup, config.finetune)
 
     base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
     pool = Node(read_pool, config.dataset, pool_fingerprint(config.dataset), label=config.dataset.name)
@@ -66,7 +66,7 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.none: (),
     }[method.representation]
     scores = Node(score, effective_method(method), tokens, representation, label=method.name)
-    selection = Node(select, ratio, scores, pool)
+    selection = Node(select, amount, scores, pool)
 
     adapter = {
         Lesson.selection: Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection),

@@ -1,5 +1,6 @@
 """Small inputs for methods: a method from conf/, feature stores from plain numbers, a pool of a few rows."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from hydra import compose, initialize_config_dir
 
 from rose import sweep
 from rose.__main__ import ROOT
-from rose.config import Method, ProjectionKind, StoreDtype
+from rose.config import Dedup, Method, ProjectionKind, Selection, StoreDtype
 from rose.gradients.projection import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.scores import score
+from rose.methods.selection import select
 
 
 def composed_method(name: str, *overrides: str) -> Method:
@@ -82,3 +84,18 @@ def texts(path: Path, pool: list[str], chosen: list[str], subtasks: list[str] | 
     ]
     lines(path / "pairs" / "target.jsonl", [pair | {"rejected": []} for pair in pairs])
     return path / "pool", path / "pairs"
+
+
+def selected(path: Path, table: pandas.DataFrame, pool: list[dict] | None = None, **selection) -> list[dict]:
+    """What the selection stage writes for a scores table; `pool` holds more of each row than its id."""
+    for name in ("scores", "selection"):
+        (path / name).mkdir(exist_ok=True)
+    table.to_parquet(path / "scores" / "scores.parquet")
+    rows = pool or [{} for _ in table["id"]]
+    row_ids = table["id"].tolist()
+    common = [{"id": own, "messages": [], "useful": own == "r1"} for own in row_ids]
+    lines(path / "pool" / "pool.jsonl", [one | more for one, more in zip(common, rows, strict=True)])
+    values = {field.name: None for field in dataclasses.fields(Selection)}
+    made = Selection(**(values | {"ratio": 1.0, "dedup": Dedup.none, "seed": 0} | selection))
+    select(path / "selection", made, path / "scores", path / "pool")
+    return [json.loads(line) for line in (path / "selection" / "selected.jsonl").read_text().splitlines()]

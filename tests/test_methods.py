@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy
 import pandas
 import pytest
-from method_toys import composed_method, rows_table, scored, store
+from method_toys import composed_method, rows_table, scored, selected, store
 
 from rose import sweep
 from rose.config import Normalize
 from rose.errors import RoseError
 from rose.methods.gradient import influence
-from rose.methods.selection import effective, select
+from rose.methods.selection import effective
 
 ROSE = composed_method("rose")
 RANDOM = composed_method("random")
@@ -90,16 +90,6 @@ def test_random_scores_follow_from_the_seed_alone(tmp_path):
     assert first != scored(tmp_path / "3", replace(RANDOM, seed=1))["score"].tolist()
 
 
-def selected(tmp_path, table: pandas.DataFrame, ratio: float) -> list[dict]:
-    for name in ("scores", "pool", "selection"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    table.to_parquet(tmp_path / "scores" / "scores.parquet")
-    rows = [{"id": row_id, "messages": [], "useful": row_id == "r1"} for row_id in table["id"]]
-    (tmp_path / "pool" / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    select(tmp_path / "selection", ratio, tmp_path / "scores", tmp_path / "pool")
-    return [json.loads(line) for line in (tmp_path / "selection" / "selected.jsonl").read_text().splitlines()]
-
-
 def test_selection_takes_the_best_first_and_breaks_ties_by_id(tmp_path):
     table = pandas.DataFrame({"id": ["r3", "r1", "r2", "r0"], "score": [0.5, 0.5, 0.9, 0.5], "length": [1, 2, 3, 4]})
     rows = selected(tmp_path, table, ratio=0.75)
@@ -131,4 +121,4 @@ def test_a_ratio_outside_0_1_is_refused(composed, ratio):
 )
 def test_how_much_of_the_pool_a_method_takes(composed, method, ratio):
     config = sweep.typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
-    assert effective(config.method, config.selection, config.warmup, config.finetune) == pytest.approx(ratio)
+    assert effective(config.method, config.selection, config.warmup, config.finetune).ratio == pytest.approx(ratio)

@@ -24,7 +24,7 @@ LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positi
 
 
 def influence(method: Method, rows: pandas.DataFrame, embeddings: Path, targets: Path) -> Influence:
-    """Cosine of the embeddings e = Σ_t h_t/T of each row's and each pair's text (prompt and chosen answer), T its tokens.
+    """Cosine of the mean last-layer states e = Σ_t h_t/T of each row's and each pair's text (prompt, chosen answer).
 
     Mean pooling of the last layer, as Sentence-BERT does (arXiv 1908.10084).
     """

@@ -2,6 +2,9 @@
 
 import json
 import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -9,41 +12,58 @@ import pandas
 from rose.artifacts import stage, write_json
 from rose.config import Method, Selection, Share, Training, Warmup
 from rose.errors import RoseError
+from rose.methods.duplicates import SEEN
 
 log = logging.getLogger(__name__)
 
 
-def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> float:
-    """The ratio that is really selected: `method=full` takes the whole pool, whatever `selection.ratio` says.
+def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> Selection:
+    """What is really selected, without what cannot matter: the seed, and the ratio beside a count or tokens.
 
-    share=matched takes as many rows as a gradient method's whole cost would have trained on: its warm-up, one pass over
-    the pool a checkpoint (forward and backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at
-    most the whole pool.
+    share=everything (`method=full`) takes every row that passes the filters. share=matched takes as many rows as a
+    gradient method's whole cost would have trained on: its warm-up, one pass over the pool a checkpoint (forward and
+    backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
     """
+    _check(selection)
+    whole = replace(selection, ratio=1.0, seed=0)
+    if method.share is Share.everything:
+        return replace(whole, count=None, tokens=None, per_source=None)
+    if method.share is Share.matched:
+        if selection.count or selection.tokens:
+            raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count or selection.tokens")
+        spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
+        return replace(whole, ratio=min(1.0, selection.ratio + spent))
+    return whole if selection.count or selection.tokens else replace(whole, ratio=selection.ratio)
+
+
+def _check(selection: Selection) -> None:
     if not 0 < selection.ratio <= 1:
         raise RoseError(f"selection.ratio={selection.ratio}: must be in (0, 1]")
-    spent = (1 + warmup.ratio) * warmup.epochs
-    return {
-        Share.selection: selection.ratio,
-        Share.everything: 1.0,
-        Share.matched: min(1.0, selection.ratio + spent / finetune.epochs),
-    }[method.share]
+    if selection.count is not None and selection.tokens is not None:
+        raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
+    for name in ("count", "tokens", "min_length", "max_length"):
+        value = getattr(selection, name)
+        if value is not None and value < 1:
+            raise RoseError(f"selection.{name}={value}: must be at least 1, or null")
+    if selection.per_source is not None and not 0 < selection.per_source <= 1:
+        raise RoseError(f"selection.per_source={selection.per_source}: must be in (0, 1], or null for no limit")
+    if (selection.min_length or 0) > (selection.max_length or float("inf")):
+        raise RoseError(f"selection.min_length={selection.min_length}: must not exceed {selection.max_length=}")
 
 
-@stage("selection", version=1)
-def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
+@stage("selection", version=2)
+def select(out: Path, selection: Selection, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
     rows, tokens, Spearman's correlation of score and length, and in the world the useful fraction (`precision`).
     """
     table = pandas.read_parquet(scores / "scores.parquet")
-    count = max(1, round(ratio * len(table)))
-    best = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True]).head(count)
-    if len(best) < count:
-        log.warning("selected %d rows, not %d: no other row has a score", len(best), count)
+    ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
+    ranked = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
+    best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
     wanted = {row.id: {"score": row.score, "rank": rank} for rank, row in enumerate(best.itertuples(), start=1)}
-    rows = _pool_rows(pool, wanted)
+    rows = sorted((row | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
     with open(out / "selected.jsonl", "w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     metrics = {"selected_rows": len(rows), "selected_tokens": int(best["length"].sum())}
@@ -54,7 +74,34 @@ def select(out: Path, ratio: float, scores: Path, pool: Path) -> None:
     write_json(out / "metrics.json", metrics)
 
 
-def _pool_rows(pool: Path, wanted: dict[str, dict]) -> list[dict]:
+def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path) -> set[str]:
+    """The ids of the best rows of `ranked` (id, length) that fill the budget, at least one.
+
+    The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A duplicate of a row that
+    is taken is passed over, and so is a row whose source has had its share of the budget.
+    """
+    budget = selection.tokens or selection.count or max(1, round(selection.ratio * total))
+    source, text = {}, {}
+    if selection.per_source or selection.dedup in SEEN:
+        for row in _lines(pool, set(ranked["id"])):
+            source[row["id"]], text[row["id"]] = row.get("dataset"), json.dumps(row["messages"])
+    seen = SEEN[selection.dedup]() if selection.dedup in SEEN else None
+    limit = (selection.per_source or 1.0) * budget
+    spent, chosen = Counter(), []
+    for row in ranked.itertuples():
+        cost = row.length if selection.tokens else 1
+        own = source.get(row.id)
+        if (spent[own] + cost > limit and spent[own]) or (seen is not None and seen.holds(text[row.id])):
+            continue
+        if spent.total() + cost > budget and chosen:
+            break
+        spent[own] += cost
+        chosen.append(row.id)
+    if not selection.tokens and len(chosen) < budget:
+        log.warning("selected %d rows, not %d: no other row has a score and passes", len(chosen), budget)
+    return set(chosen)
+
+
+def _lines(pool: Path, wanted: set[str] | dict) -> Iterator[dict]:
     with open(pool / "pool.jsonl") as file:
-        rows = [row | wanted[row["id"]] for row in map(json.loads, file) if row["id"] in wanted]
-    return sorted(rows, key=lambda row: row["rank"])
+        yield from (row for row in map(json.loads, file) if row["id"] in wanted)
