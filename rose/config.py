@@ -67,6 +67,7 @@ class Representation(StrEnum):
     lengths = "lengths"
     perplexity = "perplexity"
     ifd = "ifd"
+    loss_drop = "loss_drop"
     none = "none"
 
 
@@ -125,6 +126,8 @@ class Lesson(StrEnum):
     """What the evaluated model is fine-tuned on."""
 
     selection = "selection"
+    pairs_sft = "pairs_sft"
+    pairs_dpo = "pairs_dpo"
     none = "none"
 
 

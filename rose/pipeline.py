@@ -6,7 +6,7 @@ warms up and takes the pool's gradients once.
 """
 
 from rose.artifacts import Node
-from rose.config import Config, Lesson, Representation
+from rose.config import Config, Lesson, Representation, Target
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
@@ -19,7 +19,7 @@ from rose.gradients.projection import effective as effective_projection
 from rose.methods.embedding import fingerprint as encoder_fingerprint
 from rose.methods.embedding import pair_embeddings, pool_embeddings
 from rose.methods.hidden import pair_states, pool_states
-from rose.methods.losses import row_losses
+from rose.methods.losses import answer_losses, row_losses
 from rose.methods.scores import effective as effective_method
 from rose.methods.scores import score
 from rose.methods.selection import effective as effective_selection
@@ -27,6 +27,7 @@ from rose.methods.selection import select
 from rose.models import fingerprint as model_fingerprint
 from rose.training.base import prepare
 from rose.training.finetune import fine_tune
+from rose.training.pairs import tune_by_dpo, tune_on_chosen
 from rose.training.warmup import warm_up
 
 
@@ -52,7 +53,13 @@ def stages(config: Config) -> dict[str, Node]:
     target_hidden = Node(pair_states, numerics, max_length, base, pairs)
     embeddings = Node(pool_embeddings, *encoder, tokens, pool)
     target_embeddings = Node(pair_embeddings, *encoder, pairs)
-    losses = Node(row_losses, numerics, base, tokens)
+    tuning = (model.lora, numerics, max_length, base, pairs)
+    pairs_sft = Node(tune_on_chosen, config.finetune, *tuning)
+    pairs_dpo = Node(tune_by_dpo, config.finetune, preference.beta, *tuning)
+    tuned = {Target.chosen: pairs_sft, Target.preference: pairs_dpo, None: None}[method.target]
+    losses = Node(row_losses, numerics, base, None, tokens)
+    tuned_losses = Node(row_losses, numerics, base, tuned, tokens)
+    alone = Node(answer_losses, numerics, base, tokens)
 
     representation = {
         Representation.gradients: (preference.normalize, features, targets),
@@ -62,7 +69,8 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.ngrams: (pool, pairs),
         Representation.lengths: (),
         Representation.perplexity: (losses,),
-        Representation.ifd: (losses,),
+        Representation.ifd: (losses, alone),
+        Representation.loss_drop: (losses, tuned_losses),
         Representation.none: (),
     }[method.representation]
     scores = Node(score, effective_method(method), tokens, representation, label=method.name)
@@ -70,6 +78,8 @@ def stages(config: Config) -> dict[str, Node]:
 
     adapter = {
         Lesson.selection: Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection),
+        Lesson.pairs_sft: pairs_sft,
+        Lesson.pairs_dpo: pairs_dpo,
         Lesson.none: None,
     }[method.lesson]
     measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)
@@ -89,9 +99,13 @@ def stages(config: Config) -> dict[str, Node]:
         "embeddings": embeddings,
         "target_embeddings": target_embeddings,
         "losses": losses,
+        "answer_losses": alone,
+        "tuned_losses": tuned_losses,
         "scores": scores,
         "selection": selection,
         "finetune": adapter,
+        "pairs_sft": pairs_sft,
+        "pairs_dpo": pairs_dpo,
         "evaluation": evaluation,
         "zero_shot": zero_shot,
     }

@@ -107,36 +107,53 @@ def slow_loss(base, ids: list[int], labels: list[int]) -> float:
 def test_losses_are_means_over_the_same_answer_tokens_with_and_without_the_prompt(base, tmp_path):
     kept = [0, 2, 3]
     rows = [{"input_ids": SEQUENCES[i], "labels": LABELS[i]} for i in kept]
-    losses.row_losses(tmp_path, NUMERICS, base, tokens_of(tmp_path / "tokens", rows))
-    table = pandas.read_parquet(tmp_path / "losses.parquet")
+    tokens = tokens_of(tmp_path / "tokens", rows)
+    losses.row_losses(folder(tmp_path / "with"), NUMERICS, base, None, tokens)
+    losses.answer_losses(folder(tmp_path / "without"), NUMERICS, base, tokens)
+    conditional, unconditional = (
+        pandas.read_parquet(tmp_path / name / "losses.parquet") for name in ("with", "without")
+    )
     first = models.load_tokenizer(base).eos_token_id  # the world's tokenizer has no BOS
     for place, row in enumerate(rows):
         answers = [label for label in row["labels"] if label != -100]
-        assert table["conditional"][place] == pytest.approx(slow_loss(base, row["input_ids"], row["labels"]), rel=1e-4)
+        assert conditional["loss"][place] == pytest.approx(slow_loss(base, row["input_ids"], row["labels"]), rel=1e-4)
         alone = slow_loss(base, [first, *answers], [-100, *answers])
-        assert table["unconditional"][place] == pytest.approx(alone, rel=1e-4)
+        assert unconditional["loss"][place] == pytest.approx(alone, rel=1e-4)
 
 
-def losses_file(tmp_path, conditional, unconditional):
-    ids = [f"r{i}" for i in range(len(conditional))]
-    table = pandas.DataFrame({"id": ids, "conditional": conditional, "unconditional": unconditional})
-    table.to_parquet(tmp_path / "losses.parquet")
-    return tmp_path
+def folder(path):
+    path.mkdir()
+    return path
 
 
-def test_ifd_drops_ratios_above_one_and_takes_the_highest_of_the_others(tmp_path):
-    path = losses_file(tmp_path, [1.0, 3.0, 2.0, math.nan], [2.0, 2.0, 2.0, 2.0])
-    method = composed_method("ifd")
-    values = losses.ifd(method, rows_table(4), path).values[:, 0]
+def losses_file(path, values):
+    """A losses artifact of rows r0, r1, …, in another order than the pool's."""
+    table = pandas.DataFrame({"id": [f"r{i}" for i in range(len(values))], "loss": values})
+    table[::-1].to_parquet(folder(path) / "losses.parquet")
+    return path
+
+
+def test_ifd_drops_ratios_above_one(tmp_path):
+    paths = losses_file(tmp_path / "a", [1.0, 3.0, 2.0, math.nan]), losses_file(tmp_path / "b", [2.0] * 4)
+    values = losses.ifd(composed_method("ifd"), rows_table(4), *paths).values[:, 0]
     numpy.testing.assert_array_equal(values, [0.5, math.nan, 1.0, math.nan])
 
 
 def test_perplexity_takes_the_middle_or_with_another_rule_the_top(tmp_path):
-    path = losses_file(tmp_path, [1.0, 9.0, 2.0, 3.0, 50.0], [1.0] * 5)
+    path = losses_file(tmp_path / "a", [1.0, 9.0, 2.0, 3.0, 50.0])
     middle, top = composed_method("perplexity"), composed_method("perplexity", "method.rule=mean_max")
     for method, best in ((middle, 3), (top, 4)):
         found = losses.perplexity(method, rows_table(5), path)
         assert RULES[method.rule](method, rows_table(5), found)[1].idxmax() == best
+
+
+def test_the_loss_drop_is_a_share_of_the_loss_before(tmp_path):
+    paths = losses_file(tmp_path / "a", [4.0, 2.0, 1.0]), losses_file(tmp_path / "b", [3.0, 0.5, 2.0])
+    assert losses.loss_drop(composed_method("loss_drop"), rows_table(3), *paths).values[:, 0].tolist() == [
+        0.25,
+        0.75,
+        -1,
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ INFLUENCE = {
     Representation.lengths: lengths.influence,
     Representation.perplexity: losses.perplexity,
     Representation.ifd: losses.ifd,
+    Representation.loss_drop: losses.loss_drop,
     Representation.none: nothing,
 }
 

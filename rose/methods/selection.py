@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,7 +87,7 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
         for row in _lines(pool, set(ranked["id"])):
             source[row["id"]], text[row["id"]] = row.get("dataset"), json.dumps(row["messages"])
     seen = SEEN[selection.dedup]() if selection.dedup in SEEN else None
-    limit = (selection.per_source or 1.0) * budget
+    limit = (selection.per_source or math.inf) * budget
     spent, chosen = Counter(), []
     for row in ranked.itertuples():
         cost = row.length if selection.tokens else 1
