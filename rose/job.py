@@ -54,9 +54,9 @@ def _run(config: Config, directory: Path, group: str) -> None:
         if name in stages:
             return
         if built.state == "computed":
-            log.info("%s: %s computed in %.1f s", directory.name, name, built.seconds)
+            log.info("%s: %s computed in %.1f s", directory.name, name, built.cost["seconds"])
         folder = str(built.path.relative_to(outputs))
-        stages[name] = {"dir": folder, "state": built.state, "seconds": built.seconds}
+        stages[name] = {"dir": folder, "state": built.state} | built.cost
         write_json(directory / "stages.json", stages)
 
     wanted = [nodes[goal] for goal in goals(config.until) if goal in nodes]
