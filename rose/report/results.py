@@ -127,7 +127,10 @@ def _naming(job: Job, swept: list[str]) -> dict[str, Any]:
 
 
 def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
-    """One row per model, dataset, preference, seed and outcome, unless a job is that row itself; swept keys that made no difference stay blank."""
+    """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank.
+
+    Where a job of method=zero_shot is that row itself, there is no second one.
+    """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     own_jobs = {_task(_naming(job, swept)) for job in jobs if job.value("method.name") == "zero_shot"}
     for job in jobs:
