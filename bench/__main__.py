@@ -19,8 +19,8 @@ from bench import details, setting, systems
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
-THREADS = 2
-COLUMNS = "examples_per_s ratio_to_backward peak_mb rmse_cos overlap_top5 bytes_per_example".split()
+THREADS = int(os.environ.get("BENCH_THREADS", 2))
+COLUMNS = ["examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example"]
 # the limit and this project take turns and the better run counts: their ratio is what noise would blur
 ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
 PACKAGES = {
@@ -38,9 +38,7 @@ def main() -> None:
         found = _run(name) if name not in PACKAGES or _install(name) else None
         if found and found["examples_per_s"] > best.get(name, {}).get("examples_per_s", 0):
             best[name] = found
-        print(
-            f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True
-        )
+        print(f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True)
     limit = best["backward"]["examples_per_s"]
     for found in best.values():
         found["ratio_to_backward"] = found["examples_per_s"] / limit
@@ -76,7 +74,7 @@ def _run(name: str) -> dict | None:
         "OMP_NUM_THREADS": str(THREADS),
         "PYTHONWARNINGS": "ignore",
     }
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-m", "bench", name, str(out)], env=environment, capture_output=True, text=True
     )
     if done.returncode:
@@ -91,7 +89,7 @@ def _install(name: str) -> bool:
     if (FOLDER / name).exists():
         return True
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER / name)]
-    return subprocess.run([*command, *PACKAGES[name].split()], capture_output=True).returncode == 0  # noqa: S603
+    return subprocess.run([*command, *PACKAGES[name].split()], capture_output=True).returncode == 0
 
 
 def _table(rows: list[dict]) -> str:
@@ -108,9 +106,7 @@ def _cell(value: object) -> str:
 
 
 def _machine() -> str:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft")
-    )
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
     return f"{platform.machine()}, {THREADS} of {os.cpu_count()} cores, {versions}"
 
 

@@ -1,8 +1,7 @@
 """python -m rose: Hydra composes one job or a sweep, and each job runs."""
 
-import difflib
 import os
-import re
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -17,11 +16,11 @@ import hydra  # noqa: E402
 from hydra.core.config_store import ConfigStore  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
 from hydra.errors import HydraException  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
+from omegaconf import DictConfig  # noqa: E402
 from omegaconf.errors import OmegaConfBaseException  # noqa: E402
 
 from rose.config import Config  # noqa: E402
-from rose.errors import RoseError  # noqa: E402
+from rose.errors import RoseError, explain  # noqa: E402
 from rose.sweep import register_resolvers, typed  # noqa: E402
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -42,46 +41,16 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Exit code 0: every job done; 1: a job failed or the input is wrong, said in one line."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one
     try:
         job()
-    except (HydraException, OmegaConfBaseException, RoseError) as error:
+    except KeyboardInterrupt:
+        print("rose: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except (HydraException, OmegaConfBaseException, RoseError, OSError) as error:
         if os.environ.get("ROSE_DEBUG"):
             raise
         sys.exit(f"rose: {explain(error)}")
-
-
-def explain(error: Exception) -> str:
-    """One line of what Hydra says in several, with the nearest key that exists."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    lines = [line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()]
-    text = " ".join(dict.fromkeys(line for line in lines if not line.startswith(("object_type", "reference_type"))))
-    return text + _near_miss(text)
-
-
-def _near_miss(text: str) -> str:
-    unknown = re.search(r"Key '(\w+)' (?:is not in struct|not in '\w+')", text)
-    if unknown:
-        near = difflib.get_close_matches(unknown[1], _keys(OmegaConf.structured(Config)), n=1)
-        return f"; did you mean '{near[0]}'?" if near else ""
-    choice = re.search(r"Could not find '(\w+)/(\w+)'", text)
-    if choice:
-        options = [path.stem for path in (ROOT / "conf" / choice[1]).glob("[!_]*.yaml")]
-        near = difflib.get_close_matches(choice[2], options, n=1)
-        return f"; did you mean '{near[0]}'?" if near else ""
-    return ""
-
-
-def _keys(schema: DictConfig) -> set[str]:
-    """Every key of the schema, at any depth."""
-    import dataclasses
-    import typing
-
-    found, todo = set(), [Config]
-    while todo:
-        for field in dataclasses.fields(todo.pop()):
-            found.add(field.name)
-            todo += [kind for kind in (field.type, *typing.get_args(field.type)) if dataclasses.is_dataclass(kind)]
-    return found
 
 
 if __name__ == "__main__":

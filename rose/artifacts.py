@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -41,7 +42,8 @@ class Node:
     """A stage and its inputs: dataclasses, plain values, other nodes, or tuples of these."""
 
     def __init__(self, function: Callable, *inputs: Any, label: str = ""):
-        self.function, self.inputs, self.own_label = function, inputs, label
+        self.function, self.inputs = function, inputs
+        self.own_label = re.sub(r"\W+", "_", label)  # a name of the user's must not leave its folder
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -200,7 +202,8 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, Node):
         return value.name
     if dataclasses.is_dataclass(value):
-        return {field.name: _canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [field for field in dataclasses.fields(value) if field.metadata.get("in_key", True)]
+        return {field.name: _canonical(getattr(value, field.name)) for field in fields}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
     if isinstance(value, dict):

@@ -1,13 +1,40 @@
 """The schema: one dataclass per conf/ group. Types only; every value lives in conf/."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
+
+# A path says where something is, not what: stages are keyed by a fingerprint of the contents instead.
+NOT_IN_KEY: dict[str, Any] = {"in_key": False}
 
 
 class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Attention(StrEnum):
+    """transformers' attn_implementation."""
+
+    sdpa = "sdpa"
+    eager = "eager"
+    flash_attention_2 = "flash_attention_2"
+
+
+class Schedule(StrEnum):
+    """transformers' lr_scheduler_type, those that need no further argument."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+    constant_with_warmup = "constant_with_warmup"
+
+
+class TrackingMode(StrEnum):
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
 
 
 class StoreDtype(StrEnum):
@@ -72,7 +99,7 @@ class Representation(StrEnum):
 
 
 class Target(StrEnum):
-    """A pool row's gradient is compared with that of the pair's preference loss (ROSE) or of the chosen answer (LESS)."""
+    """Pool gradients are compared with those of the pair's preference loss (ROSE) or of its chosen answer (LESS)."""
 
     preference = "preference"
     chosen = "chosen"
@@ -159,6 +186,22 @@ class Until(StrEnum):
 
 
 @dataclass
+class Training:
+    """One supervised run on LoRA weights."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    micro_batch_size: int
+    schedule: Schedule
+    warmup_ratio: float  # share of the steps
+    weight_decay: float
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    seed: int
+
+
+@dataclass
 class Pretraining:
     """A Llama made here from scratch on the embedded world's language."""
 
@@ -166,17 +209,14 @@ class Pretraining:
     width: int
     heads: int
     conversations: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
+    training: Training
 
 
 @dataclass
 class Base:
     """Where the frozen model comes from: a hub id or folder (`path`), or `pretraining` on the embedded world."""
 
-    path: str | None
+    path: str | None = field(metadata=NOT_IN_KEY)
     revision: str | None
     gguf: str | None  # file inside `path` to convert from
     trust_remote_code: bool
@@ -186,7 +226,7 @@ class Base:
 @dataclass
 class Numerics:
     dtype: Dtype
-    attention: str  # transformers' attn_implementation
+    attention: Attention
 
 
 @dataclass
@@ -238,7 +278,7 @@ class World:
 @dataclass
 class Dataset:
     name: str
-    path: str | None  # file, folder of files, or hub dataset id
+    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder of files, or hub dataset id
     revision: str | None  # of a hub dataset; null: main
     files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
     per_source: int | None  # at most so many rows of each source, drawn with `seed`
@@ -251,10 +291,12 @@ class Dataset:
 class Pairs:
     """The preference data: which pairs guide the selection and which test it."""
 
-    path: str | None  # file, folder, or hub dataset id of the target pairs
+    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder, or hub dataset id of the target pairs
     revision: str | None  # of a hub dataset; null: main
     files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
-    test_path: str | None  # null: `test_share` of each subtask's target prompts is held out
+    test_path: str | None = field(
+        metadata=NOT_IN_KEY
+    )  # null: `test_share` of each subtask's target prompts is held out
     test_files: list[str]
     test_share: float
     min_score_ratio: float | None  # votes(chosen) / votes(rejected) at least; SHP's usual filter is 2
@@ -275,22 +317,6 @@ class Preference:
     beta: float
     reference: Reference
     normalize: Normalize
-
-
-@dataclass
-class Training:
-    """One supervised run on LoRA weights."""
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    micro_batch_size: int
-    schedule: str  # transformers' lr_scheduler_type
-    warmup_ratio: float  # share of the steps
-    weight_decay: float
-    max_grad_norm: float
-    gradient_checkpointing: bool
-    seed: int
 
 
 @dataclass
@@ -326,7 +352,7 @@ class Method:
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
     pooling: Pooling  # of hidden states
-    encoder: str | None  # of embeddings: a model folder or hub id
+    encoder: str | None = field(metadata=NOT_IN_KEY)  # of embeddings: a model folder or hub id
     buckets: int  # that n-grams are hashed into
     smoothing: float  # added to each bucket's count
     per_ngram: bool  # the mean weight of a row's n-grams rather than their sum
@@ -364,7 +390,7 @@ class Runtime:
 
 @dataclass
 class Tracking:
-    mode: str  # online | offline | disabled
+    mode: TrackingMode
     project: str
     entity: str | None
 

@@ -1,5 +1,56 @@
-"""Errors that are the user's to mend."""
+"""Errors that are the user's to mend, and one line for those of Hydra and OmegaConf."""
+
+import dataclasses
+import difflib
+import re
+import typing
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from rose.config import Config
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 class RoseError(ValueError):
     """One line that names the key, the value and what is allowed; printed without a traceback, exit code 1."""
+
+
+def explain(error: BaseException) -> str:
+    """One line of what may be several, with the nearest key or option that exists."""
+    if isinstance(error, RoseError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and not isinstance(error, HydraException):  # a missing option is both
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()]
+    noise = ("object_type", "reference_type", "To append to your", "Config search path", "provider=", "Set the env")
+    text = " ".join(dict.fromkeys(line for line in lines if not line.startswith(noise)))
+    text = re.sub(r"\b_base\b,? ?", "", text)  # what options are made from is not an option
+    return text + _near_miss(text)
+
+
+def _near_miss(text: str) -> str:
+    unknown = re.search(r"Key '(\w+)' (?:is )?not in|Could not override '(?:\w+\.)*(\w+)'", text)
+    choice = re.search(r"Could not find '(\w+)/(\w+)'", text)
+    if choice:
+        options = [path.stem for path in (CONF / choice[1]).glob("[!_]*.yaml")]
+        near = difflib.get_close_matches(choice[2], options, n=1)
+    elif unknown:
+        near = difflib.get_close_matches(unknown[1] or unknown[2], keys(Config), n=1)
+    else:
+        near = []
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def keys(schema: type) -> set[str]:
+    """Every key of a dataclass schema, at any depth."""
+    found = set()
+    for field in dataclasses.fields(schema):
+        found.add(field.name)
+        for kind in (field.type, *typing.get_args(field.type)):
+            if dataclasses.is_dataclass(kind):
+                found |= keys(kind)
+    return found

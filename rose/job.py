@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, directory: Path, group: str) -> None:
-    """Runs the job. A failed one does not raise: `status.json` says "failed" and why, ROSE_DEBUG=1 logs the traceback."""
+    """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "status.json", {"state": "running", "error": None})
     try:
@@ -63,6 +64,10 @@ def _run(config: Config, directory: Path, group: str) -> None:
     with _tracked(config, directory, group, [state for goal in wanted for _, state in plan(goal, outputs)]) as run:
         for goal in wanted:
             build(goal, outputs, done)
+        for goal in goals(Until.evaluation):  # a job run again up to an earlier stage keeps what it had
+            for node, state in plan(nodes[goal], outputs):
+                if state == "ready" and names[node.name] not in stages:
+                    build(node, outputs, done)
         collect(directory, {name: outputs / entry["dir"] for name, entry in stages.items()})
         reused = sum(entry["state"] == "reused" for entry in stages.values())
         log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
@@ -100,11 +105,11 @@ def collect(directory: Path, stages: dict[str, Path]) -> None:
     """Copies what people look for into the job's directory: scores, selection, adapter, curves, metrics."""
     for stage, name in (("scores", "scores.parquet"), ("selection", "selected.jsonl")):
         if stage in stages:
-            _link(stages[stage] / name, directory / name)
+            _copy(stages[stage] / name, directory / name)
     if "finetune" in stages:
         (directory / "adapter").mkdir(exist_ok=True)
         for path in stages["finetune"].glob("adapter_*"):
-            _link(path, directory / "adapter" / path.name)
+            _copy(path, directory / "adapter" / path.name)
     _write_lines(directory / "metrics.jsonl", _curves(stages))
     write_json(directory / "metrics.json", _metrics(stages))
 
@@ -127,13 +132,11 @@ def _metrics(stages: dict[str, Path]) -> dict[str, float]:
     return metrics
 
 
-def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them: no space taken, and it outlives the stage's directory."""
-    target.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        os.link(source, target)
-        return
-    shutil.copyfile(source, target)
+def _copy(source: Path, target: Path) -> None:
+    """A copy, not a link: what people do to a job's files must not reach the stage that other jobs share."""
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    shutil.copyfile(source, part)
+    part.replace(target)
 
 
 def _write_lines(path: Path, rows: list[dict]) -> None:

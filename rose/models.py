@@ -24,9 +24,14 @@ def device() -> str:
 
 
 def fingerprint(base: Base) -> str:
-    """Tells two folders at the same path apart: sha256 of names, sizes, small files and 1 MiB of each large one."""
-    if base.path is None or not Path(base.path).is_dir():
+    """Tells contents apart, whatever their path.
+
+    A hub id stands for itself; of a folder it is the sha256 of names, sizes, small files and 1 MiB of each large one.
+    """
+    if base.path is None:
         return ""
+    if not Path(base.path).is_dir():
+        return base.path
     digest = hashlib.sha256()
     for path in sorted(Path(base.path).iterdir()):
         if path.is_file():
@@ -52,8 +57,11 @@ def convert(base: Base, out: Path) -> None:
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a `base` artifact."""
-    return AutoTokenizer.from_pretrained(**_source(base))
+    """The tokenizer of a `base` artifact; one without a padding token (Llama, Mistral) pads with its end token."""
+    tokenizer = AutoTokenizer.from_pretrained(**_source(base))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def load_model(base: Path, numerics: Numerics) -> PreTrainedModel:

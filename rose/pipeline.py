@@ -16,8 +16,8 @@ from rose.evaluation.evaluate import evaluate
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
-from rose.methods.embedding import fingerprint as encoder_fingerprint
 from rose.methods.embedding import pair_embeddings, pool_embeddings
+from rose.methods.embedding import source as encoder_source
 from rose.methods.hidden import pair_states, pool_states
 from rose.methods.losses import answer_losses, row_losses
 from rose.methods.scores import effective as effective_method
@@ -37,7 +37,7 @@ def stages(config: Config) -> dict[str, Node]:
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
     projection = effective_projection(config.projection)
-    encoder = (method.encoder, encoder_fingerprint(method))
+    encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
     amount = effective_selection(method, config.selection, config.warmup, config.finetune)
 
     base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
@@ -74,7 +74,7 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.none: (),
     }[method.representation]
     scores = Node(score, effective_method(method), tokens, representation, label=method.name)
-    selection = Node(select, amount, scores, pool)
+    selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
     adapter = {
         Lesson.selection: Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection),

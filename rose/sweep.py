@@ -1,10 +1,15 @@
 """Sweeps: names for jobs and sweeps, a look at every job before the first one starts, and the table at the end."""
 
 import copy
+import dataclasses
+import difflib
 import hashlib
 import json
-import logging
+import os
+import re
 import sys
+import traceback
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,24 +17,41 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
+from rose.artifacts import write_json
+from rose.checks import check
 from rose.config import Config
-from rose.errors import RoseError
-
-log = logging.getLogger(__name__)
+from rose.errors import RoseError, explain, keys
 
 # what cannot change a job's result, and so does not name its directory
 PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
 
 
 def typed(config: DictConfig) -> Config:
-    """The resolved config as dataclasses."""
+    """The resolved config as dataclasses. Raises RoseError for a key the schema lacks or a value out of range."""
     own = copy.deepcopy(config)
     with read_write(own), open_dict(own):
         own.pop("hydra", None)
-    return OmegaConf.to_object(own)
+    _refuse_unknown(own, "")
+    result = OmegaConf.to_object(own)
+    check(result)
+    return result
+
+
+def _refuse_unknown(config: DictConfig, prefix: str) -> None:
+    """`+key=value` adds keys past the schema; nothing would read them."""
+    schema = OmegaConf.get_type(config)
+    for key in config if dataclasses.is_dataclass(schema) else ():
+        if key not in {field.name for field in dataclasses.fields(schema)}:
+            near = difflib.get_close_matches(str(key), keys(Config), n=1)
+            raise RoseError(f"{prefix}{key}: no such key{f'; did you mean {near[0]!r}?' if near else ''}")
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            _refuse_unknown(node, f"{prefix}{key}.")
 
 
 def job_name(*, _root_: DictConfig) -> str:
@@ -38,7 +60,8 @@ def job_name(*, _root_: DictConfig) -> str:
     values = OmegaConf.to_container(own, resolve=True, enum_to_str=True)
     settings = {key: value for key, value in values.items() if key not in PLACE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{values['method']['name']}-{values['selection']['ratio']}-seed{values['seed']}-{digest}"
+    method = re.sub(r"\W+", "_", str(values["method"]["name"]))
+    return f"{method}-{values['selection']['ratio']}-seed{values['seed']}-{digest}"
 
 
 def sweep_name(experiment: str | None, overrides: list[str]) -> str:
@@ -77,9 +100,9 @@ def expand(config: DictConfig) -> list[list[str]]:
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
-def compose(config: DictConfig, overrides: list[str]) -> Config:
+def compose(config: DictConfig, overrides: list[str]) -> DictConfig:
     """One job's config, as the launcher will compose it."""
-    return typed(_loader().load_sweep_config(config, list(overrides)))
+    return _loader().load_sweep_config(config, list(overrides))
 
 
 def _loader() -> Any:
@@ -99,37 +122,64 @@ def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
 
 
 class Outcome(Callback):
-    """Checks a sweep before it starts, reports it when it ends, and sets the exit code."""
+    """Checks every job before the first one starts, reports a sweep when it ends, and sets the exit code."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        _or_exit(lambda: _result(config))
+
+    def on_run_end(self, config: DictConfig, **_: Any) -> None:
+        if not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
+            sys.exit(1)  # the job has said why
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        from rose import pipeline  # late: Hydra's own commands need not wait for torch
-
         name_directory(config)
-        jobs = expand(config)
-        try:
-            results = [pipeline.stages(compose(config, job))["evaluation"].name for job in jobs]
-        except RoseError as error:
-            sys.exit(f"rose: {error}")
-        for key in idle_keys(jobs, results):
+        _or_exit(lambda: self._look_ahead(config))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if not config.dry_run:
+            _or_exit(lambda: self._report(Path(config.hydra.sweep.dir)))
+
+    def _look_ahead(self, config: DictConfig) -> None:
+        overrides = expand(config)
+        jobs = [compose(config, job) for job in overrides]
+        for key in idle_keys(overrides, [_result(job) for job in jobs]):
             print(
                 f"rose: sweeping {key} cannot change the outcome of these jobs: their results are shared",
                 file=sys.stderr,
             )
+        if not config.dry_run:
+            sweep = Path(config.hydra.sweep.dir)
+            sweep.mkdir(parents=True, exist_ok=True)
+            write_json(sweep / "sweep.json", {"jobs": [job.hydra.sweep.subdir for job in jobs]})
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+    def _report(self, sweep: Path) -> None:
         from rose.report.table import write_report
 
-        if config.dry_run:
-            return
-        sweep = Path(config.hydra.sweep.dir)
         print(write_report(sweep))
-        self._exit(list(sweep.glob("*/status.json")))
-
-    def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if not config.dry_run:
-            self._exit([Path(config.hydra.run.dir) / "status.json"])
-
-    def _exit(self, statuses: list[Path]) -> None:
-        failed = [path for path in statuses if json.loads(path.read_text())["state"] != "done"]
+        jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
+        failed = [job for job in dict.fromkeys(jobs) if _state(sweep / job) != "done"]
         if failed:
-            sys.exit(f"rose: {len(failed)} of {len(statuses)} jobs failed; see {failed[0].parent}/rose.log")
+            sys.exit(f"rose: {len(failed)} of {len(jobs)} jobs failed; see {sweep / failed[0]}/rose.log")
+
+
+def _result(config: DictConfig) -> str:
+    """The name of the last stage: equal names, equal results."""
+    from rose import pipeline  # late: Hydra's own commands need not wait for torch
+
+    return pipeline.stages(typed(config))["evaluation"].name
+
+
+def _state(job: Path) -> str:
+    status = job / "status.json"
+    return json.loads(status.read_text())["state"] if status.exists() else "missing"
+
+
+def _or_exit(do: Callable[[], Any]) -> None:
+    """Hydra turns what a callback raises into a warning and goes on; these end the program, in one line."""
+    try:
+        do()
+    except Exception as error:
+        if os.environ.get("ROSE_DEBUG"):
+            traceback.print_exc()
+        known = isinstance(error, (RoseError, OSError, HydraException, OmegaConfBaseException))
+        sys.exit(f"rose: {'' if known else type(error).__name__ + ': '}{explain(error)}")

@@ -10,7 +10,7 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("ROSE_DATA", None)
 
-from rose.__main__ import ROOT  # noqa: E402  (importing it registers the schema and the resolvers)
+from rose.__main__ import ROOT
 
 
 @pytest.fixture

@@ -97,5 +97,5 @@ def selected(path: Path, table: pandas.DataFrame, pool: list[dict] | None = None
     lines(path / "pool" / "pool.jsonl", [one | more for one, more in zip(common, rows, strict=True)])
     values = {field.name: None for field in dataclasses.fields(Selection)}
     made = Selection(**(values | {"ratio": 1.0, "dedup": Dedup.none, "seed": 0} | selection))
-    select(path / "selection", made, path / "scores", path / "pool")
+    select(path / "selection", made, True, path / "scores", path / "pool")
     return [json.loads(line) for line in (path / "selection" / "selected.jsonl").read_text().splitlines()]

@@ -111,8 +111,7 @@ def test_the_text_is_the_templates_own(template):
     row = encode(tokenizer, messages, 1000)
     if template is None:
         assert (
-            text(tokenizer, row)
-            == "<|user|>\nHi?\n<|assistant|>\nHi!</s>\n<|user|>\nMore?\n<|assistant|>\nNo.</s>\n"
+            text(tokenizer, row) == "<|user|>\nHi?\n<|assistant|>\nHi!</s>\n<|user|>\nMore?\n<|assistant|>\nNo.</s>\n"
         )
     else:
         assert row["input_ids"] == tokenizer.apply_chat_template(messages)["input_ids"]
@@ -139,9 +138,7 @@ def test_inner_white_space_and_other_scripts_are_learned():
 
 
 def test_a_token_across_the_seam_is_learned():
-    tokenizer = by_character(
-        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% endfor %}", [(":", "y")]
-    )
+    tokenizer = by_character("{% for m in messages %}{{ m.role[0] }}:{{ m.content }}{% endfor %}", [(":", "y")])
     row = encode(tokenizer, talk("q", "yes"), 1000)
     assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == ["u", ":", "q", "a", ":y", "e", "s"]
     assert row["labels"] == [-100] * 4 + row["input_ids"][4:]
@@ -164,9 +161,7 @@ def test_the_worlds_labels_are_its_templates_own_generation_mask():
     tokenizer = world.tokenizer()
     for row in world.conversations(20, 0):
         encoded = encode(tokenizer, row["messages"], 512)
-        own = tokenizer.apply_chat_template(
-            row["messages"], return_assistant_tokens_mask=True, return_dict=True
-        )
+        own = tokenizer.apply_chat_template(row["messages"], return_assistant_tokens_mask=True, return_dict=True)
         assert encoded["input_ids"] == own["input_ids"]
         assert [int(label != -100) for label in encoded["labels"]] == own["assistant_masks"]
 
@@ -180,9 +175,7 @@ def test_a_bos_comes_first_where_the_tokenizer_puts_one():
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = by_character()
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 0)]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     row = encode(tokenizer, talk("q", "a"), 1000)
     assert text(tokenizer, row).startswith("<s><|user|>") and row["input_ids"].count(0) == 1
 
@@ -293,11 +286,7 @@ def test_the_stage_keeps_every_row_or_says_why(tmp_path):
     ]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["dropped.jsonl", "rows"]
     one, two = (
-        {
-            path.name: sha256(path.read_bytes()).hexdigest()
-            for path in (tmp_path / name).rglob("*")
-            if path.is_file()
-        }
+        {path.name: sha256(path.read_bytes()).hexdigest() for path in (tmp_path / name).rglob("*") if path.is_file()}
         for name in ("one", "two")
     )
     assert one == two

@@ -9,9 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from rose import pipeline, sweep
-from rose.config import Config
-
 from rose.__main__ import ROOT
+from rose.config import Config
 
 GROUPS = sorted(
     path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "experiments")
@@ -54,14 +53,14 @@ def test_every_job_of_every_experiment_composes_and_plans(name, monkeypatch, tmp
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         master = compose("config", [f"experiments={name}"], return_hydra_config=True)
         jobs = sweep.expand(master)
-        names = [pipeline.stages(sweep.compose(master, job))["evaluation"].name for job in jobs]
+        names = [pipeline.stages(sweep.typed(sweep.compose(master, job)))["evaluation"].name for job in jobs]
     assert len(jobs) > 1
     assert len(set(names)) > 1
 
 
 def refusal(*arguments: str) -> str:
     """What `python -m rose` prints for wrong arguments, which must be one line, with exit code 1."""
-    done = subprocess.run([sys.executable, "-m", "rose", *arguments], cwd=ROOT, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-m", "rose", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     return done.stderr
@@ -75,6 +74,15 @@ def refusal(*arguments: str) -> str:
         ("features.adam=exactly", ["features.adam", "exactly", "exact, published, none"]),
         ("selection.ratio=lots", ["selection.ratio", "lots", "Float"]),
         ("seed=", ["seed"]),
+        ("selection.ratio=0", ["selection.ratio=0.0", "(0, 1]"]),
+        ("selection.ratio=1.01", ["selection.ratio=1.01", "(0, 1]"]),
+        ("warmup.epochs=0", ["warmup.epochs=0", "1 or more"]),
+        ("finetune.micro_batch_size=3", ["finetune.micro_batch_size=3", "finetune.batch_size=16"]),
+        ("+methd=rose", ["methd", "did you mean 'method'"]),
+        ("+method.whitten=true", ["method.whitten", "did you mean 'whiten'"]),
+        ("tracking.mode=junk", ["tracking.mode", "junk", "online, offline, disabled"]),
+        ("model=local", ["model.base.path"]),
+        ("method.rule=random", ["method.rule=random", "method.representation"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path):

@@ -21,14 +21,10 @@ def unit_rows(n, dim, seed=0):
 
 def create(path, n=6, dtype=StoreDtype.float32, dim=33, **options):
     weights = {"checkpoint-1": 3e-5, "checkpoint-2": 1e-5}
-    return FeatureStore.create(
-        path, [f"r{i}" for i in range(n)], dtype, SPACE | {"dim": dim}, weights, **options
-    )
+    return FeatureStore.create(path, [f"r{i}" for i in range(n)], dtype, SPACE | {"dim": dim}, weights, **options)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "error"), [("float32", 0), ("float16", 3e-4), ("int8", 0.012), ("int4", 0.12)]
-)
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 3e-4), ("int8", 0.012), ("int4", 0.12)])
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
 def test_rows_come_back_up_to_rounding_whatever_their_size(tmp_path, dtype, error, size):
     rows = unit_rows(6, 33) * size

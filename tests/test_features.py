@@ -61,9 +61,7 @@ def run(tmp_path_factory):
         {"dir": f"checkpoint-{epoch}", "epoch": epoch, "step": 3 * epoch, "learning_rate": rate}
         for epoch, rate in ((1, 3e-4), (2, 1e-4))
     ]
-    (root / "warmup" / "manifest.json").write_text(
-        json.dumps({"optimizer": OPTIMIZER, "checkpoints": entries})
-    )
+    (root / "warmup" / "manifest.json").write_text(json.dumps({"optimizer": OPTIMIZER, "checkpoints": entries}))
     model.unload().save_pretrained(str(root / "base"))
     words.save_pretrained(str(root / "base"))
     rows = [{"id": f"row-{i}", "dataset": "d", **row} for i, row in enumerate(random_rows(LENGTHS))]
@@ -90,37 +88,27 @@ def at_checkpoint(root, epoch):
     model = models.load_adapter(models.load_model(root / "base", NUMERICS), directory).double()
     stored = load_file(directory / "moments.safetensors")
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    flat = [
-        torch.cat([stored[f"{name}.{m}"].flatten() for name in names]).double()
-        for m in ("exp_avg", "exp_avg_sq")
-    ]
+    flat = [torch.cat([stored[f"{name}.{m}"].flatten() for name in names]).double() for m in ("exp_avg", "exp_avg_sq")]
     return model, *flat
 
 
 def settings(**changes):
     return Features(
-        **(
-            {"adam": AdamMap.exact, "dtype": StoreDtype.float32, "keep": Keep.store, "batch_tokens": 64}
-            | changes
-        )
+        **({"adam": AdamMap.exact, "dtype": StoreDtype.float32, "keep": Keep.store, "batch_tokens": 64} | changes)
     )
 
 
 def pool(run, out, projection=NONE, **changes):
     root, _, _ = run
     out.mkdir()
-    pool_features(
-        out, settings(**changes), projection, NUMERICS, root / "base", root / "warmup", root / "tokens"
-    )
+    pool_features(out, settings(**changes), projection, NUMERICS, root / "base", root / "warmup", root / "tokens")
     return FeatureStore.open(out)
 
 
 def targets(run, out, objective, max_length=64):
     root, _, _ = run
     out.mkdir()
-    pair_features(
-        out, objective, NONE, NUMERICS, max_length, root / "base", root / "warmup", root / "preferences"
-    )
+    pair_features(out, objective, NONE, NUMERICS, max_length, root / "base", root / "warmup", root / "preferences")
     return FeatureStore.open(out)
 
 
@@ -140,9 +128,7 @@ def test_pool_features_follow_the_formulas(run, tmp_path, adam):
             update = {
                 AdamMap.none: g,
                 AdamMap.published: m2 / (v2 + 1e-8).sqrt(),
-                AdamMap.exact: m2
-                / (1 - 0.9 ** (step + 1))
-                / ((v2 / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8),
+                AdamMap.exact: m2 / (1 - 0.9 ** (step + 1)) / ((v2 / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8),
             }[adam]
             expected.append(update / update.norm())
         assert distance(store.rows(checkpoint, 0, len(rows)), torch.stack(expected)) < 1e-4
@@ -205,9 +191,7 @@ def test_a_row_that_is_not_finite_is_named_and_left_out(run, tmp_path, monkeypat
     monkeypatch.setattr(stages, "apply_adam", poisoned)
     with caplog.at_level(logging.WARNING):
         store = pool(run, tmp_path / "features", batch_tokens=1000)
-    dropped = [
-        json.loads(line) for line in (tmp_path / "features" / "dropped.jsonl").read_text().splitlines()
-    ]
+    dropped = [json.loads(line) for line in (tmp_path / "features" / "dropped.jsonl").read_text().splitlines()]
     assert dropped[0]["id"] == "row-3"
     assert "not finite" in dropped[0]["reason"]
     assert store.valid.tolist() == [True, True, True, False, True, True, True]
@@ -230,9 +214,7 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
         pool(run, tmp_path / "resumed")
     monkeypatch.setattr(stages, "gradients", lambda *args: taken.append(0) or honest(*args))
     root, _, _ = run
-    pool_features(
-        tmp_path / "resumed", settings(), NONE, NUMERICS, root / "base", root / "warmup", root / "tokens"
-    )
+    pool_features(tmp_path / "resumed", settings(), NONE, NUMERICS, root / "base", root / "warmup", root / "tokens")
     resumed = FeatureStore.open(tmp_path / "resumed")
     batches = len(taken)
     taken.clear()
@@ -281,22 +263,17 @@ def test_a_store_filled_through_twenty_kills_is_the_same_bytes(run, tmp_path):
     for name in ("base", "warmup"):
         (tmp_path / name).symlink_to(root / name)
     rows = [
-        {"id": str(i), "dataset": "d", **row}
-        for i, row in enumerate(random_rows([10 + i % 23 for i in range(150)]))
+        {"id": str(i), "dataset": "d", **row} for i, row in enumerate(random_rows([10 + i % 23 for i in range(150)]))
     ]
     Dataset.from_list(rows).save_to_disk(str(tmp_path / "many" / "rows"))
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(tmp_path)],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3
     whole, killed = (
-        {
-            path.name: path.read_bytes()
-            for path in (tmp_path / name).iterdir()
-            if not path.name.startswith(".")
-        }
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if not path.name.startswith(".")}
         for name in ("whole", "killed")
     )
     assert whole == killed
@@ -309,9 +286,7 @@ def test_published_adam_under_traks_projector_is_the_published_arithmetic(run, t
     model, m, v = at_checkpoint(root, 1)
     seed = derive(3, "projection") % 2**31
     size = len(m)
-    matrix = (
-        torch.empty(size, 128).bernoulli_(0.5, generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
-    )
+    matrix = torch.empty(size, 128).bernoulli_(0.5, generator=torch.Generator().manual_seed(seed)).double() * 2 - 1
     expected = []
     for row in rows:
         g = slow_gradient(model, -slow_log_probs(model, row).mean())

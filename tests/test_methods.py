@@ -11,7 +11,6 @@ from method_toys import composed_method, rows_table, scored, selected, store
 
 from rose import sweep
 from rose.config import Normalize
-from rose.errors import RoseError
 from rose.methods.gradient import influence
 from rose.methods.selection import effective
 
@@ -106,13 +105,6 @@ def test_selection_takes_the_best_first_and_breaks_ties_by_id(tmp_path):
 def test_at_least_one_row_is_selected(tmp_path):
     table = pandas.DataFrame({"id": ["r0", "r1"], "score": [0.1, 0.2], "length": [1, 1]})
     assert [row["id"] for row in selected(tmp_path, table, ratio=0.001)] == ["r1"]
-
-
-@pytest.mark.parametrize("ratio", [0.0, -0.1, 1.01, float("nan")])
-def test_a_ratio_outside_0_1_is_refused(composed, ratio):
-    config = sweep.typed(composed(f"selection.ratio={ratio}"))
-    with pytest.raises(RoseError, match=r"selection\.ratio=.*\(0, 1\]"):
-        effective(config.method, config.selection, config.warmup, config.finetune)
 
 
 @pytest.mark.parametrize(

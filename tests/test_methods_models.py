@@ -12,7 +12,7 @@ from tiny_models import llama
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
 from rose import models
-from rose.config import Dtype, Numerics
+from rose.config import Base, Dtype, Numerics
 from rose.data import world
 from rose.errors import RoseError
 from rose.gradients.store import FeatureStore
@@ -165,7 +165,7 @@ def encoder(tmp_path_factory):
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return str(folder)
+    return Base(str(folder), revision=None, gguf=None, trust_remote_code=False, pretraining=None)
 
 
 def test_embeddings_are_mean_states_of_a_text_alone_however_it_is_padded(encoder):
@@ -195,7 +195,7 @@ def test_the_embedding_method_ranks_a_text_like_the_target_first(encoder, tmp_pa
 
 def test_without_an_encoder_the_error_says_what_to_do():
     with pytest.raises(RoseError, match=r"method\.encoder=/no/such/model: .*make minilm.*") as error:
-        embedding.load("/no/such/model")
+        embedding.load(embedding.source(composed_method("embedding", "method.encoder=/no/such/model")))
     assert "\n" not in str(error.value)
 
 

@@ -83,8 +83,15 @@ def test_what_cannot_matter_is_left_out(composed):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["selection.count=0"], r"selection\.count=0: .*at least 1"),
-        (["selection.tokens=-3"], r"selection\.tokens=-3: .*at least 1"),
+        (["selection.count=0"], r"selection\.count=0: must be 1 or more"),
+        (["selection.tokens=-3"], r"selection\.tokens=-3: must be 1 or more"),
+        (["selection.ratio=1.01"], r"selection\.ratio=1\.01: .*\(0, 1\]"),
+        (["method.rule=greedy", "method=longest"], r"method\.rule=greedy: .*lengths; .*gradients, hidden, embeddings"),
+        (["method.rule=random"], r"method\.rule=random: .*gradients"),
+        (["method=random", "method.rule=mean_max"], r"method\.rule=mean_max: .*none"),
+        (["method=dsir", "method.seed=null"], r"method\.seed=null"),
+        (["method.target=null"], r"method\.target=null: .*preference, chosen"),
+        (["method=embedding", "method.encoder=null"], r"method\.encoder=null: .*folder or a hub id"),
         (["selection.count=3", "selection.tokens=3"], r"selection\.tokens=3: .*selection\.count"),
         (["selection.per_source=0"], r"selection\.per_source=0.0: .*\(0, 1\]"),
         (["selection.min_length=9", "selection.max_length=3"], r"selection\.min_length=9.*max_length=3"),

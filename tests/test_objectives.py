@@ -62,9 +62,7 @@ def test_pairs_never_cross_wires():
 @pytest.mark.usefixtures("double")
 def test_a_dpo_gradient_is_a_positive_multiple_of_the_contrast():
     model = adapted()
-    dpo = taken(
-        model, Objective(Loss.dpo, BETA, Reference.base), torch.linspace(-40, -20, 6, dtype=torch.float64)
-    )
+    dpo = taken(model, Objective(Loss.dpo, BETA, Reference.base), torch.linspace(-40, -20, 6, dtype=torch.float64))
     contrast = taken(model, Objective(Loss.contrast))
     assert torch.cosine_similarity(dpo, contrast).min() > 1 - 1e-12
 
@@ -113,9 +111,7 @@ def test_losses_by_hand():
 
 
 def method(**changes):
-    return SimpleNamespace(
-        **({"target": Target.preference, "balance": Balance.none, "segments": 4} | changes)
-    )
+    return SimpleNamespace(**({"target": Target.preference, "balance": Balance.none, "segments": 4} | changes))
 
 
 def preference(**changes):
@@ -135,16 +131,10 @@ def test_keys_that_cancel_do_not_make_another_objective():
 def test_keys_that_matter_are_kept():
     after = preference(normalize=Normalize.after_mean)
     assert effective(method(), after) == Objective(Loss.dpo, 0.1, Reference.base)
-    assert effective(method(), preference(loss=PreferenceLoss.ipo)) == Objective(
-        Loss.ipo, 0.1, Reference.base
-    )
+    assert effective(method(), preference(loss=PreferenceLoss.ipo)) == Objective(Loss.ipo, 0.1, Reference.base)
     none = preference(normalize=Normalize.none, reference=Reference.none)
     assert effective(method(), none) == Objective(Loss.dpo, 0.1)
-    assert effective(method(balance=Balance.tokens), after) == Objective(
-        Loss.contrast, balance=Balance.tokens
-    )
+    assert effective(method(balance=Balance.tokens), after) == Objective(Loss.contrast, balance=Balance.tokens)
     assert effective(method(balance=Balance.segments), after).segments == 4
-    assert (
-        effective(method(balance=Balance.tokens), preference(loss=PreferenceLoss.ipo)).loss is Loss.contrast
-    )
+    assert effective(method(balance=Balance.tokens), preference(loss=PreferenceLoss.ipo)).loss is Loss.contrast
     assert effective(method(target=Target.chosen, balance=Balance.tokens), after).balance is Balance.tokens

@@ -29,9 +29,7 @@ FAMILIES = {
     "qwen2": (Qwen2Config(**SIZES, num_key_value_heads=2, tie_word_embeddings=True), ["q_proj", "up_proj"]),
     "qwen3": (Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8), ["q_proj", "k_proj", "down_proj"]),
     "gemma2 soft-capped": (
-        Gemma2Config(
-            **SIZES, num_key_value_heads=2, head_dim=8, sliding_window=8, final_logit_softcapping=3.0
-        ),
+        Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=8, sliding_window=8, final_logit_softcapping=3.0),
         ["q_proj", "v_proj", "gate_proj"],
     ),
     "gpt-neox": (GPTNeoXConfig(**SIZES), ["query_key_value", "dense", "dense_h_to_4h"]),
@@ -101,9 +99,7 @@ def test_a_row_that_is_not_finite_stays_alone():
     assert expected.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
 def test_half_precision_bases_agree_up_to_their_rounding(dtype, tolerance):
     exact, rows = adapted(), random_rows(LENGTHS)
     model = adapted(dtype=dtype)

@@ -14,9 +14,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rose import job, sweep
-from rose.data import world
-
 from rose.__main__ import ROOT
+from rose.data import world
 
 TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
 
@@ -101,7 +100,8 @@ def test_a_job_leaves_what_the_contract_says(run, outputs):
 
 def test_the_row_whose_answer_is_cut_off_is_named_and_left_out(run, outputs):
     _, stages = run()
-    dropped = [json.loads(line) for line in open(outputs / stages["tokens"]["dir"] / "dropped.jsonl")]
+    text = (outputs / stages["tokens"]["dir"] / "dropped.jsonl").read_text()
+    dropped = [json.loads(line) for line in text.splitlines()]
     assert [row["id"] for row in dropped] == ["row5"]
 
 
@@ -167,7 +167,7 @@ def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
 
 
 def rose(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         [sys.executable, "-m", "rose", *arguments],
         cwd=ROOT,
         capture_output=True,
@@ -180,7 +180,8 @@ def test_a_sweep_shares_its_stages_and_ends_with_a_table(inputs, tmp_path):
     swept = ["-m", *overrides(inputs, tmp_path), "method=rose,less,random", "selection.ratio=0.1,0.25,0.5"]
     done = rose(*swept)
     assert done.returncode == 0, done.stderr
-    assert [len(list((tmp_path / "stages" / name).iterdir())) for name in ("warmup", "features", "targets")] == [1, 1, 2]
+    made = {name: len(list((tmp_path / "stages" / name).iterdir())) for name in ("warmup", "features", "targets")}
+    assert made == {"warmup": 1, "features": 1, "targets": 2}
     (folder,) = (tmp_path / "sweeps").iterdir()
     table = (folder / "results.csv").read_text().splitlines()
     assert len(table) == 1 + 9 + 1  # header, jobs, the base model

@@ -16,9 +16,7 @@ TURNS = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "
 
 
 def dataset(path, **changes):
-    values = dict(
-        name="local", path=str(path), revision=None, files=[], per_source=None, on_bad_row=OnBadRow.stop
-    )
+    values = dict(name="local", path=str(path), revision=None, files=[], per_source=None, on_bad_row=OnBadRow.stop)
     return Dataset(**{**values, "seed": 0, "world": None, **changes})
 
 
@@ -129,9 +127,7 @@ def test_the_world_is_a_pool(tmp_path):
     ("data", "place"),
     [("hub", "hub/data/train/processed/{0}/{0}_data.jsonl"), ("own", "own/pool/{0}.jsonl")],
 )
-def test_less_mix_reads_its_four_sources_from_the_hub_or_rose_data(
-    tmp_path, monkeypatch, composed, data, place
-):
+def test_less_mix_reads_its_four_sources_from_the_hub_or_rose_data(tmp_path, monkeypatch, composed, data, place):
     sources = ["flan_v2", "cot", "dolly", "oasst1"]
     for name in (*sources, "other"):
         path = tmp_path / place.format(name)

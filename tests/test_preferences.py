@@ -273,9 +273,7 @@ def test_min_score_ratio_keeps_clear_pairs_and_needs_scores(tmp_path):
     target, test = read(tmp_path, pairs(path, test_path=path, min_score_ratio=3))
     assert {row["score_ratio"] for row in target + test} == {3.0} and len(target) == 8
     bare = write(tmp_path / "bare.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
-    with pytest.raises(
-        RoseError, match="preference.pairs.min_score_ratio=2: pair 'bare-1' has no score_chosen"
-    ):
+    with pytest.raises(RoseError, match="preference.pairs.min_score_ratio=2: pair 'bare-1' has no score_chosen"):
         read(tmp_path, pairs(bare, min_score_ratio=2))
 
 
@@ -317,9 +315,7 @@ def lay_out_stack_exchange(root):
     for site in ("ai", "quantumcomputing", "cooking"):
         link = [f"https://{site}.stackexchange.com/questions/1"]
         rows = [{**STACK_EXCHANGE, "qid": q, "question": f"{site} {q}", "metadata": link} for q in range(30)]
-        rows.append(
-            {**STACK_EXCHANGE, "qid": 99, "answers": STACK_EXCHANGE["answers"][1::2], "metadata": link}
-        )
+        rows.append({**STACK_EXCHANGE, "qid": 99, "answers": STACK_EXCHANGE["answers"][1::2], "metadata": link})
         path = root / f"data/{site}.stackexchange.com/train-00000-of-00001.parquet"
         path.parent.mkdir(parents=True)
         pandas.DataFrame(rows).to_parquet(path)
@@ -378,9 +374,7 @@ def test_configs_of_local_files_follow_rose_data(tmp_path, monkeypatch, composed
 
 
 def test_preference_path_is_short_for_the_pairs_path(composed):
-    config = composed(
-        "preference=local", "preference.path=a.jsonl", "preference.test_path=b.jsonl"
-    ).preference
+    config = composed("preference=local", "preference.path=a.jsonl", "preference.test_path=b.jsonl").preference
     assert (config.pairs.path, config.pairs.test_path) == ("a.jsonl", "b.jsonl")
 
 

@@ -25,6 +25,7 @@ def write_job(
     overrides: tuple[str, ...] = (),
     beta: float = 0.1,
     preference: str = "world",
+    result: str = "",
 ) -> None:
     (directory / ".hydra").mkdir(parents=True)
     config = f"""
@@ -49,6 +50,10 @@ def write_job(
         (directory / "status.json").write_text(json.dumps({"state": state, "error": error}))
     if metrics is not None:
         (directory / "metrics.json").write_text(json.dumps(metrics))
+        evaluation = {"dir": f"stages/evaluation/{result or directory.name}"}
+        (directory / "stages.json").write_text(
+            json.dumps({"evaluation": evaluation, "zero_shot": {"dir": f"base-{seed}"}})
+        )
 
 
 def row_of(text: str, *cells: str) -> list[str]:
@@ -104,9 +109,7 @@ def test_the_csv_reads_back_as_it_was_collected(sweep: Path):
 def test_the_table_shows_mean_and_range_over_seeds(sweep: Path):
     text = write_report(sweep)
     assert row_of(text, "method") == ["method", "n", "reward", "preference_accuracy", "chosen_loss"]
-    assert row_of(text, "less") == [
-        *("less", "3", "0.400 (0.200–0.600)", "0.550 (0.500–0.650)", "3.000 (2.000–4.000)")
-    ]
+    assert row_of(text, "less") == [*("less", "3", "0.400 (0.200–0.600)", "0.550 (0.500–0.650)", "3.000 (2.000–4.000)")]
     assert row_of(text, "zero_shot")[:3] == ["zero_shot", "3", "0.100 (0.100–0.100)"]
     assert "In every job: model tiny, dataset world, preference world, projection trak, ratio 0.05." in text
     assert "always taking the longer answer has accuracy 0.520 on world" in text
@@ -230,10 +233,27 @@ def test_a_folder_without_jobs_is_an_error_of_one_line(tmp_path: Path):
     command = [sys.executable, "-m", "rose.report", str(tmp_path / "absent")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{tmp_path / 'absent'}: no such folder; a sweep's is outputs/sweeps/NAME\n"
+    assert done.stderr == f"rose: {tmp_path / 'absent'}: no such folder; a sweep's is outputs/sweeps/NAME\n"
 
 
 def test_the_command_prints_the_table(sweep: Path):
     done = subprocess.run([sys.executable, "-m", "rose.report", str(sweep)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (sweep / "report.md").read_text()
+
+
+def test_jobs_that_share_one_evaluation_count_once(tmp_path: Path):
+    for number in range(2):
+        write_job(tmp_path / f"shared{number}", metrics={"reward": 0.5}, method="full", result="one", seed=number)
+        write_job(tmp_path / f"own{number}", metrics={"reward": 0.4}, method="rose", seed=number)
+    text = write_report(tmp_path)
+    assert row_of(text, "full")[1:3] == ["1", "0.500"]
+    assert row_of(text, "rose")[1:3] == ["2", "0.400 (0.400–0.400)"]
+
+
+def test_a_sweep_reports_the_jobs_of_its_last_command_begun_or_not(tmp_path: Path):
+    write_job(tmp_path / "old", metrics={"reward": 0.9})
+    write_job(tmp_path / "new", metrics={"reward": 0.1})
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": ["new", "never-begun"]}))
+    assert collect(tmp_path)["state"].tolist() == ["missing", "done"]
+    assert "never-begun (missing)" in write_report(tmp_path)

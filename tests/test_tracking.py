@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rose.config import Tracking
-from rose.tracking import log, holds_run, run_id, track
+from rose.tracking import holds_run, log, run_id, track
 
 OFFLINE = Tracking(mode="offline", project="rose", entity=None)
 COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25}}

@@ -34,9 +34,7 @@ def adapted(
     targets = targets if isinstance(targets, str) else list(targets)
     options = {"r": 3, "lora_alpha": 5, "lora_dropout": 0.0} | lora
     cast = dtype != torch.float64
-    model = get_peft_model(
-        model, LoraConfig(target_modules=targets, **options), autocast_adapter_dtype=cast
-    ).eval()
+    model = get_peft_model(model, LoraConfig(target_modules=targets, **options), autocast_adapter_dtype=cast).eval()
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.2)
@@ -60,11 +58,7 @@ def slow_log_probs(model: PeftModel, row: dict) -> torch.Tensor:
     """Log-probabilities of one row's labelled tokens, through the whole row and the whole vocabulary."""
     logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double()
     return torch.stack(
-        [
-            log_softmax(logits[t - 1], -1)[label]
-            for t, label in enumerate(row["labels"])
-            if label != -100 and t > 0
-        ]
+        [log_softmax(logits[t - 1], -1)[label] for t, label in enumerate(row["labels"]) if label != -100 and t > 0]
     )
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from rose.data.chat import Message, as_messages
 from rose.data.files import BadRow, Row, row_id
 
+RESERVED = ("id", "score", "length")
 SUBTASK = "all"  # of pairs that name none
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
@@ -34,6 +35,8 @@ def parse(row: Row) -> list[dict]:
 def _check(pair: dict) -> None:
     if not isinstance(pair["subtask"], str):
         raise BadRow(f"subtask is {json.dumps(pair['subtask'])[:60]}: must be a text")
+    if pair["subtask"] in RESERVED:
+        raise BadRow(f"subtask is {pair['subtask']!r}: a column of scores.parquet has that name, choose another")
     if not any(message["content"].strip() for message in pair["prompt"]):
         raise BadRow("prompt is empty")
     for name in ("chosen", "rejected"):

@@ -35,13 +35,9 @@ class Moments:
         with safe_open(file, "pt") as stored:
             missing = {f"{name}.exp_avg" for name in names} - set(stored.keys())
             if missing:
-                raise RoseError(
-                    f"{file}: no moments for {min(missing)}; the adapter is not the one it was saved with"
-                )
+                raise RoseError(f"{file}: no moments for {min(missing)}; the adapter is not the one it was saved with")
             first, second = (
-                torch.cat([stored.get_tensor(f"{name}.{moment}").flatten() for name in names])
-                .float()
-                .to(device)
+                torch.cat([stored.get_tensor(f"{name}.{moment}").flatten() for name in names]).float().to(device)
                 for moment in ("exp_avg", "exp_avg_sq")
             )
         return cls(first, second, step, optimizer["beta1"], optimizer["beta2"], optimizer["eps"])

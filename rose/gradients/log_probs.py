@@ -10,9 +10,7 @@ from torch import nn
 from rose.gradients.batching import IGNORED
 
 
-def token_log_probs(
-    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of `targets` given `inputs`, [rows, tokens] both (see `collate`), and the mask of
     labels.
 

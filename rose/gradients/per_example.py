@@ -125,9 +125,7 @@ class PerExample:
         (loss * scale).backward(retain_graph=again)
         return self._buffer.div_(scale) if scale != 1.0 else self._buffer
 
-    def _layer_forward(
-        self, name: str, layer: Linear, original: Any, x: torch.Tensor, *args: Any, **kwargs: Any
-    ):
+    def _layer_forward(self, name: str, layer: Linear, original: Any, x: torch.Tensor, *args: Any, **kwargs: Any):
         if self._buffer is None or not torch.is_grad_enabled() or layer.disable_adapters or layer.merged:
             return original(x, *args, **kwargs)
         rows, adapter = len(self._buffer), layer.active_adapters[0]
@@ -149,14 +147,8 @@ def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], di
     ours: set[str] = set()
     for name, layer in layers.items():
         active = [adapter for adapter in layer.active_adapters if adapter in layer.lora_A]
-        if (
-            len(active) != 1
-            or layer.lora_variant.get(active[0]) is not None
-            or layer.lora_bias.get(active[0])
-        ):
-            raise RoseError(
-                f"adapter on {name}: one active plain LoRA is allowed (no DoRA, no bias), got {active}"
-            )
+        if len(active) != 1 or layer.lora_variant.get(active[0]) is not None or layer.lora_bias.get(active[0]):
+            raise RoseError(f"adapter on {name}: one active plain LoRA is allowed (no DoRA, no bias), got {active}")
         ours |= {f"{name}.{part}.{active[0]}.weight" for part in ("lora_A", "lora_B")}
     slices, stop = {}, 0
     for name, weight in model.named_parameters():

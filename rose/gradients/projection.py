@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 
 VERSIONS = {ProjectionKind.trak: 1, ProjectionKind.sketch: 1, ProjectionKind.srht: 1, ProjectionKind.none: 1}
 MIXED = 4096  # coordinates that srht mixes with one another
-MATRIX_BYTES = (
-    4 << 30
-)  # a dense matrix up to this size is kept; a constant, as TRAK's output depends on the blocks
+MATRIX_BYTES = 4 << 30  # a dense matrix up to this size is kept; a constant, as TRAK's output depends on the blocks
 BLOCK_BYTES = 1 << 30  # of a matrix that is too large to keep, at a time
 SLOW_SECONDS = 120  # from here on TRAK's projector on a CPU is worth a warning
 
@@ -117,9 +115,7 @@ class Sketch:
 def fold(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int], dim: int) -> torch.Tensor:
     """[n, p] to [n, dim], chunk after chunk, in an order that does not depend on threads or batch."""
     folded = torch.zeros(len(gradients), dim, dtype=gradients.dtype)
-    rows = max(
-        1, (1 << 15) // dim
-    )  # small enough that torch stays on one thread: its threads cost more than they add
+    rows = max(1, (1 << 15) // dim)  # small enough that torch stays on one thread: its threads cost more than they add
     for first in range(0, len(gradients), rows):
         into, source = folded[first : first + rows], gradients[first : first + rows]
         for start, shift in zip(range(0, source.shape[1], dim), shifts, strict=True):
@@ -248,9 +244,7 @@ def _trak(projection: Projection, size: int, device: torch.device, rows: int, ba
         "; projection=sketch takes seconds" if slow else "",
     )
     projector = BasicProjector(**options, device=device, block_size=block)
-    return Trak(
-        projector, f"basic on {device.type}, block {block}", size, projection.dim, projection.seed, device
-    )
+    return Trak(projector, f"basic on {device.type}, block {block}", size, projection.dim, projection.seed, device)
 
 
 def _basic_seconds(size: int, dim: int, cached: bool, device: torch.device, rows: int, batches: int) -> float:
@@ -266,9 +260,7 @@ def _basic_seconds(size: int, dim: int, cached: bool, device: torch.device, rows
             torch.cuda.synchronize()
         timed.append(time.perf_counter() - start)
     generations = 1 if cached else 1 + batches  # the first is the probe's
-    return (
-        size * dim * (timed[0] / sample.numel() * generations + timed[1] / (8 * sample.numel()) * (rows + 8))
-    )
+    return size * dim * (timed[0] / sample.numel() * generations + timed[1] / (8 * sample.numel()) * (rows + 8))
 
 
 def _duration(seconds: float) -> str:

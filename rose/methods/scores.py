@@ -9,10 +9,11 @@ import pandas
 from datasets import load_from_disk
 
 from rose.artifacts import stage
+from rose.checks import DRAWS
 from rose.config import Method, Representation
 from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
 from rose.methods.influence import Influence
-from rose.methods.rules import DRAWS, RULES
+from rose.methods.rules import RULES
 
 log = logging.getLogger(__name__)
 

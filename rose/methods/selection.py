@@ -12,7 +12,6 @@ import pandas
 
 from rose.artifacts import stage, write_json
 from rose.config import Method, Selection, Share, Training, Warmup
-from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
 
 log = logging.getLogger(__name__)
@@ -25,52 +24,35 @@ def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Tr
     gradient method's whole cost would have trained on: its warm-up, one pass over the pool a checkpoint (forward and
     backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
     """
-    _check(selection)
     whole = replace(selection, ratio=1.0, seed=0)
     if method.share is Share.everything:
         return replace(whole, count=None, tokens=None, per_source=None)
     if method.share is Share.matched:
-        if selection.count or selection.tokens:
-            raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count or selection.tokens")
         spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
         return replace(whole, ratio=min(1.0, selection.ratio + spent))
     return whole if selection.count or selection.tokens else replace(whole, ratio=selection.ratio)
 
 
-def _check(selection: Selection) -> None:
-    if not 0 < selection.ratio <= 1:
-        raise RoseError(f"selection.ratio={selection.ratio}: must be in (0, 1]")
-    if selection.count is not None and selection.tokens is not None:
-        raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
-    for name in ("count", "tokens", "min_length", "max_length"):
-        value = getattr(selection, name)
-        if value is not None and value < 1:
-            raise RoseError(f"selection.{name}={value}: must be at least 1, or null")
-    if selection.per_source is not None and not 0 < selection.per_source <= 1:
-        raise RoseError(f"selection.per_source={selection.per_source}: must be in (0, 1], or null for no limit")
-    if (selection.min_length or 0) > (selection.max_length or float("inf")):
-        raise RoseError(f"selection.min_length={selection.min_length}: must not exceed {selection.max_length=}")
-
-
 @stage("selection", version=2)
-def select(out: Path, selection: Selection, scores: Path, pool: Path) -> None:
+def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
-    rows, tokens, Spearman's correlation of score and length, and in the world the useful fraction (`precision`).
+    rows, tokens, Spearman's correlation of score and length, and in the world `precision`, the recovered-useful
+    fraction.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
     ranked = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
     best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
     wanted = {row.id: {"score": row.score, "rank": rank} for rank, row in enumerate(best.itertuples(), start=1)}
-    rows = sorted((row | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
+    rows = sorted((_renamed(row) | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
     with open(out / "selected.jsonl", "w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     metrics = {"selected_rows": len(rows), "selected_tokens": int(best["length"].sum())}
     if table["score"].nunique() > 1 and table["length"].nunique() > 1:
         metrics["length_correlation"] = float(table["score"].corr(table["length"], method="spearman"))
-    if rows and all("useful" in row for row in rows):
+    if in_world:
         metrics["precision"] = sum(row["useful"] for row in rows) / len(rows)
     write_json(out / "metrics.json", metrics)
 
@@ -81,7 +63,7 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A duplicate of a row that
     is taken is passed over, and so is a row whose source has had its share of the budget.
     """
-    budget = selection.tokens or selection.count or max(1, round(selection.ratio * total))
+    budget = selection.tokens or selection.count or max(1, math.floor(selection.ratio * total + 0.5))
     source, text = {}, {}
     if selection.per_source or selection.dedup in SEEN:
         for row in _lines(pool, set(ranked["id"])):
@@ -106,3 +88,8 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
 def _lines(pool: Path, wanted: set[str] | dict) -> Iterator[dict]:
     with open(pool / "pool.jsonl") as file:
         yield from (row for row in map(json.loads, file) if row["id"] in wanted)
+
+
+def _renamed(row: dict) -> dict:
+    """The pool's own columns of these names make room."""
+    return {f"pool_{name}" if name in ("score", "rank") else name: value for name, value in row.items()}

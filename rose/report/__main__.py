@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from rose.errors import RoseError
+from rose.errors import RoseError, explain
 from rose.report.table import write_report
 
 
@@ -15,10 +15,10 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         print(write_report(arguments.sweep), end="")
-    except RoseError as error:
+    except (RoseError, OSError) as error:
         if os.environ.get("ROSE_DEBUG") == "1":
             raise
-        print(error, file=sys.stderr)
+        print(f"rose: {explain(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -37,6 +37,8 @@ class Job:
     state: str  # running | done | failed; missing without status.json, unreadable when a file is broken
     error: str
     metrics: dict[str, float]
+    zero_shot: str | None  # directory of the base model's evaluation
+    result: str | None  # the evaluation stage's directory: jobs that share it have one result between them
 
     def value(self, key: str) -> Any:
         """The value of a configuration key or the option chosen for a group; None where there is none."""
@@ -56,10 +58,18 @@ def read_jobs(sweep: Path) -> list[Job]:
     """
     if not sweep.is_dir():
         raise RoseError(f"{sweep}: no such folder; a sweep's is outputs/sweeps/NAME")
-    directories = [sweep] if _is_job(sweep) else sorted(path for path in sweep.iterdir() if _is_job(path))
+    directories = [sweep] if _is_job(sweep) else _job_directories(sweep)
     if not directories:
         raise RoseError(f"{sweep}: holds no job (a directory with .hydra/ or status.json); a sweep's does")
     return [_read_job(directory) for directory in directories]
+
+
+def _job_directories(sweep: Path) -> list[Path]:
+    """Those of the last command that ran this sweep, begun or not; without its list, whatever is there."""
+    if (sweep / "sweep.json").exists():
+        listed = json.loads((sweep / "sweep.json").read_text())["jobs"]
+        return sorted(sweep / name for name in dict.fromkeys(listed))
+    return sorted(path for path in sweep.iterdir() if _is_job(path))
 
 
 def collect(sweep: Path) -> pandas.DataFrame:
@@ -77,13 +87,13 @@ def tabulate(jobs: list[Job]) -> pandas.DataFrame:
     rows = []
     for job in jobs:
         own = {name: value for name, value in job.metrics.items() if not name.startswith(ZERO_SHOT)}
-        rows.append(_naming(job, swept) | {"state": job.state} | own)
+        rows.append(_naming(job, swept) | {"state": job.state} | own | {"result": job.result})
     zero_shot = _zero_shot_rows(jobs, swept)
-    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - set(names))
+    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result"})
     order = ["model", "dataset", "preference", "projection", "method", "ratio", *swept, "seed"]
     for part in (rows, zero_shot):
         part.sort(key=lambda row: [_sortable(row.get(name)) for name in order])
-    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics], dtype=object)
+    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics, "result"], dtype=object)
     return frame.convert_dtypes()
 
 
@@ -106,7 +116,9 @@ def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
         for name, stage in stages.items()
     }
     metrics = {f"cost/{name}/{key}": value for name, cost in each.items() for key, value in cost.items()}
-    metrics |= {f"cost/{name}/reused": float(stage["state"] == "reused") for name, stage in stages.items()}
+    metrics |= {
+        f"cost/{name}/reused": float(stage["state"] == "reused") for name, stage in stages.items() if "state" in stage
+    }
     own = [cost for name, cost in each.items() if name not in SHARED]
     for key in sorted({key for cost in own for key in cost}):
         values = [cost.get(key, 0) for cost in own]
@@ -141,7 +153,7 @@ def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
             if _task(row) in own_jobs:
                 continue
             key = _task(row) + tuple(sorted(own.items()))
-            groups.setdefault(key, []).append(row | {"state": "done"} | own)
+            groups.setdefault(key, []).append(row | {"state": "done"} | own | {"result": job.zero_shot})
     return [
         {name: value if all(row[name] == value for row in group) else None for name, value in group[0].items()}
         for group in groups.values()
@@ -168,7 +180,10 @@ def _read_job(directory: Path) -> Job:
     def read(name: str, parse: Any, default: Any) -> Any:
         path = directory / name
         try:
-            return parse(path.read_text()) if path.exists() else default
+            value = parse(path.read_text()) if path.exists() else default
+            if not isinstance(value, type(default)):
+                raise ValueError(f"holds a {type(value).__name__}, not a {type(default).__name__}")
+            return value
         except Exception as error:  # one broken file must not hide the other jobs
             errors.append(f"{name} cannot be read: {str(error).splitlines()[0]}")
             return default
@@ -177,14 +192,17 @@ def _read_job(directory: Path) -> Job:
     choices = OmegaConf.select(hydra, "hydra.runtime.choices") or {}
     status = read("status.json", json.loads, {"state": "missing"})
     config = read(".hydra/config.yaml", OmegaConf.create, OmegaConf.create())
-    overrides = read(".hydra/overrides.yaml", OmegaConf.create, [])
-    metrics = read("metrics.json", json.loads, {}) | costs(read("stages.json", json.loads, {}))
+    overrides = read(".hydra/overrides.yaml", OmegaConf.create, OmegaConf.create([]))
+    stages = read("stages.json", json.loads, {})
+    metrics = read("metrics.json", json.loads, {}) | costs(stages)
     return Job(
         dir=directory,
         config=config,
         choices={str(group): str(option) for group, option in choices.items()},
         overrides=[str(override) for override in overrides],
-        state="unreadable" if errors else status["state"],
+        state="unreadable" if errors else status.get("state", "unreadable"),
         error=errors[0] if errors else status.get("error") or "",
         metrics=metrics,
+        zero_shot=stages.get("zero_shot", {}).get("dir"),
+        result=stages.get("evaluation", {}).get("dir"),
     )

@@ -73,7 +73,7 @@ def spread(values: pandas.Series) -> Spread:
 def _table(frame: pandas.DataFrame, columns: list[str], metrics: list[str]) -> str:
     groups = list(frame.groupby(columns, dropna=False, sort=False))
     groups.sort(key=lambda group: str(group[0][0]) != "zero_shot")  # the base model on top
-    done = [rows[rows["state"] == "done"] for _, rows in groups]
+    done = [_results(rows[rows["state"] == "done"]) for _, rows in groups]
     task = [number for number, name in enumerate(columns) if _is_task(name)]
     tasks = [tuple(_show(key[number]) for number in task) for key, _ in groups]
     spreads = {name: [spread(rows[name]) for rows in done] for name in metrics}
@@ -82,11 +82,18 @@ def _table(frame: pandas.DataFrame, columns: list[str], metrics: list[str]) -> s
     for number, (key, rows) in enumerate(groups):
         n = len(done[number])
         cells = [_show(value) for value in key]
-        cells.append(str(n) if n == len(rows) else f"{n} of {len(rows)}")
+        unfinished = int((rows["state"] != "done").sum())
+        cells.append(f"{n} of {n + unfinished}" if unfinished else str(n))
         for name in metrics:
             cells.append(_cell(spreads[name][number], n, number in winners[name]))
         table.append(cells)
     return _markdown(table, len(columns))
+
+
+def _results(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """One row a result: jobs that share their evaluation were measured once, not several times."""
+    known = rows["result"].fillna("") != ""
+    return pandas.concat([rows[known].drop_duplicates("result"), rows[~known]])
 
 
 def _winners(spreads: list[Spread], tasks: list[tuple[str, ...]], lower_is_better: bool) -> set[int]:

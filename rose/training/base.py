@@ -10,12 +10,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rose import models
 from rose.artifacts import stage
-from rose.config import Base, Pretraining, Training
+from rose.config import Base, Pretraining
 from rose.data import chat, world
 from rose.seeds import derive
 from rose.training.supervised import train
 
 log = logging.getLogger(__name__)
+
+CONTEXT = 512  # tokens; the world's longest conversation takes a tenth
 
 
 @stage("base", version=1)
@@ -34,18 +36,18 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
 def pretrain(out: Path, pretraining: Pretraining) -> None:
     """Saves model and tokenizer into `out`."""
     tokenizer = world.tokenizer()
-    conversations = world.conversations(pretraining.conversations, pretraining.seed)
-    rows = Dataset.from_list([chat.encode(tokenizer, row["messages"], max_length=256) for row in conversations])
+    conversations = world.conversations(pretraining.conversations, pretraining.training.seed)
+    rows = Dataset.from_list([chat.encode(tokenizer, row["messages"], CONTEXT) for row in conversations])
     model = _llama(pretraining, len(tokenizer), tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
-    train(model, tokenizer, rows, _training(pretraining), out)
+    train(model, tokenizer, rows, pretraining.training, out)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def _llama(pretraining: Pretraining, vocabulary: int, tokenizer) -> LlamaForCausalLM:
     with torch.random.fork_rng():
-        torch.manual_seed(derive(pretraining.seed, "weights"))
+        torch.manual_seed(derive(pretraining.training.seed, "weights"))
         return LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=vocabulary,
@@ -53,25 +55,10 @@ def _llama(pretraining: Pretraining, vocabulary: int, tokenizer) -> LlamaForCaus
                 intermediate_size=4 * pretraining.width,
                 num_hidden_layers=pretraining.layers,
                 num_attention_heads=pretraining.heads,
-                max_position_embeddings=512,
+                max_position_embeddings=CONTEXT,
                 tie_word_embeddings=True,
                 pad_token_id=tokenizer.pad_token_id,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-
-
-def _training(pretraining: Pretraining) -> Training:
-    return Training(
-        epochs=pretraining.epochs,
-        learning_rate=pretraining.learning_rate,
-        batch_size=pretraining.batch_size,
-        micro_batch_size=pretraining.batch_size,
-        schedule="linear",
-        warmup_ratio=0.03,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        gradient_checkpointing=False,
-        seed=pretraining.seed,
-    )
