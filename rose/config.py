@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-# A path says where something is, not what: stages are keyed by a fingerprint of the contents instead.
+# A path says where data are, not what: stages are keyed by a fingerprint of the contents instead.
 NOT_IN_KEY: dict[str, Any] = {"in_key": False}
 
 
@@ -216,7 +216,7 @@ class Pretraining:
 class Base:
     """Where the frozen model comes from: a hub id or folder (`path`), or `pretraining` on the embedded world."""
 
-    path: str | None = field(metadata=NOT_IN_KEY)
+    path: str | None
     revision: str | None
     gguf: str | None  # file inside `path` to convert from
     trust_remote_code: bool

@@ -24,14 +24,9 @@ def device() -> str:
 
 
 def fingerprint(base: Base) -> str:
-    """Tells contents apart, whatever their path.
-
-    A hub id stands for itself; of a folder it is the sha256 of names, sizes, small files and 1 MiB of each large one.
-    """
-    if base.path is None:
+    """Tells folders at the same path apart: sha256 of names, sizes, small files and 1 MiB of each large one."""
+    if base.path is None or not Path(base.path).is_dir():
         return ""
-    if not Path(base.path).is_dir():
-        return base.path
     digest = hashlib.sha256()
     for path in sorted(Path(base.path).iterdir()):
         if path.is_file():

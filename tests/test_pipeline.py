@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from rose import job, sweep
+from rose import job, pipeline, sweep
 from rose.__main__ import ROOT
+from rose.artifacts import plan
 from rose.data import world
 
 TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
@@ -25,6 +26,7 @@ def inputs(tmp_path_factory) -> Path:
     """A random Llama, a pool of 24 rows of which one is too long to keep an answer, and 6 pairs in unequal subtasks."""
     folder = tmp_path_factory.mktemp("inputs")
     tokenizer = world.tokenizer()
+    tokenizer.pad_token = None  # as Llama's and Mistral's come
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "model")
@@ -164,6 +166,29 @@ def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
     assert status["state"] == "failed"
     assert "model.lora.targets" in status["error"] and "no_such_layer" in status["error"]
     assert not list((tmp_path / "stages").glob("warmup/*"))
+
+
+def test_a_job_run_again_up_to_an_earlier_stage_keeps_its_record(run, composed, inputs, outputs):
+    directory, stages = run()
+    before = (directory / "metrics.json").read_bytes()
+    job.run(sweep.typed(composed(*overrides(inputs, outputs), "until=features")), directory, "test")
+    assert (directory / "metrics.json").read_bytes() == before
+    assert set(json.loads((directory / "stages.json").read_text())) == set(stages)
+
+
+def test_what_is_done_to_a_jobs_files_does_not_reach_the_shared_stage(run, outputs):
+    directory, stages = run()
+    with open(directory / "selected.jsonl", "a") as file:
+        file.write("mine")
+    assert "mine" not in (outputs / stages["selection"]["dir"] / "selected.jsonl").read_text()
+
+
+def test_moved_data_are_known_by_their_contents(composed, inputs, outputs, run, tmp_path):
+    run()
+    (tmp_path / "moved.jsonl").write_bytes((inputs / "pool.jsonl").read_bytes())
+    config = sweep.typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/moved.jsonl"))
+    nodes = pipeline.stages(config)
+    assert all(state == "ready" for _, state in plan(nodes["evaluation"], outputs))
 
 
 def rose(*arguments: str) -> subprocess.CompletedProcess:

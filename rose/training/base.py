@@ -29,7 +29,8 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
         models.convert(base, out)
     else:
         models.from_pretrained(AutoTokenizer, base)  # a wrong id or a missing network shows here, not an hour later
-        reference = {"path": base.path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
+        path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
+        reference = {"path": path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
         (out / "reference.json").write_text(json.dumps(reference))
 
 
