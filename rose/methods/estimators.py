@@ -34,8 +34,8 @@ def inner(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
 def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
     """DataInf (arXiv 2310.00902): ⟨r, φ(z)⟩, r = 1/(nλ) Σᵢ [v − (v·φᵢ)/(λ + ‖φᵢ‖²)·φᵢ], λ = meanᵢ mean(φᵢ²)/10.
 
-    Helpful rows are positive. The paper has one r a layer; here a checkpoint's features are one block, because a random
-    projection mixes the layers.
+    Helpful rows are positive. The paper has one r a layer and bare gradients; here a checkpoint's features are one block,
+    because a random projection mixes the layers, of unit norm and, unless features.adam=none, Adam's updates.
     """
     squares = sum(float(chunk.double().square().sum()) for chunk in pool.chunks())
     damping = squares / (pool.count * directions.shape[1]) / 10
@@ -51,7 +51,7 @@ def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tenso
 def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
     """GIST (arXiv 2602.18584): cosine of Uᵀφ(z) and Uᵀv, U the first right singular vectors of the targets.
 
-    U has `method.components` columns, at most the targets' rank.
+    U has `method.components` columns, at most the targets' rank. Rows with nothing in the subspace have cosine 0.
     """
     _, singular, right = torch.linalg.svd(directions.double(), full_matrices=False)
     rank = int((singular > singular[0] * 1e-6).sum())
