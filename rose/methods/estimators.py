@@ -34,8 +34,8 @@ def inner(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
 def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
     """DataInf (arXiv 2310.00902): ⟨r, φ(z)⟩, r = 1/(nλ) Σᵢ [v − (v·φᵢ)/(λ + ‖φᵢ‖²)·φᵢ], λ = meanᵢ mean(φᵢ²)/10.
 
-    Helpful rows are positive. The paper has one r a layer and bare gradients; here a checkpoint's features are one block,
-    because a random projection mixes the layers, of unit norm and, unless features.adam=none, Adam's updates.
+    Helpful rows are positive. The paper has one r a layer and bare gradients; here a checkpoint's features are one
+    block, because a random projection mixes layers, of unit norm and, unless features.adam=none, Adam's updates.
     """
     squares = sum(float(chunk.double().square().sum()) for chunk in pool.chunks())
     damping = squares / (pool.count * directions.shape[1]) / 10
