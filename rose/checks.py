@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from rose.config import Config, Representation, Rule
+from rose.config import Config, Method, Representation, Rule, Selection, Share, Target
 from rose.errors import RoseError
 
 Range = tuple[Callable[[float], bool], str]
@@ -38,12 +38,26 @@ RANGES: dict[str, Range] = {
     "features.batch_tokens": COUNT,
     "method.segments": COUNT,
     "method.ridge": POSITIVE,
+    "method.components": COUNT,
+    "method.neighbours": COUNT,
+    "method.buckets": COUNT,
+    "method.smoothing": NOT_NEGATIVE,
+    "method.candidates": COUNT,
     "selection.ratio": SHARE,
+    "selection.count": COUNT,
+    "selection.tokens": COUNT,
+    "selection.per_source": SHARE,
+    "selection.min_length": COUNT,
+    "selection.max_length": COUNT,
     "evaluation.batch_tokens": COUNT,
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
     "runtime.threads": COUNT,
 } | {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
+
+BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
+DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
+SIMILARITY = (Representation.gradients, Representation.hidden, Representation.embeddings)  # rows can be compared
 
 
 def check(config: Config) -> None:
@@ -58,13 +72,34 @@ def check(config: Config) -> None:
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
-    if (config.method.rule is Rule.random) != (config.method.representation is Representation.none):
-        raise RoseError(
-            f"method.rule={config.method.rule}: does not go with method.representation="
-            f"{config.method.representation}; random goes with none, the others with gradients"
-        )
-    if config.method.rule is Rule.random and config.method.seed is None:
+    _method(config.method)
+    _amount(config.method, config.selection)
+
+
+def _method(method: Method) -> None:
+    """Which rules and targets go with which representation."""
+    chosen = f"does not go with method.representation={method.representation}"
+    if (method.rule in BLIND) != (method.representation is Representation.none):
+        raise RoseError(f"method.rule={method.rule}: {chosen}; random and balanced go with none, and only they")
+    if method.rule is Rule.greedy and method.representation not in SIMILARITY:
+        raise RoseError(f"method.rule=greedy: {chosen}; it needs one of {', '.join(SIMILARITY)}")
+    if method.rule in DRAWS and method.seed is None:
         raise RoseError("method.seed=null: a random choice needs a seed")
+    if method.representation in (Representation.gradients, Representation.loss_drop) and method.target is None:
+        raise RoseError(f"method.target=null: {chosen}; must be one of {', '.join(Target)}")
+    if method.representation is Representation.embeddings and not method.encoder:
+        raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
+
+
+def _amount(method: Method, selection: Selection) -> None:
+    if selection.count is not None and selection.tokens is not None:
+        raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
+    if method.share is Share.matched and (selection.count or selection.tokens):
+        raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count or selection.tokens")
+    if (selection.min_length or 0) > (selection.max_length or float("inf")):
+        raise RoseError(
+            f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
+        )
 
 
 def _divides(name: str, training: Any) -> None:

@@ -84,7 +84,17 @@ class Normalize(StrEnum):
 
 
 class Representation(StrEnum):
+    """What a method knows of a row."""
+
     gradients = "gradients"
+    hidden = "hidden"
+    embeddings = "embeddings"
+    words = "words"
+    ngrams = "ngrams"
+    lengths = "lengths"
+    perplexity = "perplexity"
+    ifd = "ifd"
+    loss_drop = "loss_drop"
     none = "none"
 
 
@@ -101,11 +111,59 @@ class Balance(StrEnum):
     tokens = "tokens"
 
 
+class Estimator(StrEnum):
+    """How features of rows and targets become the influence of the one on the other."""
+
+    inner = "inner"
+    datainf = "datainf"
+    gist = "gist"
+    shapley = "shapley"
+
+
+class Pooling(StrEnum):
+    """Which of a row's hidden states stand for it: the last token's, or all, later ones weighing more."""
+
+    last = "last"
+    weighted = "weighted"
+
+
 class Rule(StrEnum):
     """How influences on single pairs become one score a row."""
 
     mean_max = "mean_max"
+    global_max = "global_max"
+    round_robin = "round_robin"
+    greedy = "greedy"
+    resample = "resample"
+    lowest = "lowest"
+    middle = "middle"
     random = "random"
+    balanced = "balanced"
+
+
+class Share(StrEnum):
+    """How much of the pool is taken: what `selection` says, all, or what a gradient method's cost would train on."""
+
+    selection = "selection"
+    everything = "everything"
+    matched = "matched"
+
+
+class Lesson(StrEnum):
+    """What the evaluated model is fine-tuned on."""
+
+    selection = "selection"
+    pairs_sft = "pairs_sft"
+    pairs_dpo = "pairs_dpo"
+    none = "none"
+
+
+class Dedup(StrEnum):
+    """Which rows are passed over because of a better one: copies, or also rows that share most of their text."""
+
+    none = "none"
+    exact = "exact"
+    near = "near"
 
 
 class OnBadRow(StrEnum):
@@ -288,16 +346,32 @@ class Method:
     target: Target | None
     balance: Balance
     segments: int  # with balance=segments
-    rule: Rule
+    estimator: Estimator
+    components: int  # of the targets' subspace, with estimator=gist
+    neighbours: int  # K, with estimator=shapley
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
-    everything: bool  # train on the whole pool, whatever the ratio
-    seed: int | None
+    pooling: Pooling  # of hidden states
+    encoder: str | None = field(metadata=NOT_IN_KEY)  # of embeddings: a model folder or hub id
+    buckets: int  # that n-grams are hashed into
+    smoothing: float  # added to each bucket's count
+    per_ngram: bool  # the mean weight of a row's n-grams rather than their sum
+    rule: Rule
+    candidates: int  # rows that rule=greedy orders; the others follow by score
+    share: Share
+    lesson: Lesson
+    seed: int | None  # of rules that draw
 
 
 @dataclass
 class Selection:
     ratio: float  # share of the pool's rows, in (0, 1]
+    count: int | None  # rows, in place of the ratio
+    tokens: int | None  # tokens, prompts included, in place of the ratio
+    dedup: Dedup
+    per_source: float | None  # at most this share of the selection from one source
+    min_length: int | None  # tokens a row
+    max_length: int | None
     seed: int  # what a random choice takes
 
 

@@ -55,12 +55,12 @@ def _run(config: Config, directory: Path, group: str) -> None:
         if name in stages:
             return
         if built.state == "computed":
-            log.info("%s: %s computed in %.1f s", directory.name, name, built.seconds)
+            log.info("%s: %s computed in %.1f s", directory.name, name, built.cost["seconds"])
         folder = str(built.path.relative_to(outputs))
-        stages[name] = {"dir": folder, "state": built.state, "seconds": built.seconds}
+        stages[name] = {"dir": folder, "state": built.state} | built.cost
         write_json(directory / "stages.json", stages)
 
-    wanted = [nodes[goal] for goal in goals(config.until)]
+    wanted = [nodes[goal] for goal in goals(config.until) if goal in nodes]
     with _tracked(config, directory, group, [state for goal in wanted for _, state in plan(goal, outputs)]) as run:
         for goal in wanted:
             build(goal, outputs, done)
@@ -87,7 +87,10 @@ def dry_run(config: Config) -> None:
     nodes = pipeline.stages(config)
     names = {node.name: name for name, node in reversed(nodes.items())}
     states = {
-        node.name: state for goal in goals(config.until) for node, state in plan(nodes[goal], Path(config.outputs))
+        node.name: state
+        for goal in goals(config.until)
+        if goal in nodes
+        for node, state in plan(nodes[goal], Path(config.outputs))
     }
     for node, state in states.items():
         print(f"{state:8} {names[node]:12} {Path(config.outputs) / 'stages' / node}")

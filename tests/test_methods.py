@@ -3,53 +3,20 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pandas
 import pytest
-import torch
-from datasets import Dataset
+from method_toys import composed_method, rows_table, scored, selected, store
 
-from rose.config import Balance, Method, Normalize, ProjectionKind, Representation, Rule, StoreDtype, Target
-from rose.gradients.projection import VERSIONS
-from rose.gradients.store import FeatureStore
+from rose import sweep
+from rose.config import Normalize
 from rose.methods.gradient import influence
-from rose.methods.scores import score
-from rose.methods.selection import effective, select
+from rose.methods.selection import effective
 
-ROSE = Method(
-    name="rose",
-    representation=Representation.gradients,
-    target=Target.preference,
-    balance=Balance.none,
-    segments=8,
-    rule=Rule.mean_max,
-    whiten=False,
-    ridge=1.0,
-    everything=False,
-    seed=None,
-)
-RANDOM = replace(ROSE, name="random", representation=Representation.none, rule=Rule.random, seed=0)
+ROSE = composed_method("rose")
+RANDOM = composed_method("random")
 HALF = math.sqrt(0.5)
-
-
-def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], subtasks=None) -> Path:
-    """A feature store written from plain numbers: one [rows, d] list a checkpoint."""
-    values = torch.tensor(checkpoints)
-    ids = [f"r{row}" for row in range(values.shape[1])]
-    projection = {
-        "kind": "none",
-        "version": VERSIONS[ProjectionKind.none],
-        "dim": values.shape[2],
-        "seed": 0,
-    }
-    weights = {f"checkpoint-{i + 1}": rate for i, rate in enumerate(rates)}
-    path.mkdir()
-    made = FeatureStore.create(path, ids, StoreDtype.float32, projection, weights, subtasks)
-    for checkpoint in range(len(rates)):
-        made.write(checkpoint, range(len(ids)), values[checkpoint])
-    return path
 
 
 @pytest.fixture
@@ -60,14 +27,6 @@ def toy(tmp_path):
         tmp_path / "targets", [[[2, 0], [0, 5], [-3, 0]], [[0, 1], [0, 1], [4, 0]]], [3e-5, 1e-5], ["a", "a", "b"]
     )
     return pool, pairs
-
-
-def scored(tmp_path, method: Method, *representation) -> pandas.DataFrame:
-    tokens, out = tmp_path / "tokens", tmp_path / "scores"
-    Dataset.from_dict({"id": ["r0", "r1", "r2"], "input_ids": [[1], [1, 2], [1, 2, 3]]}).save_to_disk(tokens / "rows")
-    out.mkdir()
-    score(out, method, tokens, representation)
-    return pandas.read_parquet(out / "scores.parquet")
 
 
 def test_scores_of_the_toy_are_those_worked_out_by_hand(toy, tmp_path):
@@ -102,7 +61,7 @@ def test_whitened_influence_is_the_ridge_solve_of_trak(tmp_path, rows):
     pool = store(tmp_path / "features", features.tolist(), [1.0, 1.0])
     targets = store(tmp_path / "targets", pairs.tolist(), [1.0, 1.0], ["a", "a", "b"])
     method = replace(ROSE, whiten=True, ridge=0.3)
-    values, subtasks = influence(method, [f"r{i}" for i in range(rows)], Normalize.none, pool, targets)
+    values, subtasks, _ = influence(method, rows_table(rows), Normalize.none, pool, targets)
     kernel = [phi.T @ phi + 0.3 * numpy.trace(phi @ phi.T) / rows * numpy.eye(12) for phi in features]
     expected = sum(0.5 * phi @ numpy.linalg.inv(k) @ v.T for phi, k, v in zip(features, kernel, pairs, strict=True))
     assert subtasks == ["a", "a", "b"]
@@ -130,16 +89,6 @@ def test_random_scores_follow_from_the_seed_alone(tmp_path):
     assert first != scored(tmp_path / "3", replace(RANDOM, seed=1))["score"].tolist()
 
 
-def selected(tmp_path, table: pandas.DataFrame, ratio: float) -> list[dict]:
-    for name in ("scores", "pool", "selection"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    table.to_parquet(tmp_path / "scores" / "scores.parquet")
-    rows = [{"id": row_id, "messages": [], "useful": row_id == "r1"} for row_id in table["id"]]
-    (tmp_path / "pool" / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    select(tmp_path / "selection", ratio, True, tmp_path / "scores", tmp_path / "pool")
-    return [json.loads(line) for line in (tmp_path / "selection" / "selected.jsonl").read_text().splitlines()]
-
-
 def test_selection_takes_the_best_first_and_breaks_ties_by_id(tmp_path):
     table = pandas.DataFrame({"id": ["r3", "r1", "r2", "r0"], "score": [0.5, 0.5, 0.9, 0.5], "length": [1, 2, 3, 4]})
     rows = selected(tmp_path, table, ratio=0.75)
@@ -158,7 +107,10 @@ def test_at_least_one_row_is_selected(tmp_path):
     assert [row["id"] for row in selected(tmp_path, table, ratio=0.001)] == ["r1"]
 
 
-def test_full_selects_everything_whatever_the_ratio():
-    from rose.config import Selection
-
-    assert effective(replace(RANDOM, everything=True), Selection(ratio=0.05, seed=0)) == 1.0
+@pytest.mark.parametrize(
+    ("method", "ratio"),
+    [("rose", 0.05), ("full", 1.0), ("random_matched", 0.05 + 1.05 * 2 / 7)],  # 2 passes of warm-up and features, of 7
+)
+def test_how_much_of_the_pool_a_method_takes(composed, method, ratio):
+    config = sweep.typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
+    assert effective(config.method, config.selection, config.warmup, config.finetune).ratio == pytest.approx(ratio)

@@ -83,7 +83,7 @@ def pair_features(
     answer after truncation are not in the store, those whose gradient is not finite are zeros in it, not
     valid.
     """
-    pairs, encoded, dropped = _encoded(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    pairs, encoded, dropped = encoded_pairs(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
@@ -167,7 +167,7 @@ def _reference(
     return sums.view(-1, 2)
 
 
-def _encoded(
+def encoded_pairs(
     tokenizer: PreTrainedTokenizerBase, file: Path, max_length: int
 ) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
     """Target pairs, each one's two encoded answers, and {"id", "reason"} of those that nothing is left of."""

@@ -1,27 +1,50 @@
-"""Rules: influences on single pairs [rows, pairs] → one column per subtask and one score a row."""
+"""Rules: influences on single targets [rows, targets] → one column per subtask and one score a row.
 
-import numpy
+A rule is `rule(method, rows, influence) → (columns, score)`, `rows` a table of id, dataset, length and answer_tokens.
+A row whose influence is NaN has no score.
+"""
+
 import pandas
 
 from rose.config import Method, Rule
+from rose.methods.influence import Influence
+from rose.methods.orders import balanced, greedy, round_robin
+from rose.methods.subtasks import Ranked, global_max, mean_max
 from rose.seeds import numpy_generator
 
 
-def mean_max(method: Method, ids: list[str], influence: numpy.ndarray, subtasks: list[str]):
-    """Mean over each subtask's pairs, then the maximum over subtasks (LESS, arXiv 2402.04333, eq. 4; ROSE likewise).
-
-    Subtasks may have different numbers of pairs. A row whose influence is NaN has no score.
-    """
-    names = list(dict.fromkeys(subtasks))
-    member = numpy.array(subtasks)
-    columns = pandas.DataFrame({name: influence[:, member == name].mean(axis=1) for name in names})
-    return columns, columns.max(axis=1, skipna=False)
+def resample(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """Mean→max plus Gumbel noise: the top k are a sample without replacement with weights e^score (DSIR)."""
+    columns, score = mean_max(method, rows, influence)
+    return columns, score + numpy_generator(method.seed, "resampling").gumbel(size=len(rows))
 
 
-def random(method: Method, ids: list[str], influence: numpy.ndarray, subtasks: list[str]):
+def lowest(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """Mean→max, upside down."""
+    columns, score = mean_max(method, rows, influence)
+    return columns, -score
+
+
+def middle(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """Nearest to the median of mean→max first, by rank: 0 at the median, −½ at either end."""
+    columns, score = mean_max(method, rows, influence)
+    return columns, -(score.rank(pct=True) - score.rank(pct=True).median()).abs()
+
+
+def random(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
     """A uniformly random order, the same for the same ids and seed."""
     generator = numpy_generator(method.seed, "random selection")
-    return pandas.DataFrame(index=range(len(ids))), pandas.Series(generator.random(len(ids)))
+    return pandas.DataFrame(index=range(len(rows))), pandas.Series(generator.random(len(rows)))
 
 
-RULES = {Rule.mean_max: mean_max, Rule.random: random}
+RULES = {
+    Rule.mean_max: mean_max,
+    Rule.global_max: global_max,
+    Rule.round_robin: round_robin,
+    Rule.greedy: greedy,
+    Rule.resample: resample,
+    Rule.lowest: lowest,
+    Rule.middle: middle,
+    Rule.random: random,
+    Rule.balanced: balanced,
+}

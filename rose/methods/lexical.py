@@ -1,0 +1,87 @@
+"""Lexical overlap of pool rows and targets, whose texts are a prompt and its chosen answer; no model is run."""
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import chain, pairwise
+from pathlib import Path
+
+import bm25s
+import numpy
+import pandas
+
+from rose.config import Method
+from rose.methods.influence import Influence
+
+K1, B = 1.5, 0.75  # BM25's usual constants
+TINY = 1e-8  # what DSIR's code adds to every probability
+
+
+def bm25(method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path) -> Influence:
+    """BM25 of each pool row (the document) for each target text (the query): [rows, pairs].
+
+    Σ over the query's words w, repeats included, of ln(1 + (N − n_w + ½)/(n_w + ½)) · f·2.5/(f + 1.5·(¼ + ¾·len/mean
+    len)), f the word's count in the row, n_w the rows that hold it (Robertson and Zaragoza 2009, with Lucene's idf).
+    """
+    targets, subtasks = target_texts(preferences)
+    index = bm25s.BM25(k1=K1, b=B, method="lucene")  # Lucene leaves out the constant k1 + 1
+    index.index([words(text) for text in pool_texts(pool, rows)], show_progress=False)
+    queries = [[word for word in words(text) if word in index.vocab_dict] for text in targets]
+    none = numpy.zeros(len(rows))
+    values = [index.get_scores(query) * (K1 + 1) if query else none for query in queries]
+    return Influence(numpy.stack(values, axis=1).astype(float), subtasks)
+
+
+def dsir(method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path) -> Influence:
+    """DSIR's log importance weight of each row (arXiv 2302.03169): Σ over its n-grams of ln q_b − ln p_b.
+
+    q and p are the shares of bucket b among all uni- and bigrams of the targets and of the pool, hashed into
+    `method.buckets`, plus 1e-8. `smoothing` s makes them (count + s)/(total + s·buckets); `per_ngram` divides by the
+    row's number of n-grams. All targets are one distribution: the only column is "weight".
+    """
+    p = _shares(method, pool_texts(pool, rows))
+    q = _shares(method, target_texts(preferences)[0])
+    ratio = numpy.log(q + TINY) - numpy.log(p + TINY)
+    each = [ratio[buckets(method, text)] for text in pool_texts(pool, rows)]
+    values = [found.sum() / (max(1, len(found)) if method.per_ngram else 1) for found in each]
+    return Influence(numpy.array(values)[:, None], ["weight"])
+
+
+def _shares(method: Method, texts: list[str]) -> numpy.ndarray:
+    counts = numpy.full(method.buckets, method.smoothing, dtype=float)
+    for text in texts:
+        counts += numpy.bincount(buckets(method, text), minlength=method.buckets)
+    return counts / max(counts.sum(), TINY)
+
+
+def buckets(method: Method, text: str) -> numpy.ndarray:
+    """The bucket of each uni- and bigram of a text, by CRC-32: the same on every machine."""
+    tokens = re.findall(r"\w+|[^\w\s]+", text.lower())
+    grams = chain(tokens, map(" ".join, pairwise(tokens)))
+    return numpy.array([zlib.crc32(gram.encode()) % method.buckets for gram in grams], dtype=numpy.int64)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def pool_texts(pool: Path, rows: pandas.DataFrame) -> list[str]:
+    """What is said in each pool row that has tokens, in their order."""
+    kept = set(rows["id"])
+    return [_said(row["messages"]) for row in _lines(pool / "pool.jsonl") if row["id"] in kept]
+
+
+def target_texts(preferences: Path) -> tuple[list[str], list[str]]:
+    """Prompt and chosen answer of each target pair, and its subtask."""
+    pairs = list(_lines(preferences / "target.jsonl"))
+    return [_said(pair["prompt"] + pair["chosen"]) for pair in pairs], [pair["subtask"] for pair in pairs]
+
+
+def _said(messages: list[dict]) -> str:
+    return "\n".join(message["content"] for message in messages)
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    with open(path, encoding="utf-8") as file:
+        yield from map(json.loads, file)

@@ -1,0 +1,87 @@
+"""Losses as a row's representation: what the model finds hard, before any training or after a little of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy
+import pandas
+from datasets import load_from_disk
+from transformers import PreTrainedTokenizerBase
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import Method, Numerics
+from rose.evaluation.likelihood import answer_log_probs
+from rose.gradients.batching import IGNORED
+from rose.methods.influence import Influence
+
+BATCH_TOKENS = 4096  # padding included
+
+
+def perplexity(method: Method, rows: pandas.DataFrame, losses: Path) -> Influence:
+    """ln perplexity: the mean cross-entropy CE(y|x) of the answer tokens, in nats (Marion et al., arXiv 2309.04564).
+
+    The paper's best choice is the middle (rule=middle); rule=mean_max takes the highest.
+    """
+    return Influence(_column(losses, rows).to_numpy()[:, None], ["loss"])
+
+
+def ifd(method: Method, rows: pandas.DataFrame, losses: Path, answer_losses: Path) -> Influence:
+    """Instruction-following difficulty CE(y|x)/CE(y) (arXiv 2308.12032): how little the prompt helps with the answer.
+
+    Rows above 1, whose prompt makes the answer less likely, have no score.
+    """
+    ratio = _column(losses, rows) / _column(answer_losses, rows)
+    return Influence(ratio.where(ratio <= 1).to_numpy()[:, None], ["ifd"])
+
+
+def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path) -> Influence:
+    """(L − L')/L: what share of the row's loss L under the base model is gone once the model has seen the targets.
+
+    L' is the loss after SFT on the chosen answers (`method.target=chosen`) or DPO on the pairs (`preference`): to first
+    order the influence of the targets on the row, by two forward passes and no gradients.
+    """
+    loss = _column(before, rows)
+    return Influence(((loss - _column(after, rows)) / loss).to_numpy()[:, None], ["loss_drop"])
+
+
+@stage("losses", version=1)
+def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, tokens: Path) -> None:
+    """Writes losses.parquet: id and loss, CE(y|x) in nats a token, of each row; adapter=None is the base model."""
+    ids, rows = _rows(tokens)
+    model = models.load_model(base, numerics)
+    _write(out, ids, mean_losses(model if adapter is None else models.load_adapter(model, adapter), rows))
+
+
+@stage("answer_losses", version=1)
+def answer_losses(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
+    """The same of each row's answers alone, CE(y): the mean over the same tokens, after a BOS (else EOS) token."""
+    ids, rows = _rows(tokens)
+    tokenizer = models.load_tokenizer(base)
+    _write(out, ids, mean_losses(models.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
+
+
+def mean_losses(model, rows: Sequence[dict]) -> numpy.ndarray:
+    """Mean cross-entropy of each encoded row's labelled tokens."""
+    sums, lengths = answer_log_probs(model, rows, BATCH_TOKENS)
+    return -sums / lengths
+
+
+def alone(tokenizer: PreTrainedTokenizerBase, row: dict) -> dict:
+    """The row's answers without its prompts, after the token that begins a text."""
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    answers = [label for label in row["labels"][1:] if label != IGNORED]
+    return {"input_ids": [first, *answers], "labels": [IGNORED, *answers]}
+
+
+def _rows(tokens: Path) -> tuple[list[str], list[dict]]:
+    rows = load_from_disk(str(tokens / "rows"))
+    return list(rows["id"]), list(rows.select_columns(["input_ids", "labels"]))
+
+
+def _write(out: Path, ids: list[str], losses: numpy.ndarray) -> None:
+    pandas.DataFrame({"id": ids, "loss": losses}).to_parquet(out / "losses.parquet", index=False)
+
+
+def _column(losses: Path, rows: pandas.DataFrame) -> pandas.Series:
+    return pandas.read_parquet(losses / "losses.parquet").set_index("id")["loss"].loc[rows["id"]]

@@ -1,0 +1,76 @@
+"""Rules that choose rows one after another; falling scores, 1 to 1/n, say the order."""
+
+from collections.abc import Sequence
+
+import numpy
+import pandas
+
+from rose.config import Method
+from rose.errors import RoseError
+from rose.methods.influence import Influence
+from rose.methods.subtasks import Ranked, mean_max
+from rose.seeds import numpy_generator
+
+
+def round_robin(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """Targets take turns; each takes the best row that is left for it (RDS+, arXiv 2503.01807; ties: smaller id)."""
+    columns, score = mean_max(method, rows, influence)
+    scored = numpy.flatnonzero(score.notna())
+    by_id = scored[numpy.argsort(rows["id"].to_numpy()[scored], kind="stable")]
+    order = by_id[numpy.argsort(-influence.values[by_id], axis=0, kind="stable")]  # [rows, targets]
+    return columns, _falling(_take_turns(list(order.T)), len(rows))
+
+
+def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """Takes the best row, subtracts what it covers from every other row's score, and goes on: matching pursuit.
+
+    s_b(z) ← s_b(z) − s_b(p)·⟨x_z, x_p⟩ for each subtask b after row p is taken, x the rows' unit vectors (Mallat and
+    Zhang 1993, with the subtask's mean target as the signal): a copy of a taken row is worth nothing. The best
+    `method.candidates` rows are ordered so; the others follow by their scores. Ties go to the smaller id.
+    """
+    if influence.vectors is None:
+        raise RoseError(
+            f"method.rule=greedy: representation={method.representation} has no similarity between rows; "
+            "one of gradients, hidden, embeddings has"
+        )
+    columns, score = mean_max(method, rows, influence)
+    by_id = numpy.argsort(rows["id"].to_numpy(), kind="stable")
+    ordered = by_id[numpy.argsort(-score.to_numpy()[by_id], kind="stable")][: int(score.notna().sum())]
+    best = numpy.sort(ordered[: method.candidates])
+    best = best[numpy.argsort(rows["id"].to_numpy()[best], kind="stable")]
+    vectors = influence.vectors(best)
+    left, taken = columns.to_numpy(dtype=numpy.float64)[best], []
+    open_rows = numpy.ones(len(best), dtype=bool)
+    for _ in best:
+        pick = int(numpy.where(open_rows, left.max(axis=1), -numpy.inf).argmax())
+        left -= numpy.outer(vectors @ vectors[pick], left[pick].copy())
+        open_rows[pick] = False
+        taken.append(best[pick])
+    return columns, _falling([*taken, *ordered[method.candidates :]], len(rows))
+
+
+def balanced(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """Sources take turns, each in a random order of its own: equal counts of every source until one runs out."""
+    orders = []
+    for source, members in sorted(rows.groupby("dataset").indices.items()):
+        orders.append(numpy_generator(method.seed, f"balanced selection {source}").permutation(members))
+    return pandas.DataFrame(index=range(len(rows))), _falling(_take_turns(orders), len(rows))
+
+
+def _take_turns(orders: Sequence[Sequence[int]]) -> list[int]:
+    """Each order in turn gives its first number that no other has given, until all are given."""
+    waiting, taken = [iter(order) for order in orders], {}
+    while waiting:
+        for order in list(waiting):
+            number = next((number for number in order if number not in taken), None)
+            if number is None:
+                waiting.remove(order)
+            else:
+                taken[number] = None
+    return list(taken)
+
+
+def _falling(order: Sequence[int], count: int) -> pandas.Series:
+    score = pandas.Series(numpy.nan, index=range(count))
+    score.iloc[list(order)] = 1 - numpy.arange(len(order)) / max(1, len(order))
+    return score

@@ -1,0 +1,83 @@
+"""Fine-tuning on the target pairs themselves: on their chosen answers, or by DPO."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import Trainer
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import Lora, Numerics, Reference, Training
+from rose.gradients.batching import collate
+from rose.gradients.features import encoded_pairs
+from rose.gradients.log_probs import token_log_probs
+from rose.gradients.objectives import Loss, Objective, losses
+from rose.seeds import derive
+from rose.training.supervised import train
+
+
+@stage("pairs_sft", version=1)
+def tune_on_chosen(
+    out: Path, training: Training, lora: Lora, numerics: Numerics, max_length: int, base: Path, preferences: Path
+) -> None:
+    """Writes an adapter trained on the target pairs' chosen answers, cut as the pairs are, and its training curve."""
+    tokenizer = models.load_tokenizer(base)
+    _, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
+    train(model, tokenizer, Dataset.from_list([chosen for chosen, _ in encoded]), training, out)
+    model.save_pretrained(str(out))
+
+
+@stage("pairs_dpo", version=1)
+def tune_by_dpo(
+    out: Path,
+    training: Training,
+    beta: float,
+    lora: Lora,
+    numerics: Numerics,
+    max_length: int,
+    base: Path,
+    preferences: Path,
+) -> None:
+    """Writes an adapter trained by DPO (arXiv 2305.18290) on the target pairs, the base model as reference."""
+    tokenizer = models.load_tokenizer(base)
+    _, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    rows = [{name: [side[name] for side in both] for name in ("input_ids", "labels")} for both in encoded]
+    model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
+    objective = Objective(Loss.dpo, beta, Reference.base)
+    train(model, tokenizer, Dataset.from_list(rows), training, out, trainer=trainer_of(objective), collator=interleave)
+    model.save_pretrained(str(out))
+
+
+def interleave(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+    """Rows of two encoded answers each as one batch: chosen, rejected, chosen, …"""
+    sides = [
+        {"input_ids": ids, "labels": labels}
+        for row in rows
+        for ids, labels in zip(row["input_ids"], row["labels"], strict=True)
+    ]
+    inputs, targets = collate(sides)
+    return {"inputs": inputs, "targets": targets}
+
+
+def trainer_of(objective: Objective) -> type[Trainer]:
+    """A Trainer whose loss is the mean of `objective` over a batch's pairs."""
+
+    class PairTrainer(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            return preference_loss(model, objective, inputs["inputs"], inputs["targets"])
+
+    return PairTrainer
+
+
+def preference_loss(
+    model: PeftModel, objective: Objective, inputs: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Mean over pairs of `objective` for interleaved rows [2 · pairs, tokens]; the reference is without adapter."""
+    with torch.no_grad(), model.disable_adapter():
+        reference, _ = token_log_probs(model, inputs, targets)
+    log_probs, mask = token_log_probs(model, inputs, targets)
+    return losses(objective, log_probs, mask, reference.sum(1)).mean()

@@ -1,0 +1,65 @@
+"""The method that CONTRIBUTING.md shows is applied to a copy of the program and run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas
+import pytest
+from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
+
+from rose.__main__ import ROOT
+
+
+def example() -> str:
+    return re.search(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
+
+
+def test_a_method_is_fewer_than_40_lines():
+    added = [line for line in example().splitlines() if re.match(r"\+(?!\+\+ )", line)]
+    assert len(added) < 20
+    assert len(example().splitlines()) < 40
+
+
+def test_the_method_shown_runs(inputs, tmp_path):  # noqa: F811
+    copy = tmp_path / "copy"
+    for name in ("rose", "conf", "experiments"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    apply(copy, example())
+    done = subprocess.run(
+        [sys.executable, "-m", "rose", *overrides(inputs, tmp_path / "outputs"), "method=jaccard", "until=selection"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)},
+    )
+    assert done.returncode == 0, done.stderr
+    (directory,) = (tmp_path / "outputs" / "runs").iterdir()
+    table = pandas.read_parquet(directory / "scores.parquet").set_index("id")
+    rows = [json.loads(line) for line in (inputs / "pool.jsonl").read_text().splitlines()]
+    pairs = [json.loads(line) for line in (inputs / "pairs.jsonl").read_text().splitlines()]
+    for row in rows[:5]:
+        own = set(f"{row['prompt']} {row['completion']}".split())
+        shares = []
+        for pair in pairs[1:]:  # the first is subtask b's only one
+            other = set(f"{pair['prompt']} {pair['chosen']}".replace("?", "").split())
+            shares.append(len(own & other) / len(own | other))
+        assert table["a"][row["id"]] == pytest.approx(sum(shares) / len(shares))
+
+
+def apply(folder, diff: str) -> None:
+    """What `patch` would do: each hunk's context is found in its file, and replaced by it with the added lines."""
+    for part in re.split(r"^--- .*\n", diff, flags=re.M)[1:]:
+        header, _, *lines = part.splitlines()
+        path = folder / header.removeprefix("+++ b/")
+        after = "".join(line[1:] + "\n" for line in lines)
+        before = "".join(line[1:] + "\n" for line in lines if line.startswith(" "))
+        if not before:
+            path.write_text(after)
+            continue
+        text = path.read_text()
+        assert text.count(before) == 1, f"{path}: {before}"
+        path.write_text(text.replace(before, after))

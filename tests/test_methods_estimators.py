@@ -1,0 +1,96 @@
+"""Estimators against their formulas written naively, in float64, row by row."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy
+import pytest
+import torch
+from method_toys import composed_method, store
+
+from rose.gradients.store import FeatureStore
+from rose.methods.estimators import View, datainf, gist, shapley
+
+ROSE = composed_method("rose")
+RNG = numpy.random.default_rng(0)
+ROWS = RNG.normal(size=(7, 5))
+TARGETS = RNG.normal(size=(3, 5))
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return View(FeatureStore.open(store(tmp_path / "pool", [ROWS.tolist()], [1.0])), 0)
+
+
+@pytest.fixture
+def with_a_nan(tmp_path):
+    rows = [*ROWS.tolist(), [math.nan] * 5]
+    return View(FeatureStore.open(store(tmp_path / "broken", [rows], [1.0])), 0)
+
+
+def estimate(function, pool, **changes) -> numpy.ndarray:
+    return function(replace(ROSE, **changes), pool, torch.tensor(TARGETS).float()).numpy()
+
+
+def naive_datainf(rows, v):
+    n, d = rows.shape
+    damping = sum(sum(x * x for x in row) / d for row in rows) / n / 10
+    r = numpy.zeros(d)
+    for g in rows:  # every row counts; one public version uses the last one n times
+        r += v - (v @ g) / (damping + g @ g) * g
+    return [g @ r / (n * damping) for g in rows]
+
+
+def test_datainf_is_its_formula_over_every_row(pool):
+    expected = numpy.array([naive_datainf(ROWS, v) for v in TARGETS]).T
+    numpy.testing.assert_allclose(estimate(datainf, pool), expected, rtol=1e-4)
+
+
+def test_datainf_of_one_row_is_the_exact_damped_inverse(tmp_path):
+    g = ROWS[:1]
+    one = View(FeatureStore.open(store(tmp_path / "one", [g.tolist()], [1.0])), 0)
+    damping = (g**2).mean() / 10
+    exact = g @ numpy.linalg.inv(g.T @ g + damping * numpy.eye(5)) @ TARGETS.T
+    numpy.testing.assert_allclose(estimate(datainf, one), exact, rtol=1e-3)
+
+
+def test_rows_that_are_not_finite_do_not_count(pool, with_a_nan):
+    for function in (datainf, gist, shapley):
+        plain, broken = estimate(function, pool, neighbours=2), estimate(function, with_a_nan, neighbours=2)
+        numpy.testing.assert_allclose(broken[:7], plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("components", [1, 2, 99])
+def test_gist_is_the_cosine_inside_the_span_of_the_targets(pool, components):
+    # the span's directions of largest energy, by eigenvectors of TᵀT rather than by an SVD
+    _, vectors = numpy.linalg.eigh(TARGETS.T @ TARGETS)
+    basis = vectors[:, ::-1][:, : min(components, 3)]
+    a, b = ROWS @ basis, TARGETS @ basis
+    expected = a @ b.T / numpy.outer(numpy.linalg.norm(a, axis=1), numpy.linalg.norm(b, axis=1))
+    numpy.testing.assert_allclose(estimate(gist, pool, components=components), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("neighbours", [1, 2, 3])
+def test_knn_shapley_is_the_mean_gain_over_all_orders_of_arrival(tmp_path, neighbours):
+    rows = ROWS[:5]
+    pool = View(FeatureStore.open(store(tmp_path / "five", [rows.tolist()], [1.0])), 0)
+    unit = rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
+    values = estimate_of_unit(pool, unit, neighbours, tmp_path)
+    for column, target in enumerate(TARGETS):
+        cosine = unit @ target / numpy.linalg.norm(target)
+
+        def worth(present, cosine=cosine):
+            nearest = sorted((cosine[i] for i in present), reverse=True)[:neighbours]
+            return sum((1 + c) / 2 for c in nearest) / neighbours
+
+        gains = numpy.zeros(5)
+        for order in itertools.permutations(range(5)):
+            for place, row in enumerate(order):
+                gains[row] += worth(order[: place + 1]) - worth(order[:place])
+        numpy.testing.assert_allclose(values[:, column], gains / math.factorial(5), atol=1e-6)
+
+
+def estimate_of_unit(pool, unit, neighbours, tmp_path) -> numpy.ndarray:
+    made = View(FeatureStore.open(store(tmp_path / "unit", [unit.tolist()], [1.0])), 0)
+    return estimate(shapley, made, neighbours=neighbours)

@@ -1,0 +1,103 @@
+"""Selection options on a few rows: budgets, filters, quotas, duplicates."""
+
+import json
+
+import pandas
+import pytest
+from method_toys import selected
+
+from rose import sweep
+from rose.config import Dedup
+from rose.errors import RoseError
+from rose.methods.duplicates import Near
+from rose.methods.selection import effective
+
+TABLE = pandas.DataFrame(
+    {
+        "id": [f"r{i}" for i in range(6)],
+        "score": [6.0, 5.0, 4.0, 3.0, 2.0, None],
+        "length": [40, 10, 30, 5, 15, 1],
+    }
+)
+
+
+def ids(rows: list[dict]) -> list[str]:
+    return [row["id"] for row in rows]
+
+
+def test_a_count_takes_that_many_and_a_ratio_its_share_of_all_rows(tmp_path):
+    assert ids(selected(tmp_path, TABLE, count=2)) == ["r0", "r1"]
+    assert ids(selected(tmp_path, TABLE, ratio=0.5)) == ["r0", "r1", "r2"]
+    assert ids(selected(tmp_path, TABLE, count=99)) == ["r0", "r1", "r2", "r3", "r4"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [(85, 4), (84, 3), (50, 2), (49, 1), (1, 1)],  # 40, 50, 80, 85; at least one row
+)
+def test_a_token_budget_is_filled_by_the_best_rows_until_one_does_not_fit(tmp_path, budget, kept):
+    assert ids(selected(tmp_path, TABLE, tokens=budget)) == ["r0", "r1", "r2", "r3"][:kept]
+    metrics = json.loads((tmp_path / "selection" / "metrics.json").read_text())
+    assert metrics["selected_tokens"] <= max(budget, 40)
+
+
+def test_lengths_outside_the_limits_are_passed_over(tmp_path):
+    assert ids(selected(tmp_path, TABLE, count=2, min_length=10, max_length=30)) == ["r1", "r2"]
+
+
+def test_no_source_has_more_than_its_share(tmp_path):
+    pool = [{"dataset": source} for source in "aaabbb"]
+    assert ids(selected(tmp_path, TABLE, pool, count=4, per_source=0.5)) == ["r0", "r1", "r3", "r4"]
+    # of 60 tokens at most 30 a source: a first row may be longer than that, r1 and r2 then have no room
+    assert ids(selected(tmp_path, TABLE, pool, tokens=60, per_source=0.5)) == ["r0", "r3", "r4"]
+
+
+def test_copies_of_better_rows_are_passed_over(tmp_path):
+    near = "the quick brown fox jumps over the lazy dog and then it runs away from the big bad wolf of the dark wood"
+    said = [near, near + " again", near, "something else", "SOMETHING, else!", "x"]
+    pool = [{"messages": [{"role": "assistant", "content": text}]} for text in said]
+    assert ids(selected(tmp_path, TABLE, pool, dedup=Dedup.none, count=3)) == ["r0", "r1", "r2"]
+    assert ids(selected(tmp_path, TABLE, pool, dedup=Dedup.exact, count=3)) == ["r0", "r1", "r3"]
+    assert ids(selected(tmp_path, TABLE, pool, dedup=Dedup.near, count=5)) == ["r0", "r3"]
+
+
+def test_near_duplicates_share_four_fifths_of_all_their_shingles():
+    letters = [f"w{i}" for i in range(13)]  # 9 shingles of five words
+    for tail, duplicate in ((2, True), (3, False)):  # 9/11 = .82, 9/12 = .75
+        near = Near()
+        assert not near.holds(" ".join(letters))
+        assert near.holds(" ".join([*letters, *(f"z{i}" for i in range(tail))])) is duplicate
+
+
+def amount(composed, *overrides):
+    config = sweep.typed(composed(*overrides))
+    return effective(config.method, config.selection, config.warmup, config.finetune)
+
+
+def test_what_cannot_matter_is_left_out(composed):
+    assert amount(composed, "selection.count=5") == amount(composed, "selection.count=5", "selection.ratio=0.5")
+    assert amount(composed, "seed=1") == amount(composed, "seed=2")
+    assert amount(composed, "method=full") == amount(composed, "method=full", "selection.tokens=7")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["selection.count=0"], r"selection\.count=0: must be 1 or more"),
+        (["selection.tokens=-3"], r"selection\.tokens=-3: must be 1 or more"),
+        (["selection.ratio=1.01"], r"selection\.ratio=1\.01: .*\(0, 1\]"),
+        (["method.rule=greedy", "method=longest"], r"method\.rule=greedy: .*lengths; .*gradients, hidden, embeddings"),
+        (["method.rule=random"], r"method\.rule=random: .*gradients"),
+        (["method=random", "method.rule=mean_max"], r"method\.rule=mean_max: .*none"),
+        (["method=dsir", "method.seed=null"], r"method\.seed=null"),
+        (["method.target=null"], r"method\.target=null: .*preference, chosen"),
+        (["method=embedding", "method.encoder=null"], r"method\.encoder=null: .*folder or a hub id"),
+        (["selection.count=3", "selection.tokens=3"], r"selection\.tokens=3: .*selection\.count"),
+        (["selection.per_source=0"], r"selection\.per_source=0.0: .*\(0, 1\]"),
+        (["selection.min_length=9", "selection.max_length=3"], r"selection\.min_length=9.*max_length=3"),
+        (["method=random_matched", "selection.count=3"], r"method=random_matched: .*selection\.ratio"),
+    ],
+)
+def test_a_wrong_amount_is_named(composed, overrides, message):
+    with pytest.raises(RoseError, match=message):
+        amount(composed, *overrides)
