@@ -38,7 +38,9 @@ def main() -> None:
         found = _run(name) if name not in PACKAGES or _install(name) else None
         if found and found["examples_per_s"] > best.get(name, {}).get("examples_per_s", 0):
             best[name] = found
-        print(f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True
+        )
     limit = best["backward"]["examples_per_s"]
     for found in best.values():
         found["ratio_to_backward"] = found["examples_per_s"] / limit
@@ -108,7 +110,9 @@ def _cell(value: object) -> str:
 
 
 def _machine() -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft")
+    )
     return f"{platform.machine()}, {THREADS} of {os.cpu_count()} cores, {versions}"
 
 

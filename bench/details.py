@@ -66,7 +66,9 @@ def balance(folder: Path) -> dict:
             gradients(engine, rows, objective)
             seconds = (time.perf_counter() - start) / (len(rows) // 2)
             table.append({"objective": name, "seconds_per_pair": seconds})
-    return {"table": [row | {"ratio": row["seconds_per_pair"] / table[0]["seconds_per_pair"]} for row in table]}
+    return {
+        "table": [row | {"ratio": row["seconds_per_pair"] / table[0]["seconds_per_pair"]} for row in table]
+    }
 
 
 def _project(kind: ProjectionKind, dim: int, seed: int, updates: torch.Tensor, aims: torch.Tensor) -> tuple:

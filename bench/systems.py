@@ -25,7 +25,8 @@ from rose.gradients.projection import make_projector
 from rose.gradients.quantize import width
 from rose.gradients.store import FeatureStore
 
-DIM, DTYPE = 8192, StoreDtype.float16
+DIM = 8192  # as LESS has it
+ROSE_DIM, ROSE_DTYPE = 32_768, StoreDtype.int4  # the best of details.widths within LESS's 16 KiB a row
 LESS_ROWS = 16  # gradients that LESS projects at once, and all that is timed of it
 VMAP_ROWS = 4  # at once: vmap keeps tens of times what a plain pass does
 SLOW_BATCHES = 3  # of systems too slow for the whole pool
@@ -57,9 +58,13 @@ def rose(folder: Path) -> dict:
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     moments = setting.load_moments(folder)
     with PerExample(model) as engine, tempfile.TemporaryDirectory(dir=folder) as place:
-        projector = make_projector(Projection(ProjectionKind.sketch, DIM, 0), engine.size)
+        projector = make_projector(Projection(ProjectionKind.sketch, ROSE_DIM, 0), engine.size)
         store = FeatureStore.create(
-            Path(place), [str(i) for i in range(len(rows))], DTYPE, projector.describe(), {"checkpoint": 1.0}
+            Path(place),
+            [str(i) for i in range(len(rows))],
+            ROSE_DTYPE,
+            projector.describe(),
+            {"checkpoint": 1.0},
         )
 
         def step(batch: list[int]) -> None:
@@ -71,7 +76,7 @@ def rose(folder: Path) -> dict:
         found = setting.cosines(store.rows(0, 0, len(rows)), taken)
     return {
         "examples_per_s": speed,
-        "bytes_per_example": width(DTYPE, DIM),
+        "bytes_per_example": width(ROSE_DTYPE, ROSE_DIM),
         **setting.quality(found, _exact(folder, AdamMap.exact)),
     }
 
@@ -133,15 +138,21 @@ def bergson(folder: Path) -> dict:
     from bergson.gradients import AdamNormalizer
 
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
-    modules = [name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad]
+    modules = [
+        name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad
+    ]
     spread = setting.load_moments(folder).exp_avg_sq
-    normalizers = {name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)}
+    normalizers = {
+        name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)
+    }
 
     def collect(of: list[dict], batches: list[list[int]], how: dict) -> tuple[float, torch.Tensor]:
         taken = torch.empty(len(of), DIM)
         with GradientCollector(
             model=model,
-            processor=GradientProcessor(how, projection_dim=DIM, projection_target="global", projection_seed=0),
+            processor=GradientProcessor(
+                how, projection_dim=DIM, projection_target="global", projection_seed=0
+            ),
             target_modules=set(modules),
             data=Dataset.from_dict({"input_ids": [row["input_ids"] for row in of]}),
             cfg=IndexConfig(run_path=str(folder / f"bergson_{len(of)}")),
@@ -177,7 +188,9 @@ def dattri_llm(folder: Path) -> dict:
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     state = setting.load_moments(folder)
-    optimizer = torch.optim.AdamW(weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0
+    )
     parts = zip(weights, _as_weights(model, state.exp_avg), _as_weights(model, state.exp_avg_sq), strict=True)
     for weight, first, second in parts:
         optimizer.state[weight] = {

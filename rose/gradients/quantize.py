@@ -5,6 +5,7 @@ import torch
 from rose.config import StoreDtype
 
 LEVELS = {StoreDtype.int8: 127, StoreDtype.int4: 7}
+SAMPLE = 4096  # coordinates, at least, that a row's scale is chosen by
 CLIPS = (
     1.0,
     0.8,
@@ -68,6 +69,7 @@ def _round(rows: torch.Tensor, scale: torch.Tensor, levels: int) -> torch.Tensor
 
 
 def _least_error(rows: torch.Tensor, largest: torch.Tensor, levels: int) -> torch.Tensor:
+    rows = rows[:, :: max(1, rows.shape[1] // SAMPLE)]
     scales = [largest * (clip / levels) for clip in CLIPS]
     errors = [(rows - _round(rows, scale, levels) * scale[:, None]).square_().sum(1) for scale in scales]
     return torch.stack(scales).gather(0, torch.stack(errors).argmin(0)[None])[0]

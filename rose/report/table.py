@@ -182,7 +182,7 @@ def _show(value: object) -> str:
 
 def _markdown(table: list[list[str]], text_columns: int) -> str:
     """A padded Markdown table of `table`, header first; the first `text_columns` columns are left-aligned."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]  # GFM wants a dash
     rule = ["-" * width for width in widths]
     rule[text_columns:] = [dashes[:-1] + ":" for dashes in rule[text_columns:]]
     lines = []
