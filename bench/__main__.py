@@ -19,7 +19,7 @@ from bench import details, setting, systems
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
-THREADS = 2
+THREADS = int(os.environ.get("BENCH_THREADS", "2"))
 COLUMNS = ["examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example"]
 # the limit and this project take turns and the better run counts: their ratio is what noise would blur
 ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
@@ -38,9 +38,7 @@ def main() -> None:
         found = _run(name) if name not in PACKAGES or _install(name) else None
         if found and found["examples_per_s"] > best.get(name, {}).get("examples_per_s", 0):
             best[name] = found
-        print(
-            f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True
-        )
+        print(f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True)
     limit = best["backward"]["examples_per_s"]
     for found in best.values():
         found["ratio_to_backward"] = found["examples_per_s"] / limit
@@ -110,9 +108,7 @@ def _cell(value: object) -> str:
 
 
 def _machine() -> str:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft")
-    )
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
     return f"{platform.machine()}, {THREADS} of {os.cpu_count()} cores, {versions}"
 
 

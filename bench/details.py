@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from bench import setting
-from rose.config import AdamMap, Balance, Projection, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, Balance, ProjectionKind, StoreDtype
+from rose.config import Projection
 from rose.gradients.adam import apply_adam
 from rose.gradients.objectives import Loss, Objective, gradients
 from rose.gradients.per_example import PerExample
@@ -66,9 +67,7 @@ def balance(folder: Path) -> dict:
             gradients(engine, rows, objective)
             seconds = (time.perf_counter() - start) / (len(rows) // 2)
             table.append({"objective": name, "seconds_per_pair": seconds})
-    return {
-        "table": [row | {"ratio": row["seconds_per_pair"] / table[0]["seconds_per_pair"]} for row in table]
-    }
+    return {"table": [row | {"ratio": row["seconds_per_pair"] / table[0]["seconds_per_pair"]} for row in table]}
 
 
 def _project(kind: ProjectionKind, dim: int, seed: int, updates: torch.Tensor, aims: torch.Tensor) -> tuple:

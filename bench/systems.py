@@ -15,7 +15,8 @@ from peft import PeftModel
 from trak.projectors import BasicProjector, ProjectionType
 
 from bench import setting
-from rose.config import AdamMap, Projection, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, ProjectionKind, StoreDtype
+from rose.config import Projection
 from rose.gradients.adam import apply_adam
 from rose.gradients.batching import IGNORED, collate
 from rose.gradients.log_probs import token_log_probs
@@ -138,21 +139,15 @@ def bergson(folder: Path) -> dict:
     from bergson.gradients import AdamNormalizer
 
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
-    modules = [
-        name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad
-    ]
+    modules = [name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad]
     spread = setting.load_moments(folder).exp_avg_sq
-    normalizers = {
-        name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)
-    }
+    normalizers = {name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)}
 
     def collect(of: list[dict], batches: list[list[int]], how: dict) -> tuple[float, torch.Tensor]:
         taken = torch.empty(len(of), DIM)
         with GradientCollector(
             model=model,
-            processor=GradientProcessor(
-                how, projection_dim=DIM, projection_target="global", projection_seed=0
-            ),
+            processor=GradientProcessor(how, projection_dim=DIM, projection_target="global", projection_seed=0),
             target_modules=set(modules),
             data=Dataset.from_dict({"input_ids": [row["input_ids"] for row in of]}),
             cfg=IndexConfig(run_path=str(folder / f"bergson_{len(of)}")),
@@ -188,9 +183,7 @@ def dattri_llm(folder: Path) -> dict:
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     state = setting.load_moments(folder)
-    optimizer = torch.optim.AdamW(
-        weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0
-    )
+    optimizer = torch.optim.AdamW(weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0)
     parts = zip(weights, _as_weights(model, state.exp_avg), _as_weights(model, state.exp_avg_sq), strict=True)
     for weight, first, second in parts:
         optimizer.state[weight] = {

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from rose.config import Config, Method, Representation, Rule, Selection, Share, Target
+from rose.choices import Representation, Rule, Share, Target
+from rose.config import Config, Method, Selection
 from rose.errors import RoseError
 
 Range = tuple[Callable[[float], bool], str]

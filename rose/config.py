@@ -1,188 +1,35 @@
 """The schema: one dataclass per conf/ group. Types only; every value lives in conf/."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
+
+from rose.choices import (
+    AdamMap,
+    Attention,
+    Balance,
+    Dedup,
+    Dtype,
+    Estimator,
+    Keep,
+    Lesson,
+    Normalize,
+    OnBadRow,
+    Pooling,
+    PreferenceLoss,
+    ProjectionKind,
+    Reference,
+    Representation,
+    Rule,
+    Schedule,
+    Share,
+    StoreDtype,
+    Target,
+    TrackingMode,
+    Until,
+)
 
 # A path says where data are, not what: stages are keyed by a fingerprint of the contents instead.
 NOT_IN_KEY: dict[str, Any] = {"in_key": False}
-
-
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Attention(StrEnum):
-    """transformers' attn_implementation."""
-
-    sdpa = "sdpa"
-    eager = "eager"
-    flash_attention_2 = "flash_attention_2"
-
-
-class Schedule(StrEnum):
-    """transformers' lr_scheduler_type, those that need no further argument."""
-
-    linear = "linear"
-    cosine = "cosine"
-    constant = "constant"
-    constant_with_warmup = "constant_with_warmup"
-
-
-class TrackingMode(StrEnum):
-    online = "online"
-    offline = "offline"
-    disabled = "disabled"
-
-
-class StoreDtype(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
-    int4 = "int4"
-
-
-class AdamMap(StrEnum):
-    """How a raw gradient becomes the update it would cause (DESIGN: exact Adam, LESS's published code, or neither)."""
-
-    exact = "exact"
-    published = "published"
-    none = "none"
-
-
-class Keep(StrEnum):
-    store = "store"
-    stream = "stream"
-
-
-class ProjectionKind(StrEnum):
-    trak = "trak"
-    sketch = "sketch"
-    srht = "srht"
-    none = "none"
-
-
-class PreferenceLoss(StrEnum):
-    dpo = "dpo"
-    ipo = "ipo"
-    simpo = "simpo"
-    contrast = "contrast"
-
-
-class Reference(StrEnum):
-    base = "base"
-    warmup = "warmup"
-    none = "none"
-
-
-class Normalize(StrEnum):
-    per_pair = "per_pair"
-    after_mean = "after_mean"
-    none = "none"
-
-
-class Representation(StrEnum):
-    """What a method knows of a row."""
-
-    gradients = "gradients"
-    hidden = "hidden"
-    embeddings = "embeddings"
-    words = "words"
-    ngrams = "ngrams"
-    lengths = "lengths"
-    perplexity = "perplexity"
-    ifd = "ifd"
-    loss_drop = "loss_drop"
-    none = "none"
-
-
-class Target(StrEnum):
-    """Pool gradients are compared with those of the pair's preference loss (ROSE) or of its chosen answer (LESS)."""
-
-    preference = "preference"
-    chosen = "chosen"
-
-
-class Balance(StrEnum):
-    none = "none"
-    segments = "segments"
-    tokens = "tokens"
-
-
-class Estimator(StrEnum):
-    """How features of rows and targets become the influence of the one on the other."""
-
-    inner = "inner"
-    datainf = "datainf"
-    gist = "gist"
-    shapley = "shapley"
-
-
-class Pooling(StrEnum):
-    """Which of a row's hidden states stand for it: the last token's, or all, later ones weighing more."""
-
-    last = "last"
-    weighted = "weighted"
-
-
-class Rule(StrEnum):
-    """How influences on single pairs become one score a row."""
-
-    mean_max = "mean_max"
-    global_max = "global_max"
-    round_robin = "round_robin"
-    greedy = "greedy"
-    resample = "resample"
-    lowest = "lowest"
-    middle = "middle"
-    random = "random"
-    balanced = "balanced"
-
-
-class Share(StrEnum):
-    """How much of the pool is taken: what `selection` says, all, or what a gradient method's cost would train on."""
-
-    selection = "selection"
-    everything = "everything"
-    matched = "matched"
-
-
-class Lesson(StrEnum):
-    """What the evaluated model is fine-tuned on."""
-
-    selection = "selection"
-    pairs_sft = "pairs_sft"
-    pairs_dpo = "pairs_dpo"
-    none = "none"
-
-
-class Dedup(StrEnum):
-    """Which rows are passed over because of a better one: copies, or also rows that share most of their text."""
-
-    none = "none"
-    exact = "exact"
-    near = "near"
-
-
-class OnBadRow(StrEnum):
-    stop = "stop"
-    skip = "skip"
-
-
-class Until(StrEnum):
-    """The stages `until=` may stop after, in order."""
-
-    base = "base"
-    tokens = "tokens"
-    warmup = "warmup"
-    features = "features"
-    targets = "targets"
-    scores = "scores"
-    selection = "selection"
-    finetune = "finetune"
-    evaluation = "evaluation"
 
 
 @dataclass

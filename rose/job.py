@@ -13,7 +13,8 @@ import torch
 
 from rose import pipeline, tracking
 from rose.artifacts import Built, Node, build, plan, write_json
-from rose.config import Config, Until
+from rose.choices import Until
+from rose.config import Config
 from rose.errors import RoseError
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ warms up and takes the pool's gradients once.
 """
 
 from rose.artifacts import Node
-from rose.config import Config, Lesson, Representation, Target
+from rose.choices import Lesson, Representation, Target
+from rose.config import Config
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool

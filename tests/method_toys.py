@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 
 from rose import sweep
 from rose.__main__ import ROOT
-from rose.config import Dedup, Method, ProjectionKind, Selection, StoreDtype
+from rose.choices import Dedup, ProjectionKind, StoreDtype
+from rose.config import Method, Selection
 from rose.gradients.projection import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.scores import score

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rose.config import AdamMap
+from rose.choices import AdamMap
 from rose.errors import RoseError
 from rose.gradients import adam
 from rose.gradients.adam import Moments, apply_adam

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from rose.config import StoreDtype
+from rose.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.quantize import decode, encode, width
 from rose.gradients.store import ABSENT, NOT_FINITE, VALID, FeatureStore

@@ -13,17 +13,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import adapted, distance, llama, random_rows, slow_gradient, slow_log_probs
 
 from rose import models
-from rose.config import (
-    AdamMap,
-    Dtype,
-    Features,
-    Keep,
-    Numerics,
-    Projection,
-    ProjectionKind,
-    Reference,
-    StoreDtype,
-)
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, Reference, StoreDtype
+from rose.config import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.data.world_language import tokenizer
 from rose.errors import RoseError
@@ -227,7 +218,8 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
-from rose.config import AdamMap, Dtype, Features, Keep, Numerics, Projection, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
+from rose.config import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
 root, dice, kills = Path(sys.argv[1]), random.Random(0), 0

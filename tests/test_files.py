@@ -6,7 +6,7 @@ import json
 import pandas
 import pytest
 
-from rose.config import OnBadRow
+from rose.choices import OnBadRow
 from rose.data import files
 from rose.data.files import BadRow, Source
 from rose.errors import RoseError

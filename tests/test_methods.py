@@ -10,7 +10,7 @@ import pytest
 from method_toys import composed_method, rows_table, scored, selected, store
 
 from rose import sweep
-from rose.config import Normalize
+from rose.choices import Normalize
 from rose.methods.gradient import influence
 from rose.methods.selection import effective
 

@@ -12,7 +12,8 @@ from tiny_models import llama
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
 from rose import models
-from rose.config import Base, Dtype, Numerics
+from rose.choices import Dtype
+from rose.config import Base, Numerics
 from rose.data import world
 from rose.errors import RoseError
 from rose.gradients.store import FeatureStore

@@ -7,7 +7,7 @@ import pytest
 from method_toys import selected
 
 from rose import sweep
-from rose.config import Dedup
+from rose.choices import Dedup
 from rose.errors import RoseError
 from rose.methods.duplicates import Near
 from rose.methods.selection import effective

@@ -10,7 +10,8 @@ from tiny_models import adapted, llama, random_rows, slow_log_probs
 from transformers import AutoModelForCausalLM
 
 from rose import models
-from rose.config import Dtype, Lora, Numerics, Reference, Training
+from rose.choices import Dtype, Reference
+from rose.config import Lora, Numerics, Training
 from rose.data import world
 from rose.evaluation.likelihood import preference_metrics
 from rose.gradients.features import encoded_pairs

@@ -185,8 +185,8 @@ def test_what_is_done_to_a_jobs_files_does_not_reach_the_shared_stage(run, outpu
 
 def test_moved_data_are_known_by_their_contents(composed, inputs, outputs, run, tmp_path):
     run()
-    (tmp_path / "moved.jsonl").write_bytes((inputs / "pool.jsonl").read_bytes())
-    config = sweep.typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/moved.jsonl"))
+    (tmp_path / "pool.jsonl").write_bytes((inputs / "pool.jsonl").read_bytes())
+    config = sweep.typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/pool.jsonl"))
     nodes = pipeline.stages(config)
     assert all(state == "ready" for _, state in plan(nodes["evaluation"], outputs))
 

@@ -7,7 +7,8 @@ import datasets
 import pytest
 from omegaconf import OmegaConf
 
-from rose.config import Dataset, OnBadRow, WorldPool
+from rose.choices import OnBadRow
+from rose.config import Dataset, WorldPool
 from rose.data import files
 from rose.data.pool import fingerprint, read_pool
 from rose.errors import RoseError

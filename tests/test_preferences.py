@@ -8,7 +8,8 @@ import pandas
 import pytest
 from omegaconf import OmegaConf
 
-from rose.config import OnBadRow, Pairs, WorldPairs
+from rose.choices import OnBadRow
+from rose.config import Pairs, WorldPairs
 from rose.data import files
 from rose.data.files import BadRow, Row
 from rose.data.preference_formats import parse
@@ -338,11 +339,11 @@ def lay_out_hh(root):
         (
             "stack_exchange",
             lay_out_stack_exchange,
-            {"ai": 10, "quantumcomputing": 10},
+            {"ai": 2, "quantumcomputing": 2},
             {"ai": 12, "quantumcomputing": 12},
             2,
         ),
-        ("hh_rlhf", lay_out_hh, {"all": 2}, {"all": 9}, 2),
+        ("hh_rlhf", lay_out_hh, {"all": 1}, {"all": 9}, 2),
     ],
 )
 def test_the_hub_configs_read_their_datasets_files(

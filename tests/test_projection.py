@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from rose.config import Projection, ProjectionKind
+from rose.choices import ProjectionKind
+from rose.config import Projection
 from rose.errors import RoseError
 from rose.gradients import projection as projections
 from rose.gradients.projection import (

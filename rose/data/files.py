@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 from huggingface_hub import snapshot_download
 
-from rose.config import OnBadRow
+from rose.choices import OnBadRow
 from rose.errors import RoseError
 
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rose import models
 from rose.artifacts import stage
-from rose.config import AdamMap, Balance, Features, Numerics, Projection, Reference, StoreDtype
+from rose.choices import AdamMap, Balance, Reference, StoreDtype
+from rose.config import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam

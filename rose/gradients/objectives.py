@@ -11,7 +11,8 @@ from enum import StrEnum
 import torch
 from torch.nn.functional import logsigmoid
 
-from rose.config import Balance, Method, Normalize, Preference, PreferenceLoss, Reference, Target
+from rose.choices import Balance, Normalize, PreferenceLoss, Reference, Target
+from rose.config import Method, Preference
 from rose.gradients.per_example import PerExample
 
 

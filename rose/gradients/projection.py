@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy
 import torch
 
-from rose.config import Projection, ProjectionKind
+from rose.choices import ProjectionKind
+from rose.config import Projection
 from rose.errors import RoseError
 from rose.seeds import derive
 

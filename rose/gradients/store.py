@@ -9,7 +9,7 @@ import numpy
 import torch
 
 from rose.artifacts import write_json
-from rose.config import ProjectionKind, StoreDtype
+from rose.choices import ProjectionKind, StoreDtype
 from rose.errors import RoseError
 from rose.gradients.projection import VERSIONS
 from rose.gradients.quantize import decode, encode, width

@@ -9,7 +9,7 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from rose import models
-from rose.config import Reference
+from rose.choices import Reference
 from rose.errors import RoseError
 from rose.gradients.adam import Moments
 from rose.gradients.per_example import PerExample

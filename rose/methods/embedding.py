@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from rose import models
 from rose.artifacts import stage
-from rose.config import Base, Method, Normalize
+from rose.choices import Normalize
+from rose.config import Base, Method
 from rose.errors import RoseError
 from rose.gradients.batching import length_batches
 from rose.gradients.store import FeatureStore

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from rose.config import Estimator, Method
+from rose.choices import Estimator
+from rose.config import Method
 from rose.gradients.store import FeatureStore
 
 CHUNK = 4096  # pool rows in memory at once

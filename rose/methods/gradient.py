@@ -7,7 +7,8 @@ import numpy
 import pandas
 import torch
 
-from rose.config import Method, Normalize
+from rose.choices import Normalize
+from rose.config import Method
 from rose.errors import RoseError
 from rose.gradients.features import FeatureStore
 from rose.methods.estimators import ESTIMATORS, View, whiten

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from rose import models
 from rose.artifacts import stage
-from rose.config import Method, Normalize, Numerics, Pooling, ProjectionKind, StoreDtype
+from rose.choices import Normalize, Pooling, ProjectionKind, StoreDtype
+from rose.config import Method, Numerics
 from rose.gradients.batching import length_batches
 from rose.gradients.features import encoded_pairs
 from rose.gradients.projection import VERSIONS

@@ -6,7 +6,8 @@ A row whose influence is NaN has no score.
 
 import pandas
 
-from rose.config import Method, Rule
+from rose.choices import Rule
+from rose.config import Method
 from rose.methods.influence import Influence
 from rose.methods.orders import balanced, greedy, round_robin
 from rose.methods.subtasks import Ranked, global_max, mean_max

@@ -10,7 +10,8 @@ from datasets import load_from_disk
 
 from rose.artifacts import stage
 from rose.checks import DRAWS
-from rose.config import Method, Representation
+from rose.choices import Representation
+from rose.config import Method
 from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES

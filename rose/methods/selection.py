@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas
 
 from rose.artifacts import stage, write_json
-from rose.config import Method, Selection, Share, Training, Warmup
+from rose.choices import Share
+from rose.config import Method, Selection, Training, Warmup
 from rose.methods.duplicates import SEEN
 
 log = logging.getLogger(__name__)

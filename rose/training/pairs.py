@@ -10,7 +10,8 @@ from transformers import Trainer
 
 from rose import models
 from rose.artifacts import stage
-from rose.config import Lora, Numerics, Reference, Training
+from rose.choices import Reference
+from rose.config import Lora, Numerics, Training
 from rose.gradients.batching import collate
 from rose.gradients.features import encoded_pairs
 from rose.gradients.log_probs import token_log_probs
