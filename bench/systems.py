@@ -29,7 +29,6 @@ from rose.gradients.store import FeatureStore
 DIM = 8192  # as LESS has it
 ROSE_DIM, ROSE_DTYPE = 32_768, StoreDtype.int4  # the best of details.widths within LESS's 16 KiB a row
 LESS_ROWS = 16  # gradients that LESS projects at once, and all that is timed of it
-VMAP_ROWS = 4  # at once: vmap keeps tens of times what a plain pass does
 SLOW_BATCHES = 3  # of systems too slow for the whole pool
 
 
@@ -108,7 +107,7 @@ def less(folder: Path) -> dict:
 def vmap(folder: Path) -> dict:
     """torch.func: vmap of grad over the rows of a batch, exact Adam, no projection."""
     model, rows, moments = setting.model(), setting.pool(), setting.load_moments(folder)
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
 
     def loss(values: dict, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         kwargs = {"input_ids": inputs[None], "use_cache": False}
@@ -119,10 +118,9 @@ def vmap(folder: Path) -> dict:
     features = torch.empty(len(rows), sum(weight.numel() for weight in weights.values()))
 
     def step(batch: list[int]) -> None:
-        for some in (batch[i : i + VMAP_ROWS] for i in range(0, len(batch), VMAP_ROWS)):
-            taken = each(weights, *collate([rows[i] for i in some]))
-            flat = torch.cat([taken[name].flatten(1) for name in weights], dim=1)
-            features[some] = apply_adam(flat, moments, AdamMap.exact)
+        taken = each(weights, *collate([rows[i] for i in batch]))
+        flat = torch.cat([taken[name].flatten(1) for name in weights], dim=1)
+        features[batch] = apply_adam(flat, moments, AdamMap.exact)
 
     speed = timed(setting.batches(rows), step)
     found = setting.cosines(features, setting.load_exact(folder)[1])

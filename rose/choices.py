@@ -47,11 +47,6 @@ class AdamMap(StrEnum):
     none = "none"
 
 
-class Keep(StrEnum):
-    store = "store"
-    stream = "stream"
-
-
 class ProjectionKind(StrEnum):
     trak = "trak"
     sketch = "sketch"

@@ -10,7 +10,6 @@ from rose.choices import (
     Dedup,
     Dtype,
     Estimator,
-    Keep,
     Lesson,
     Normalize,
     OnBadRow,
@@ -175,7 +174,6 @@ class Warmup(Training):
 class Features:
     adam: AdamMap
     dtype: StoreDtype
-    keep: Keep
     batch_tokens: int  # tokens a batch, padding included
 
 
