@@ -19,7 +19,7 @@ from bench import details, setting, systems
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
-THREADS = 1
+THREADS = 2
 COLUMNS = ["examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example"]
 # the limit and this project take turns and the better run counts: their ratio is what noise would blur
 ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
