@@ -25,11 +25,13 @@ TRAINING: dict[str, Range] = {
     "weight_decay": NOT_NEGATIVE,
     "max_grad_norm": NOT_NEGATIVE,
 }
+MODEL: dict[str, Range] = {
+    "max_length": COUNT,
+    "lora.rank": COUNT,
+    "lora.alpha": POSITIVE,
+    "lora.dropout": PART,
+}
 RANGES: dict[str, Range] = {
-    "model.max_length": COUNT,
-    "model.lora.rank": COUNT,
-    "model.lora.alpha": POSITIVE,
-    "model.lora.dropout": PART,
     "dataset.per_source": COUNT,
     "preference.pairs.shots": COUNT,
     "preference.pairs.tests": COUNT,
@@ -54,7 +56,9 @@ RANGES: dict[str, Range] = {
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
     "runtime.threads": COUNT,
-} | {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
+}
+RANGES |= {f"{model}.{name}": allowed for model in ("model", "student") for name, allowed in MODEL.items()}
+RANGES |= {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
@@ -64,7 +68,7 @@ SIMILARITY = (Representation.gradients, Representation.hidden, Representation.em
 def check(config: Config) -> None:
     """Raises RoseError for a value outside its range, or for values that contradict one another."""
     for key, (holds, allowed) in RANGES.items():
-        value = reduce(getattr, key.split("."), config)
+        value = reduce(lambda part, name: getattr(part, name, None), key.split("."), config)
         if value is not None and not holds(value):
             raise RoseError(f"{key}={value}: must be {allowed}")
     for name in ("warmup", "finetune"):

@@ -259,3 +259,4 @@ class Config:
     outputs: str
     until: Until
     dry_run: bool
+    student: Model | None = None  # what is fine-tuned and evaluated, set with model@student=NAME; null: `model` itself

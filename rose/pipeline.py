@@ -35,6 +35,7 @@ from rose.training.warmup import warm_up
 def stages(config: Config) -> dict[str, Node]:
     """The stages of one job, in order. `effective_…` leaves out of a stage's key what cannot change its outcome."""
     model, method, preference = config.model, config.method, config.preference
+    student = config.student or model
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
     projection = effective_projection(config.projection)
@@ -45,6 +46,9 @@ def stages(config: Config) -> dict[str, Node]:
     pool = Node(read_pool, config.dataset, pool_fingerprint(config.dataset), label=config.dataset.name)
     pairs = Node(read_preferences, preference.pairs, pairs_fingerprint(preference.pairs), label=preference.name)
     tokens = Node(tokenize, max_length, base, pool)
+
+    student_base = Node(prepare, student.base, model_fingerprint(student.base), label=student.name)
+    student_tokens = Node(tokenize, student.max_length, student_base, pool)
 
     warmup = Node(warm_up, config.warmup, model.lora, numerics, base, tokens)
     features = Node(pool_features, config.features, projection, numerics, base, warmup, tokens)
@@ -77,13 +81,16 @@ def stages(config: Config) -> dict[str, Node]:
     scores = Node(score, effective_method(method), tokens, representation, label=method.name)
     selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
+    trained = (student.lora, student.numerics)
+    taught = (*trained, student.max_length, student_base, pairs)
     adapter = {
-        Lesson.selection: Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection),
-        Lesson.pairs_sft: pairs_sft,
-        Lesson.pairs_dpo: pairs_dpo,
+        Lesson.selection: Node(fine_tune, config.finetune, *trained, student_base, student_tokens, selection),
+        Lesson.pairs_sft: Node(tune_on_chosen, config.finetune, *taught),
+        Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, preference.beta, *taught),
         Lesson.none: None,
     }[method.lesson]
-    measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)
+    in_world = preference.pairs.world is not None
+    measure = (config.evaluation, student.numerics, student.max_length, in_world, student_base)
     evaluation = Node(evaluate, *measure, adapter, pairs)
     zero_shot = Node(evaluate, *measure, None, pairs)
 
@@ -104,6 +111,8 @@ def stages(config: Config) -> dict[str, Node]:
         "tuned_losses": tuned_losses,
         "scores": scores,
         "selection": selection,
+        "student_base": student_base,
+        "student_tokens": student_tokens,
         "finetune": adapter,
         "pairs_sft": pairs_sft,
         "pairs_dpo": pairs_dpo,

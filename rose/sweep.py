@@ -55,13 +55,14 @@ def _refuse_unknown(config: DictConfig, prefix: str) -> None:
 
 
 def job_name(*, _root_: DictConfig) -> str:
-    """`<method>-<ratio>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
+    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
     own = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
     values = OmegaConf.to_container(own, resolve=True, enum_to_str=True)
     settings = {key: value for key, value in values.items() if key not in PLACE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    method = re.sub(r"\W+", "_", str(values["method"]["name"]))
-    return f"{method}-{values['selection']['ratio']}-seed{values['seed']}-{digest}"
+    method, amount = re.sub(r"\W+", "_", str(values["method"]["name"])), values["selection"]
+    named = (f"{amount[unit]}{unit}" for unit in ("count", "tokens") if amount[unit] is not None)
+    return f"{method}-{next(named, amount['ratio'])}-seed{values['seed']}-{digest}"
 
 
 def sweep_name(experiment: str | None, overrides: list[str]) -> str:

@@ -140,3 +140,21 @@ def test_values_in_conf_are_resolvable(composed):
     OmegaConf.to_container(
         OmegaConf.masked_copy(composed(), [f.name for f in dataclasses.fields(Config)]), resolve=True
     )
+
+
+def test_a_student_is_what_is_fine_tuned_and_never_what_selects(composed):
+    own = pipeline.stages(sweep.typed(composed()))
+    other = pipeline.stages(sweep.typed(composed("model@student=tiny_deep")))
+    assert other["selection"].name == own["selection"].name
+    assert {other["student_base"].name, other["selection"].name} < {node.name for node in other["finetune"].upstream}
+    assert other["base"].name not in {node.name for node in other["evaluation"].upstream}
+    same = pipeline.stages(sweep.typed(composed("model@student=tiny")))
+    assert {name: node.name for name, node in same.items()} == {name: node.name for name, node in own.items()}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "amount"),
+    [([], "0.05"), (["selection.count=7"], "7count"), (["selection.tokens=900"], "900tokens")],
+)
+def test_a_job_is_named_by_how_much_it_selects(composed, overrides, amount):
+    assert f"rose-{amount}-seed0-" in composed(*overrides).hydra.run.dir

@@ -23,7 +23,8 @@ NAMING = {
     "seed": "seed",
 }
 ZERO_SHOT = "zero_shot/"
-SHARED = ("base", "pool", "preferences", "tokens", "evaluation", "zero_shot")  # no method's own cost
+# no method's own cost
+SHARED = ("base", "student_base", "pool", "preferences", "tokens", "student_tokens", "evaluation", "zero_shot")
 
 
 @dataclass(frozen=True)
