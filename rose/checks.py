@@ -35,9 +35,12 @@ RANGES: dict[str, Range] = {
     "preference.pairs.tests": COUNT,
     "preference.pairs.test_share": PART,
     "preference.beta": POSITIVE,
+    "preference.gamma": NOT_NEGATIVE,
+    "preference.first_tokens": COUNT,
     "warmup.ratio": SHARE,
     "features.batch_tokens": COUNT,
     "method.segments": COUNT,
+    "method.checkpoints": COUNT,
     "method.ridge": POSITIVE,
     "method.components": COUNT,
     "method.neighbours": COUNT,
@@ -74,6 +77,11 @@ def check(config: Config) -> None:
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
     _method(config.method)
+    if (config.method.checkpoints or 1) > config.warmup.epochs:
+        raise RoseError(
+            f"method.checkpoints={config.method.checkpoints}: the warm-up has a checkpoint an epoch, "
+            f"warmup.epochs={config.warmup.epochs}"
+        )
     _amount(config.method, config.selection)
 
 

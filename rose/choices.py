@@ -40,10 +40,11 @@ class StoreDtype(StrEnum):
 
 
 class AdamMap(StrEnum):
-    """How a raw gradient becomes the update it would cause (DESIGN: exact Adam, LESS's published code, or neither)."""
+    """How a raw gradient becomes the update it would cause (`rose.gradients.adam` has the formulas)."""
 
     exact = "exact"
     published = "published"
+    no_momentum = "no_momentum"
     none = "none"
 
 

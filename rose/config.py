@@ -161,7 +161,9 @@ class Preference:
     pairs: Pairs
     loss: PreferenceLoss
     beta: float
+    gamma: float  # SimPO's target margin
     reference: Reference
+    first_tokens: int | None  # only so many tokens of each answer count; null: all
     normalize: Normalize
 
 
@@ -191,6 +193,7 @@ class Method:
     target: Target | None
     balance: Balance
     segments: int  # with balance=segments
+    checkpoints: int | None  # only the warm-up's last so many count; null: all
     estimator: Estimator
     components: int  # of the targets' subspace, with estimator=gist
     neighbours: int  # K, with estimator=shapley

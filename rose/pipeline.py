@@ -74,7 +74,7 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.loss_drop: (losses, tuned_losses),
         Representation.none: (),
     }[method.representation]
-    scores = Node(score, effective_method(method), tokens, representation, label=method.name)
+    scores = Node(score, effective_method(method, config.warmup.epochs), tokens, representation, label=method.name)
     selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
     adapter = {

@@ -71,12 +71,13 @@ def refusal(*arguments: str) -> str:
     [
         ("selection.rato=0.1", ["selection", "rato", "did you mean 'ratio'"]),
         ("method=rosee", ["method/rosee", "did you mean 'rose'"]),
-        ("features.adam=exactly", ["features.adam", "exactly", "exact, published, none"]),
+        ("features.adam=exactly", ["features.adam", "exactly", "exact, published, no_momentum, none"]),
         ("selection.ratio=lots", ["selection.ratio", "lots", "Float"]),
         ("seed=", ["seed"]),
         ("selection.ratio=0", ["selection.ratio=0.0", "(0, 1]"]),
         ("selection.ratio=1.01", ["selection.ratio=1.01", "(0, 1]"]),
         ("warmup.epochs=0", ["warmup.epochs=0", "1 or more"]),
+        ("method.checkpoints=9", ["method.checkpoints=9", "warmup.epochs=4"]),
         ("finetune.micro_batch_size=3", ["finetune.micro_batch_size=3", "finetune.batch_size=16"]),
         ("+methd=rose", ["methd", "did you mean 'method'"]),
         ("+method.whitten=true", ["method.whitten", "did you mean 'whiten'"]),
@@ -105,6 +106,18 @@ def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(compose
     assert result("preference.beta=0.1") == result("preference.beta=1")
     none = "preference.normalize=none"
     assert result(none, "preference.beta=0.1") != result(none, "preference.beta=1")
+
+
+def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(composed):
+    def names(*overrides):
+        nodes = pipeline.stages(sweep.typed(composed("warmup.epochs=3", *overrides)))
+        return nodes["features"].name, nodes["scores"].name
+
+    features, scores = names()
+    assert names("method.checkpoints=2")[0] == features
+    assert names("method.checkpoints=2")[1] != scores
+    assert names("method.checkpoints=3") == (features, scores)
+    assert names("method=bm25")[1] == names("method=bm25", "method.checkpoints=2")[1]
 
 
 def test_without_a_projection_its_width_and_seed_are_idle(composed):

@@ -21,7 +21,7 @@ from rose.config import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
-from rose.gradients.batching import collate, length_batches
+from rose.gradients.batching import collate, length_batches, with_first_tokens
 from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
@@ -85,6 +85,9 @@ def pair_features(
     valid.
     """
     pairs, encoded, dropped = encoded_pairs(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    if objective.first_tokens is not None:
+        pairs, encoded, alike = _shortened(pairs, encoded, objective)
+        dropped += alike
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
@@ -188,6 +191,24 @@ def encoded_pairs(
     if not pairs:
         raise RoseError(f"model.max_length={max_length}: none of the {len(dropped)} target pairs fits")
     return pairs, encoded, dropped
+
+
+def _shortened(
+    pairs: list[dict], encoded: list[tuple[dict, dict]], objective: Objective
+) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
+    """Pairs, their answers cut to `objective.first_tokens`, and {"id", "reason"} of those that are left no contrast."""
+    kept, shortened, dropped = [], [], []
+    for pair, both in zip(pairs, encoded, strict=True):
+        first, second = (with_first_tokens(row, objective.first_tokens) for row in both)
+        if objective.paired and first == second:
+            reason = f"the answers begin alike: preference.first_tokens={objective.first_tokens}"
+            dropped.append({"id": pair["id"], "reason": reason})
+        else:
+            kept.append(pair)
+            shortened.append((first, second))
+    if not kept:
+        raise RoseError(f"preference.first_tokens={objective.first_tokens}: no target pair's answers differ so early")
+    return kept, shortened, dropped
 
 
 def _report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:

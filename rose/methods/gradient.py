@@ -18,11 +18,22 @@ from rose.methods.influence import Influence
 def influence(method: Method, rows: pandas.DataFrame, normalize: Normalize, features: Path, targets: Path) -> Influence:
     """Influence of rows on pairs: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i, or `method.estimator`'s formula for ⟨·,·⟩.
 
-    ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631), φᵢ has unit norm.
+    ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631), φᵢ has unit norm;
+    with `method.checkpoints`, only the warm-up's last so many count.
     Rows whose gradient is not finite hold NaN, and pairs whose gradient is not finite do not count.
     """
     pool = FeatureStore.open(features)
-    return compare(method, rows, pool, FeatureStore.open(targets), dict(enumerate(pool.weights)), normalize)
+    return compare(method, rows, pool, FeatureStore.open(targets), last(pool.weights, method.checkpoints), normalize)
+
+
+def last(weights: list[float], count: int | None) -> dict[int, float]:
+    """The weights of the last `count` checkpoints, by number, scaled to sum 1; None: all, which do already."""
+    numbered = dict(enumerate(weights))
+    if count is None:
+        return numbered
+    kept = dict(list(numbered.items())[-count:])
+    total = sum(kept.values())
+    return {number: weight / total if total > 0 else 1 / len(kept) for number, weight in kept.items()}
 
 
 def compare(
