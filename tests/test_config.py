@@ -77,6 +77,9 @@ def refusal(*arguments: str) -> str:
         ("selection.ratio=0", ["selection.ratio=0.0", "(0, 1]"]),
         ("selection.ratio=1.01", ["selection.ratio=1.01", "(0, 1]"]),
         ("warmup.epochs=0", ["warmup.epochs=0", "1 or more"]),
+        ("features.keep=stream method.whiten=true", ["features.keep=stream", "method.whiten=true", "keep=store"]),
+        ("features.keep=stream method=gist", ["features.keep=stream", "method.estimator=gist", "keep=store"]),
+        ("features.keep=stream method=greedy", ["features.keep=stream", "method.rule=greedy", "keep=store"]),
         ("method.checkpoints=9", ["method.checkpoints=9", "warmup.epochs=4"]),
         ("finetune.micro_batch_size=3", ["finetune.micro_batch_size=3", "finetune.batch_size=16"]),
         ("+methd=rose", ["methd", "did you mean 'method'"]),
@@ -87,7 +90,7 @@ def refusal(*arguments: str) -> str:
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path):
-    message = refusal(argument, f"outputs={tmp_path}")
+    message = refusal(*argument.split(), f"outputs={tmp_path}")
     for part in expected:
         assert part in message
     assert not any(tmp_path.iterdir())
@@ -125,6 +128,14 @@ def test_without_a_projection_its_width_and_seed_are_idle(composed):
         return pipeline.stages(sweep.typed(composed("projection=none", *overrides)))["features"].name
 
     assert features() == features("projection.dim=512", "projection.seed=7")
+
+
+def test_streamed_scores_need_no_projection_and_no_type_of_store(composed):
+    def scores(*overrides):
+        return pipeline.stages(sweep.typed(composed("features.keep=stream", *overrides)))["scores"].name
+
+    assert scores() == scores("projection=sketch", "projection.seed=7", "features.dtype=int8")
+    assert scores() != scores("features.adam=none")
 
 
 def test_settings_that_cannot_change_numbers_reach_no_key(composed):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import adapted, distance, llama, random_rows, slow_gradient, slow_log_probs
 
 from rose import models
-from rose.choices import AdamMap, Dtype, ProjectionKind, Reference, StoreDtype
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, Reference, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.data.world_language import tokenizer
@@ -87,7 +87,9 @@ def at_checkpoint(root, epoch):
 
 
 def settings(**changes):
-    return Features(**({"adam": AdamMap.exact, "dtype": StoreDtype.float32, "batch_tokens": 64} | changes))
+    return Features(
+        **({"adam": AdamMap.exact, "keep": Keep.store, "dtype": StoreDtype.float32, "batch_tokens": 64} | changes)
+    )
 
 
 def pool(run, out, projection=NONE, **changes):
@@ -255,7 +257,7 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
-from rose.choices import AdamMap, Dtype, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
@@ -263,7 +265,7 @@ root, dice, kills = Path(sys.argv[1]), random.Random(0), 0
 def run(name):
     out = root / name
     out.mkdir(exist_ok=True)
-    pool_features(out, Features(AdamMap.exact, StoreDtype.int4, 64),
+    pool_features(out, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64),
                   Projection(ProjectionKind.sketch, 64, 0), Numerics(Dtype.float32, "sdpa"),
                   root / "base", root / "warmup", root / "many")
 start = time.monotonic()

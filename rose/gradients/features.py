@@ -4,7 +4,7 @@ checkpoint.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -56,15 +56,13 @@ def pool_features(
     rows = load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
-        batches = length_batches(_lengths(rows), features.batch_tokens, _most_rows(engine.size))
+        batches = pool_batches(rows, features.batch_tokens, engine)
         points = len(trajectory.names)
         projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
         store = FeatureStore.create(out, list(rows["id"]), features.dtype, projector.describe(), trajectory.rates)
-        for checkpoint in trajectory:
-            moments = trajectory.moments(checkpoint, engine) if features.adam != AdamMap.none else None
-            take = partial(_updates, engine, rows.select_columns(["input_ids", "labels"]), moments, features.adam)
+        for checkpoint, take in updates(trajectory, engine, rows, features.adam):
             fill(store, checkpoint, batches, take, projector, unit=True)
-    _report(out, store, [])
+    report(out, store, [])
 
 
 @stage("targets", version=1, resumable=True)
@@ -107,7 +105,22 @@ def pair_features(
         for checkpoint in trajectory:
             take = partial(_pair_gradients, engine, encoded, objective, reference)
             fill(store, checkpoint, batches, take, projector, unit=False)
-    _report(out, store, dropped)
+    report(out, store, dropped)
+
+
+def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
+    """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
+    return length_batches(_lengths(rows), batch_tokens, _most_rows(engine.size))
+
+
+def updates(
+    trajectory: Trajectory, engine: PerExample, rows: Dataset, adam: AdamMap
+) -> Iterator[tuple[int, Callable[[list[int]], torch.Tensor]]]:
+    """Each checkpoint in turn, with what takes Adam's updates [rows, p] for row numbers while the model is at it."""
+    columns = rows.select_columns(["input_ids", "labels"])
+    for checkpoint in trajectory:
+        moments = trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None
+        yield checkpoint, partial(_updates, engine, columns, moments, adam)
 
 
 def fill(
@@ -211,7 +224,7 @@ def _shortened(
     return kept, shortened, dropped
 
 
-def _report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
+def report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
     """Writes dropped.jsonl and says how many rows are in it; all of them is an error."""
     dropped = dropped + [
         {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"} for row in store.not_finite()

@@ -10,7 +10,7 @@ import torch
 from rose.choices import Normalize
 from rose.config import Method
 from rose.errors import RoseError
-from rose.gradients.features import FeatureStore
+from rose.gradients.store import FeatureStore
 from rose.methods.estimators import ESTIMATORS, View, whiten
 from rose.methods.influence import Influence
 
@@ -51,7 +51,7 @@ def compare(
     total = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
     for checkpoint, weight in weights.items():
         view = View(pool, checkpoint)
-        directions = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
+        directions = aims(pool, pairs, checkpoint, subtasks, normalize)
         if method.whiten:
             directions = whiten(view, directions, method.ridge)
         total += weight * ESTIMATORS[method.estimator](method, view, directions)
@@ -64,7 +64,18 @@ def compare(
         ]
         return torch.cat(parts, dim=1).numpy()
 
-    return Influence(total.numpy(), subtasks, vectors)
+    return Influence(total.numpy(), subtasks, None if pool.streamed else vectors)
+
+
+def aims(
+    pool: FeatureStore, pairs: FeatureStore, checkpoint: int, subtasks: list[str], normalize: Normalize
+) -> torch.Tensor:
+    """Directions [valid pairs, d] of the normalised targets, in the coordinates of the pool's features.
+
+    Where those are cosines with each target (features.keep=stream), a target lies along its own axis.
+    """
+    scaled = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
+    return torch.diag(scaled.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid] if pool.streamed else scaled
 
 
 def scale(gradients: torch.Tensor, subtasks: list[str], normalize: Normalize) -> torch.Tensor:
