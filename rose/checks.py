@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from rose.choices import Representation, Rule, Share, Target
+from rose.choices import Estimator, Keep, Representation, Rule, Share, Target
 from rose.config import Config, Method, Selection
 from rose.errors import RoseError
 
@@ -37,9 +37,12 @@ RANGES: dict[str, Range] = {
     "preference.pairs.tests": COUNT,
     "preference.pairs.test_share": PART,
     "preference.beta": POSITIVE,
+    "preference.gamma": NOT_NEGATIVE,
+    "preference.first_tokens": COUNT,
     "warmup.ratio": SHARE,
     "features.batch_tokens": COUNT,
     "method.segments": COUNT,
+    "method.checkpoints": COUNT,
     "method.ridge": POSITIVE,
     "method.components": COUNT,
     "method.neighbours": COUNT,
@@ -78,6 +81,13 @@ def check(config: Config) -> None:
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
     _method(config.method)
+    if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
+        _streams(config.method)
+    if (config.method.checkpoints or 1) > config.warmup.epochs:
+        raise RoseError(
+            f"method.checkpoints={config.method.checkpoints}: the warm-up has a checkpoint an epoch, "
+            f"warmup.epochs={config.warmup.epochs}"
+        )
     _amount(config.method, config.selection)
 
 
@@ -94,6 +104,19 @@ def _method(method: Method) -> None:
         raise RoseError(f"method.target=null: {chosen}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
+
+
+def _streams(method: Method) -> None:
+    """What needs no more of the pool's gradients than how well each row agrees with each target."""
+    for key, value, needs_store in (
+        ("whiten", "true", method.whiten),
+        ("estimator", method.estimator, method.estimator is not Estimator.inner),
+        ("rule", method.rule, method.rule is Rule.greedy),
+    ):
+        if needs_store:
+            raise RoseError(
+                f"features.keep=stream: method.{key}={value} compares pool rows; it needs features.keep=store"
+            )
 
 
 def _amount(method: Method, selection: Selection) -> None:

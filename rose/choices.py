@@ -39,11 +39,19 @@ class StoreDtype(StrEnum):
     int4 = "int4"
 
 
+class Keep(StrEnum):
+    """What is kept of the pool's gradients: their projections, for every later use, or their scores alone."""
+
+    store = "store"
+    stream = "stream"
+
+
 class AdamMap(StrEnum):
-    """How a raw gradient becomes the update it would cause (DESIGN: exact Adam, LESS's published code, or neither)."""
+    """How a raw gradient becomes the update it would cause (`rose.gradients.adam` has the formulas)."""
 
     exact = "exact"
     published = "published"
+    no_momentum = "no_momentum"
     none = "none"
 
 

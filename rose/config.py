@@ -10,6 +10,7 @@ from rose.choices import (
     Dedup,
     Dtype,
     Estimator,
+    Keep,
     Lesson,
     Normalize,
     OnBadRow,
@@ -27,7 +28,7 @@ from rose.choices import (
     Until,
 )
 
-# A path says where data are, not what: stages are keyed by a fingerprint of the contents instead.
+# What no stage's output depends on. A path says where data are, not what: a fingerprint of the contents is in the key.
 NOT_IN_KEY: dict[str, Any] = {"in_key": False}
 
 
@@ -161,7 +162,9 @@ class Preference:
     pairs: Pairs
     loss: PreferenceLoss
     beta: float
+    gamma: float  # SimPO's target margin
     reference: Reference
+    first_tokens: int | None  # only so many tokens of each answer count; null: all
     normalize: Normalize
 
 
@@ -173,6 +176,7 @@ class Warmup(Training):
 @dataclass
 class Features:
     adam: AdamMap
+    keep: Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
     dtype: StoreDtype
     batch_tokens: int  # tokens a batch, padding included
 
@@ -191,6 +195,7 @@ class Method:
     target: Target | None
     balance: Balance
     segments: int  # with balance=segments
+    checkpoints: int | None  # only the warm-up's last so many count; null: all
     estimator: Estimator
     components: int  # of the targets' subspace, with estimator=gist
     neighbours: int  # K, with estimator=shapley

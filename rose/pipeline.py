@@ -6,7 +6,7 @@ warms up and takes the pool's gradients once.
 """
 
 from rose.artifacts import Node
-from rose.choices import Lesson, Representation, Target
+from rose.choices import Keep, Lesson, Representation, Target
 from rose.config import Config
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
@@ -17,6 +17,7 @@ from rose.evaluation.evaluate import evaluate
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
+from rose.gradients.streaming import pool_cosines
 from rose.methods.embedding import pair_embeddings, pool_embeddings
 from rose.methods.embedding import source as encoder_source
 from rose.methods.hidden import pair_states, pool_states
@@ -38,7 +39,7 @@ def stages(config: Config) -> dict[str, Node]:
     student = config.student or model
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
-    projection = effective_projection(config.projection)
+    projection = effective_projection(config.projection, config.features.keep)
     encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
     amount = effective_selection(method, config.selection, config.warmup, config.finetune)
 
@@ -51,8 +52,12 @@ def stages(config: Config) -> dict[str, Node]:
     student_tokens = Node(tokenize, student.max_length, student_base, pool)
 
     warmup = Node(warm_up, config.warmup, model.lora, numerics, base, tokens)
-    features = Node(pool_features, config.features, projection, numerics, base, warmup, tokens)
     targets = Node(pair_features, objective, projection, numerics, max_length, base, warmup, pairs)
+    adam, batch_tokens = config.features.adam, config.features.batch_tokens
+    features = {
+        Keep.store: Node(pool_features, config.features, projection, numerics, base, warmup, tokens),
+        Keep.stream: Node(pool_cosines, adam, batch_tokens, numerics, base, warmup, tokens, targets),
+    }[config.features.keep]
 
     hidden = Node(pool_states, numerics, base, tokens)
     target_hidden = Node(pair_states, numerics, max_length, base, pairs)
@@ -78,7 +83,7 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.loss_drop: (losses, tuned_losses),
         Representation.none: (),
     }[method.representation]
-    scores = Node(score, effective_method(method), tokens, representation, label=method.name)
+    scores = Node(score, effective_method(method, config.warmup.epochs), tokens, representation, label=method.name)
     selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
     trained = (student.lora, student.numerics)
