@@ -164,13 +164,29 @@ class Dedup(StrEnum):
     near = "near"
 
 
+class JudgeKind(StrEnum):
+    """Who says which of two answers is better."""
+
+    reward_world = "reward_world"
+    reward_model = "reward_model"
+    llm = "llm"
+    none = "none"
+
+
+class Opponent(StrEnum):
+    """Whose answers the model's own are judged against: the test pairs' chosen ones, or the base model's."""
+
+    reference = "reference"
+    zero_shot = "zero_shot"
+
+
 class OnBadRow(StrEnum):
     stop = "stop"
     skip = "skip"
 
 
 class Until(StrEnum):
-    """The stages `until=` may stop after, in order."""
+    """The stages `until=` may stop after, in order; `evaluation` is the end, verdicts and tasks included."""
 
     base = "base"
     tokens = "tokens"
@@ -180,4 +196,5 @@ class Until(StrEnum):
     scores = "scores"
     selection = "selection"
     finetune = "finetune"
+    answers = "answers"
     evaluation = "evaluation"

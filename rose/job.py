@@ -7,7 +7,10 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +19,7 @@ from rose.artifacts import Built, Node, build, plan, write_json
 from rose.choices import Until
 from rose.config import Config
 from rose.errors import RoseError
+from rose.evaluation.items import merge_items
 
 log = logging.getLogger(__name__)
 
@@ -61,19 +65,36 @@ def _run(config: Config, directory: Path, group: str) -> None:
         stages[name] = {"dir": folder, "state": built.state} | built.cost
         write_json(directory / "stages.json", stages)
 
-    wanted = [nodes[goal] for goal in goals(config.until) if goal in nodes]
-    with _tracked(config, directory, group, [state for goal in wanted for _, state in plan(goal, outputs)]) as run:
-        for goal in wanted:
-            build(goal, outputs, done)
-        for goal in goals(Until.evaluation):  # a job run again up to an earlier stage keeps what it had
+    wanted = goals(config.until, nodes)
+    states = [state for goal in chain(*wanted) for _, state in plan(nodes[goal], outputs)]
+    with _tracked(config, directory, group, states) as run:
+        failures = _build_all(wanted, nodes, lambda goal: build(goal, outputs, done))
+        for goal in chain(*goals(Until.evaluation, nodes)):  # run again up to an earlier stage it keeps what it had
             for node, state in plan(nodes[goal], outputs):
                 if state == "ready" and names[node.name] not in stages:
                     build(node, outputs, done)
         collect(directory, {name: outputs / entry["dir"] for name, entry in stages.items()})
         reused = sum(entry["state"] == "reused" for entry in stages.values())
-        log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
         metrics = json.loads((directory / "metrics.json").read_text())
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
+        if failures:
+            raise failures[0]
+        log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
+
+
+def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[Node], Any]) -> list[Exception]:
+    """Builds the goals of each list in turn; what goes wrong after the first list ends its own list only."""
+    failures = []
+    for number, names in enumerate(wanted):
+        try:
+            for name in names:
+                make(nodes[name])
+        except Exception as error:
+            if number == 0:
+                raise
+            log.error("%s: %s", name, one_line(error))
+            failures.append(error)
+    return failures
 
 
 def _tracked(config: Config, directory: Path, group: str, states: list[str]) -> contextlib.AbstractContextManager:
@@ -89,21 +110,31 @@ def dry_run(config: Config) -> None:
     names = {node.name: name for name, node in reversed(nodes.items())}
     states = {
         node.name: state
-        for goal in goals(config.until)
-        if goal in nodes
+        for goal in chain(*goals(config.until, nodes))
         for node, state in plan(nodes[goal], Path(config.outputs))
     }
     for node, state in states.items():
-        print(f"{state:8} {names[node]:12} {Path(config.outputs) / 'stages' / node}")
+        print(f"{state:8} {names[node]:18} {Path(config.outputs) / 'stages' / node}")
 
 
-def goals(until: Until) -> list[str]:
-    """The stages asked for; what they need is built with them."""
-    return ["zero_shot", "evaluation"] if until is Until.evaluation else [until.value]
+def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
+    """The stages asked for, what they need being built with them: first those that a job cannot do without.
+
+    A list after the first may fail and leave the others' results: a judge that is down costs the win rate alone.
+    """
+    ends = {
+        Until.answers: [["zero_shot_answers", "answers"]],
+        Until.evaluation: [
+            ["zero_shot", "evaluation"],
+            ["zero_shot_tasks", "tasks"],
+            ["zero_shot_answers", "answers", "zero_shot_verdicts", "verdicts"] if "verdicts" in nodes else [],
+        ],
+    }.get(until, [[until.value]])
+    return [[name for name in names if name in nodes] for names in ends]
 
 
 def collect(directory: Path, stages: dict[str, Path]) -> None:
-    """Copies what people look for into the job's directory: scores, selection, adapter, curves, metrics."""
+    """Copies what people look for into the job's directory: scores, selection, adapter, curves, metrics, items."""
     for stage, name in (("scores", "scores.parquet"), ("selection", "selected.jsonl")):
         if stage in stages:
             _copy(stages[stage] / name, directory / name)
@@ -113,6 +144,10 @@ def collect(directory: Path, stages: dict[str, Path]) -> None:
             _copy(path, directory / "adapter" / path.name)
     _write_lines(directory / "metrics.jsonl", _curves(stages))
     write_json(directory / "metrics.json", _metrics(stages))
+    for prefix in ("", "zero_shot_"):
+        items = [stages[name] / "items.parquet" for name in _evaluating(prefix) if name in stages]
+        if items:
+            _replace(directory / f"{prefix}items.parquet", merge_items(items).to_parquet)
 
 
 def _curves(stages: dict[str, Path]) -> list[dict]:
@@ -125,18 +160,29 @@ def _curves(stages: dict[str, Path]) -> list[dict]:
 
 
 def _metrics(stages: dict[str, Path]) -> dict[str, float]:
+    sources = [("selection", ""), *((name, "") for name in _evaluating(""))]
     metrics = {}
-    for stage, prefix in (("selection", ""), ("evaluation", ""), ("zero_shot", "zero_shot/")):
+    for stage, prefix in (*sources, *((name, "zero_shot/") for name in _evaluating("zero_shot_"))):
         if stage in stages:
             values = json.loads((stages[stage] / "metrics.json").read_text())
             metrics |= {prefix + name: value for name, value in values.items()}
     return metrics
 
 
+def _evaluating(prefix: str) -> list[str]:
+    """The stages that measure the fine-tuned model, or with the prefix `zero_shot_` the base model."""
+    return ["zero_shot" if prefix else "evaluation", f"{prefix}verdicts", f"{prefix}tasks"]
+
+
 def _copy(source: Path, target: Path) -> None:
     """A copy, not a link: what people do to a job's files must not reach the stage that other jobs share."""
+    _replace(target, lambda part: shutil.copyfile(source, part))
+
+
+def _replace(target: Path, write: Callable[[Path], Any]) -> None:
+    """What `write` leaves at the path it is given takes the place of `target` in one step."""
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    shutil.copyfile(source, part)
+    write(part)
     part.replace(target)
 
 

@@ -6,14 +6,19 @@ warms up and takes the pool's gradients once.
 """
 
 from rose.artifacts import Node
-from rose.choices import Keep, Lesson, Representation, Target
+from rose.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
 from rose.config import Config
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
 from rose.data.preferences import fingerprint as pairs_fingerprint
 from rose.data.preferences import read_preferences
+from rose.evaluation.answers import answer
+from rose.evaluation.answers import effective as effective_evaluation
 from rose.evaluation.evaluate import evaluate
+from rose.evaluation.reward_model import source as judge_source
+from rose.evaluation.verdicts import effective as effective_judge
+from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
@@ -31,6 +36,8 @@ from rose.training.base import prepare
 from rose.training.finetune import fine_tune
 from rose.training.pairs import tune_by_dpo, tune_on_chosen
 from rose.training.warmup import warm_up
+
+MEASURES = ("evaluation", "verdicts", "tasks")
 
 
 def stages(config: Config) -> dict[str, Node]:
@@ -94,10 +101,17 @@ def stages(config: Config) -> dict[str, Node]:
         Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, preference.beta, *taught),
         Lesson.none: None,
     }[method.lesson]
-    in_world = preference.pairs.world is not None
-    measure = (config.evaluation, student.numerics, student.max_length, in_world, student_base)
-    evaluation = Node(evaluate, *measure, adapter, pairs)
-    zero_shot = Node(evaluate, *measure, None, pairs)
+    measure = (config.evaluation.batch_tokens, student.numerics, student.max_length, student_base)
+    zero_shot = Node(evaluate, *measure, None, None, pairs)
+    evaluation = zero_shot if adapter is None else Node(evaluate, *measure, adapter, zero_shot, pairs)
+    say = (effective_evaluation(config.evaluation), student.numerics, student.max_length, student_base)
+    answers, zero_shot_answers = Node(answer, *say, adapter, pairs), Node(answer, *say, None, pairs)
+    judge = (effective_judge(config.judge), model_fingerprint(judge_source(config.judge)))
+    judge = (*judge, shares_model(config.judge, model.base))
+    opponent = {Opponent.reference: None, Opponent.zero_shot: zero_shot_answers}[config.judge.opponent]
+    judged = config.judge.kind is not JudgeKind.none
+    verdicts = Node(judge_answers, *judge, answers, opponent) if judged else None
+    zero_shot_verdicts = Node(judge_answers, *judge, zero_shot_answers, opponent) if judged else None
 
     named = {
         "base": base,
@@ -123,5 +137,14 @@ def stages(config: Config) -> dict[str, Node]:
         "pairs_dpo": pairs_dpo,
         "evaluation": evaluation,
         "zero_shot": zero_shot,
+        "answers": answers,
+        "zero_shot_answers": zero_shot_answers,
+        "verdicts": verdicts,
+        "zero_shot_verdicts": zero_shot_verdicts,
     }
     return {name: node for name, node in named.items() if node is not None}
+
+
+def result(nodes: dict[str, Node]) -> str:
+    """The names of the stages that measure a job's model: jobs of the same result are one measurement."""
+    return " ".join(nodes[name].name for name in MEASURES if name in nodes)

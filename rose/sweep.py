@@ -164,10 +164,10 @@ class Outcome(Callback):
 
 
 def _result(config: DictConfig) -> str:
-    """The name of the last stage: equal names, equal results."""
+    """The names of the last stages: equal names, equal results."""
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
-    return pipeline.stages(typed(config))["evaluation"].name
+    return pipeline.result(pipeline.stages(typed(config)))
 
 
 def _state(job: Path) -> str:
