@@ -54,6 +54,7 @@ RANGES: dict[str, Range] = {
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
     "runtime.threads": COUNT,
+    "runtime.workers": COUNT,
 } | {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing

@@ -231,6 +231,7 @@ class Evaluation:
 @dataclass
 class Runtime:
     threads: int | None  # null: what torch takes by itself
+    workers: int  # jobs of a sweep at one time on this machine, a process each
 
 
 @dataclass
