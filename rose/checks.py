@@ -59,6 +59,7 @@ RANGES: dict[str, Range] = {
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
     "runtime.threads": COUNT,
+    "runtime.workers": COUNT,
 }
 RANGES |= {f"{model}.{name}": allowed for model in ("model", "student") for name, allowed in MODEL.items()}
 RANGES |= {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}

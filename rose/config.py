@@ -278,6 +278,7 @@ class Tasks:
 @dataclass
 class Runtime:
     threads: int | None  # null: what torch takes by itself
+    workers: int  # jobs of a sweep at one time on this machine, a process each
 
 
 @dataclass

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rose.artifacts import write_json
 from rose.checks import check
 from rose.config import Config
-from rose.errors import RoseError, explain, keys
+from rose.errors import CONF, RoseError, explain, keys
 
 # what cannot change a job's result, and so does not name its directory
 PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
@@ -93,6 +93,13 @@ def name_directory(config: DictConfig) -> None:
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='${{outputs}}/sweeps/{name}'")
 
 
+def choose_launcher(config: DictConfig) -> None:
+    """More than one worker: a process a job, unless the command line or the experiment names a launcher."""
+    if config.runtime.workers > 1 and config.hydra.runtime.choices["hydra/launcher"] == "basic":
+        with read_write(config), open_dict(config):
+            config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
+
+
 def expand(config: DictConfig) -> list[list[str]]:
     """The overrides of every job of a multirun."""
     params = config.hydra.sweeper.get("params") or {}
@@ -134,6 +141,7 @@ class Outcome(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         name_directory(config)
+        choose_launcher(config)
         _or_exit(lambda: self._look_ahead(config))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
