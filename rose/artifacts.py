@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import filelock
 import psutil
 
+from rose import checksums
 from rose.cost import Meter, stored
 
 
@@ -100,8 +101,12 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
         if state == "gone":
             continue
         target = node.path(outputs)
+        if state == "ready":
+            checksums.require(target, contents=False)
         now = _compute_once(node, target, outputs) if state == "missing" else "reused"
-        done(node, Built(target, now, json.loads((target / "cost.json").read_text())))
+        with checksums.blamed([target]):
+            cost = json.loads((target / "cost.json").read_text())
+        done(node, Built(target, now, cost))
     return goal.path(outputs)
 
 
@@ -128,7 +133,7 @@ def _compute_once(node: Node, target: Path, outputs: Path) -> str:
             return "reused"
         part = _part(target, node.function.resumable)
         try:
-            _compute(node, part, _replace(node.inputs, lambda upstream: upstream.path(outputs)))
+            _compute(node, part, outputs)
             _sync(part)
         except Exception:
             shutil.rmtree(part, ignore_errors=True)
@@ -140,11 +145,15 @@ def _compute_once(node: Node, target: Path, outputs: Path) -> str:
         return _publish(part, target)
 
 
-def _compute(node: Node, part: Path, inputs: tuple) -> None:
-    with Meter() as meter:
-        node.function(part, *inputs)
+def _compute(node: Node, part: Path, outputs: Path) -> None:
+    upstream = [other.path(outputs) for other in node.upstream]
+    for directory in upstream:
+        checksums.require(directory)
+    with Meter() as meter, checksums.blamed(upstream):
+        node.function(part, *_replace(node.inputs, lambda other: other.path(outputs)))
     write_json(part / "cost.json", meter.values | {"bytes": stored(part)})
     write_json(part / "inputs.json", node.key)
+    checksums.record(part)
 
 
 def _publish(part: Path, target: Path) -> str:
@@ -194,8 +203,12 @@ def _sync_directory(directory: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replaces `path` in one step, so that a reader sees the old or the new file, never half of one."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _canonical(value: Any) -> Any:
