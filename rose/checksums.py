@@ -43,9 +43,10 @@ def damage(directory: Path, contents: bool = True) -> list[str]:
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in values.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return [f"{NAME}: cannot be read"]
-    return [
-        text for name, (size, digest) in expected.items() if (text := _fault(directory, name, size, digest, contents))
-    ]
+    faults = {
+        name: _fault(directory / name, size, digest if contents else None) for name, (size, digest) in expected.items()
+    }
+    return [f"{name}: {fault}" for name, fault in faults.items() if fault]
 
 
 def require(directory: Path, contents: bool | None = None) -> None:
