@@ -14,7 +14,7 @@ import psutil
 
 from rose.errors import RoseError
 
-PART = re.compile(r"\.(?P<target>.+?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{6}\.part")
+PART = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{6}\.part")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of artifacts.write_json and job._copy
 ABANDONED_HOURS = 24  # another host's process cannot be asked; one that writes nothing for so long is taken for dead
 TRASH = ".trash"
