@@ -183,8 +183,13 @@ def _part(target: Path, resumable: bool) -> Path:
 
 
 def _sync(directory: Path) -> None:
+    """Puts everything on the disk, with the permissions that the umask gave the directory: safetensors, for one,
+    writes files that no other user may read.
+    """
+    mode = directory.stat().st_mode & 0o666
     for path in directory.rglob("*"):
         if path.is_file():
+            path.chmod(mode)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         else:

@@ -41,7 +41,7 @@ def damage(directory: Path, contents: bool = True) -> list[str]:
     try:
         values = json.loads((directory / NAME).read_bytes())
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in values.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return [f"{NAME}: cannot be read"]
     faults = {
         name: _fault(directory / name, size, digest if contents else None) for name, (size, digest) in expected.items()
@@ -86,8 +86,8 @@ def _fault(path: Path, size: int, digest: str | None) -> str | None:
             return f"{found} bytes, published with {size}"
         if digest is not None and checksum(path) != digest:
             return "contents have changed"
-    except OSError as error:
-        return str(error.strerror)
+    except FileNotFoundError:
+        return "missing"
     return None
 
 

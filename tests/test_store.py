@@ -76,7 +76,7 @@ def test_the_checksum_is_xxh3_of_the_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("harm", "word"), [(truncate, "999 bytes, published with 1000"), (flip, "changed"), (Path.unlink, "No such file")]
+    ("harm", "word"), [(truncate, "999 bytes, published with 1000"), (flip, "changed"), (Path.unlink, "missing")]
 )
 def test_verify_finds_and_removes_what_is_damaged_and_the_next_run_mends_it(tmp_path, command, harm, word):
     nodes = [Node(first, value) for value in (1, 2)]

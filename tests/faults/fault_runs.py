@@ -46,10 +46,15 @@ def start(outputs: Path, *arguments: str, first: Callable[[], None] | None = Non
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rose.__main__", "rose.job", "transformers.trainer", "peft", "bm25s"])
     os.environ["OMP_NUM_THREADS"] = "1"  # when the server starts: a process with threads cannot be forked
-    command = [*TINY, f"outputs={outputs}", *arguments]
+    command = [*arguments, *_others(arguments), f"outputs={outputs}"]
     process = context.Process(target=_rose, args=(command, outputs.with_name(f"{outputs.name}.log"), first))
     process.start()
     return process
+
+
+def _others(arguments: tuple[str, ...]) -> list[str]:
+    given = {text.split("=")[0] for text in arguments}
+    return [text for text in TINY if text.split("=")[0] not in given]
 
 
 def run(outputs: Path, *arguments: str, first: Callable[[], None] | None = None) -> tuple[int, str]:
@@ -118,8 +123,8 @@ def results(outputs: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    if path.name == "adapter_config.json":  # PEFT keeps the targets as a set, in no order
-        config = json.loads(path.read_text())
+    if path.name == "adapter_config.json":  # PEFT keeps the targets as a set, in no order, and where the base lies
+        config = json.loads(path.read_text()) | {"base_model_name_or_path": None}
         return json.dumps(config | {"target_modules": sorted(config["target_modules"])}, sort_keys=True)
     return xxhash.xxh3_128_hexdigest(path.read_bytes())
 

@@ -14,14 +14,6 @@ from rose import store
 STAGES = ["base", "preferences", "pool", "tokens", "warmup", "features", "targets", "scores", "selection", "finetune"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    outputs = tmp_path_factory.mktemp("finished") / "outputs"
-    code, said = fault_runs.run(outputs)
-    assert code == 0, said
-    return outputs
-
-
 def fill_disk_in(stage: str, ballast: Path, room: int) -> None:
     """Makes the disk full but for `room` bytes when `stage` begins."""
     from rose import artifacts
@@ -38,10 +30,10 @@ def fill_disk_in(stage: str, ballast: Path, room: int) -> None:
     artifacts._compute = compute
 
 
-def full_disk(finished: Path, disk: Path, stage: str, share: float) -> None:
+def full_disk(undisturbed: Path, disk: Path, stage: str, share: float) -> None:
     """A run that finds room for `share` of what `stage` writes fails in one line; with more room it goes on."""
     outputs = disk / "outputs"
-    needs = next(json.loads(path.read_text())["bytes"] for path in fault_runs.costs(finished) if stage in path.parts)
+    needs = next(json.loads(path.read_text())["bytes"] for path in fault_runs.costs(undisturbed) if stage in path.parts)
     fill = functools.partial(fill_disk_in, stage, disk / "ballast", int(share * needs))
     code, said = fault_runs.run(outputs, first=fill)
     assert code == 1 and "Traceback" not in said, said
@@ -51,26 +43,25 @@ def full_disk(finished: Path, disk: Path, stage: str, share: float) -> None:
     (disk / "ballast").unlink()
 
 
-@pytest.mark.parametrize("stage", ["features", "selection"])
-def test_a_disk_that_fills_up_in_a_stage_costs_that_stage_alone(finished, tmp_path, stage):
+def test_a_disk_that_fills_up_in_a_stage_costs_that_stage_alone(undisturbed, tmp_path):
     with fault_runs.mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=32m", "tmpfs") as disk:
-        full_disk(finished, disk, stage, 0.5)
+        full_disk(undisturbed, disk, "features", 0.5)
         assert fault_runs.run(disk / "outputs")[0] == 0
-        assert fault_runs.results(disk / "outputs") == fault_runs.results(finished)
+        assert fault_runs.results(disk / "outputs") == fault_runs.results(undisturbed)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("share", [0, 0.5, 0.9])
-def test_a_disk_that_fills_up_in_every_stage_in_turn_changes_no_result(finished, tmp_path, share):
+def test_a_disk_that_fills_up_in_every_stage_in_turn_changes_no_result(undisturbed, tmp_path, share):
     with fault_runs.mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=32m", "tmpfs") as disk:
         for stage in STAGES:
-            full_disk(finished, disk, stage, share)
+            full_disk(undisturbed, disk, stage, share)
         assert fault_runs.run(disk / "outputs")[0] == 0
-        assert fault_runs.results(disk / "outputs") == fault_runs.results(finished)
+        assert fault_runs.results(disk / "outputs") == fault_runs.results(undisturbed)
 
 
-def test_a_read_only_folder_is_said_in_one_line_and_finished_work_can_be_read(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "outputs")
+def test_a_read_only_folder_is_said_in_one_line_and_finished_work_can_be_read(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "outputs")
     before = fault_runs.results(tmp_path / "outputs")
     outputs = tmp_path / "outputs"
     with fault_runs.mounted(outputs, "--bind", "-o", "ro", str(outputs)):
@@ -81,11 +72,21 @@ def test_a_read_only_folder_is_said_in_one_line_and_finished_work_can_be_read(fi
     assert fault_runs.results(outputs) == before
 
 
-@pytest.mark.parametrize("stage", ["base", "tokens", "warmup", "features", "selection"])
-@pytest.mark.parametrize("harm", ["cut", "flip"])
-def test_a_damaged_artifact_is_refused_by_whoever_reads_it_and_mended_as_told(finished, tmp_path, stage, harm):
+LONG = pytest.mark.faults
+
+
+@pytest.mark.parametrize(
+    ("stage", "harm"),
+    [("features", "cut"), ("warmup", "flip")]
+    + [
+        pytest.param(stage, harm, marks=LONG)
+        for stage in ("base", "tokens", "warmup", "features", "selection")
+        for harm in ("cut", "flip")
+    ],
+)
+def test_a_damaged_artifact_is_refused_by_whoever_reads_it_and_mended_as_told(undisturbed, tmp_path, stage, harm):
     outputs = tmp_path / "outputs"
-    shutil.copytree(finished, outputs)
+    shutil.copytree(undisturbed, outputs)
     fault_runs.forget(outputs, {"evaluation", "finetune", "scores", "selection"} - {stage})
     if stage != "selection":
         fault_runs.forget(outputs, {"targets", "features"} - {stage})
@@ -104,4 +105,4 @@ def test_a_damaged_artifact_is_refused_by_whoever_reads_it_and_mended_as_told(fi
     assert store.verify(outputs, [f"{stage}/{artifact.name}"], removing=True) == 0
     code, said = fault_runs.run(outputs)
     assert code == 0, said
-    assert fault_runs.results(outputs) == fault_runs.results(finished)
+    assert fault_runs.results(outputs) == fault_runs.results(undisturbed)

@@ -18,14 +18,6 @@ from rose.__main__ import ROOT
 SWEEP = ["-m", "method=rose,rds,ifd,loss_drop,random,pairs_dpo"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    outputs = tmp_path_factory.mktemp("undisturbed") / "outputs"
-    code, said = fault_runs.run(outputs)
-    assert code == 0, said
-    return outputs
-
-
 def kill_everywhere(undisturbed: Path, outputs: Path, each: int, *arguments: str) -> Counter:
     """Kills runs until each kind of stage has been killed `each` times, then lets one finish; kills by stage."""
     draw, usual = random.Random(0), fault_runs.seconds(undisturbed)  # noqa: S311
