@@ -1,11 +1,11 @@
-# make run | test | test-faults | install | lint | format | smollm2 | minilm | bench | help
+# make run | test | test-faults | install | lint | audit | format | smollm2 | minilm | bench | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults lint format smollm2 minilm bench clean
+.PHONY: help install run test test-faults lint audit format smollm2 minilm bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -30,6 +30,10 @@ test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; wha
 lint: $(READY)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+audit: $(READY)  ## compare the pinned versions with the database of known vulnerabilities (needs the internet)
+	test -x $(VENV)/audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit)
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 format: $(READY)  ## let ruff rewrite what lint complains about
 	$(BIN)/ruff check --fix .

@@ -21,11 +21,14 @@ from rose.errors import RoseError, explain
 
 log = logging.getLogger(__name__)
 
+LEASE = 60.0  # seconds after which another host's process that gives no sign of life is taken for dead
+
 
 def run(config: Config, directory: Path, group: str) -> None:
     """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
     directory.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(directory / ".lock"):  # the same command twice at once: one works, the other finds it done
+    # The same command twice at once: one works, the other finds it done. A dead owner's lease ends.
+    with filelock.SoftFileLease(directory / ".lease", lease_duration=LEASE):
         _run_alone(config, directory, group)
 
 
