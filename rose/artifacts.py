@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from rose import leases
+from rose import checksums, leases
 from rose.cost import Meter, stored
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
         steps = plan(goal, outputs)
         for node, state in steps:
             if state == "ready" and node.name not in told:
+                checksums.require(node.path(outputs), contents=False)
                 _tell(node, outputs, "reused", told, done)
         able = [
             node
@@ -140,7 +141,9 @@ def _wait(busy: list[Node], told: set[str]) -> None:
 def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[[Node, Built], None]) -> None:
     told.add(node.name)
     target = node.path(outputs)
-    done(node, Built(target, state, json.loads((target / "cost.json").read_text())))
+    with checksums.blamed([target]):
+        cost = json.loads((target / "cost.json").read_text())
+    done(node, Built(target, state, cost))
 
 
 def _ordered(goal: Node) -> list[Node]:
@@ -170,7 +173,7 @@ def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> st
             return "reused"
         part = leases.private(target, node.function.resumable)
         try:
-            _compute(node, part, _replace(node.inputs, lambda upstream: upstream.path(outputs)))
+            _compute(node, part, outputs)
             _sync(part)
         except Exception:
             shutil.rmtree(part, ignore_errors=True)
@@ -184,11 +187,15 @@ def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> st
         return _publish(part, target)
 
 
-def _compute(node: Node, part: Path, inputs: tuple) -> None:
-    with Meter() as meter:
-        node.function(part, *inputs)
+def _compute(node: Node, part: Path, outputs: Path) -> None:
+    upstream = [other.path(outputs) for other in node.upstream]
+    for directory in upstream:
+        checksums.require(directory)
+    with Meter() as meter, checksums.blamed(upstream):
+        node.function(part, *_replace(node.inputs, lambda other: other.path(outputs)))
     write_json(part / "cost.json", meter.values | {"bytes": stored(part)})
     write_json(part / "inputs.json", node.key)
+    checksums.record(part)
 
 
 def _publish(part: Path, target: Path) -> str:
@@ -204,8 +211,13 @@ def _publish(part: Path, target: Path) -> str:
 
 
 def _sync(directory: Path) -> None:
+    """Puts everything on the disk, with the permissions that the umask gave the directory: safetensors, for one,
+    writes files that no other user may read.
+    """
+    mode = directory.stat().st_mode & 0o666
     for path in directory.rglob("*"):
         if path.is_file():
+            path.chmod(mode)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         else:
@@ -224,8 +236,12 @@ def _sync_directory(directory: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replaces `path` in one step, so that a reader sees the old or the new file, never half of one."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _canonical(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -12,14 +13,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 
-from rose import pipeline, tracking
+from rose import checksums, pipeline, tracking
 from rose.artifacts import Built, Node, build, plan, write_json
 from rose.choices import Until
 from rose.config import Config
-from rose.errors import RoseError
+from rose.errors import RoseError, explain
 from rose.evaluation.items import merge_items
+from rose.leases import LEASE
 
 log = logging.getLogger(__name__)
 
@@ -27,25 +30,46 @@ log = logging.getLogger(__name__)
 def run(config: Config, directory: Path, group: str) -> None:
     """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "status.json", {"state": "running", "error": None})
+    # The same command twice at once: one works, the other finds it done. A dead owner's lease ends.
+    with filelock.SoftFileLease(directory / ".lease", lease_duration=LEASE):
+        _run_alone(config, directory, group)
+
+
+def _run_alone(config: Config, directory: Path, group: str) -> None:
+    if not _is_done(directory):
+        _say(directory, "running")
     try:
         _run(config, directory, group)
     except Exception as error:
         message = one_line(error)
         log.error("%s failed: %s", directory.name, message)
         log.log(logging.ERROR if os.environ.get("ROSE_DEBUG") else logging.DEBUG, "traceback", exc_info=True)
-        write_json(directory / "status.json", {"state": "failed", "error": message})
+        _say(directory, "failed", message)
     except BaseException as error:
-        write_json(directory / "status.json", {"state": "failed", "error": f"interrupted: {type(error).__name__}"})
+        _say(directory, "failed", f"interrupted: {type(error).__name__}")
         raise
     else:
-        write_json(directory / "status.json", {"state": "done", "error": None})
+        _say(directory, "done")
+
+
+def _say(directory: Path, state: str, error: str | None = None, **more: object) -> None:
+    """Writes status.json; where the disk takes no more, the log has to do."""
+    try:
+        write_json(directory / "status.json", {"state": state, "error": error} | more)
+    except OSError as full:
+        log.error("%s: status.json cannot be written (%s); it should say %s", directory.name, full.strerror, state)
+
+
+def _is_done(directory: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((directory / "status.json").read_text())["state"] == "done"
+    return False
 
 
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line; errors that are not the user's carry their type."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RoseError) else f"{type(error).__name__}: {text}"
+    text = " ".join(explain(error).split()) if isinstance(error, OSError) else " ".join(str(error).split())
+    return text if isinstance(error, RoseError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def _run(config: Config, directory: Path, group: str) -> None:
@@ -63,17 +87,24 @@ def _run(config: Config, directory: Path, group: str) -> None:
             log.info("%s: %s computed in %.1f s", directory.name, name, built.cost["seconds"])
         folder = str(built.path.relative_to(outputs))
         stages[name] = {"dir": folder, "state": built.state} | built.cost
-        write_json(directory / "stages.json", stages)
+        if not finished:  # else stages.json is whole already, and stays so
+            write_json(directory / "stages.json", stages)
 
     wanted = goals(config.until, nodes)
-    states = [state for goal in chain(*wanted) for _, state in plan(nodes[goal], outputs)]
-    with _tracked(config, directory, group, states) as run:
+    states = {node.name: state for goal in chain(*wanted) for node, state in plan(nodes[goal], outputs)}
+    finished = "missing" not in states.values() and _is_done(directory)
+    if not finished:
+        claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
+    with _tracked(config, directory, group, list(states.values())) as run:
         failures = _build_all(wanted, nodes, lambda goal: build(goal, outputs, done))
         for goal in chain(*goals(Until.evaluation, nodes)):  # run again up to an earlier stage it keeps what it had
             for node, state in plan(nodes[goal], outputs):
                 if state == "ready" and names[node.name] not in stages:
                     build(node, outputs, done)
-        collect(directory, {name: outputs / entry["dir"] for name, entry in stages.items()})
+        write_json(directory / "stages.json", stages)
+        paths = {name: outputs / entry["dir"] for name, entry in stages.items()}
+        with checksums.blamed(paths.values()):
+            collect(directory, paths)
         reused = sum(entry["state"] == "reused" for entry in stages.values())
         metrics = json.loads((directory / "metrics.json").read_text())
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
@@ -95,6 +126,15 @@ def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[
             log.error("%s: %s", name, one_line(error))
             failures.append(error)
     return failures
+
+
+def claim(directory: Path, outputs: Path, names: list[str]) -> None:
+    """Says which stages this job is about to use, so that rose.store leaves them alone."""
+    _say(directory, "running", stages=names)
+    if not directory.resolve().is_relative_to(outputs.resolve()):  # rose.store looks for jobs in there
+        address = outputs / "stages" / ".jobs" / hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+        address.parent.mkdir(parents=True, exist_ok=True)
+        address.write_text(str(directory.resolve()))
 
 
 def _tracked(config: Config, directory: Path, group: str, states: list[str]) -> contextlib.AbstractContextManager:
@@ -187,4 +227,6 @@ def _replace(target: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _write_lines(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.replace(path)

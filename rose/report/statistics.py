@@ -5,9 +5,9 @@ bootstrap of the seeds is far too narrow, so the two are treated apart and added
 
 - seeds: Student's t with seeds − 1 degrees of freedom on the seeds' means. Their spread holds all that differs from one
   seed to the next: the seed itself, and its luck with single prompts.
-- prompts: a bootstrap of whole prompts, the same ones for every seed and both arms of a difference, scaled to what seeds
-  share: the mean covariance between the means of two seeds that comes from their common prompts. What single seeds owe
-  to their prompts is in the t already and would count twice (Owen, 2007; Cameron, Gelbach and Miller, 2011).
+- prompts: a bootstrap of whole prompts, the same ones for every seed and both arms of a difference, scaled to what
+  seeds share: the mean covariance between the means of two seeds that comes from their common prompts. What single
+  seeds owe to their prompts is in the t already and would count twice (Owen, 2007; Cameron, Gelbach and Miller, 2011).
   Seeds that were tested on different prompts share nothing, and the t alone remains.
 
 The sum of the two is the Behrens–Fisher fiducial distribution, known to err on the wide side (Robinson, 1976). Coverage
