@@ -47,7 +47,7 @@ def start(outputs: Path, *arguments: str, first: Callable[[], None] | None = Non
     context.set_forkserver_preload(["rose.__main__", "rose.job", "transformers.trainer", "peft", "bm25s"])
     os.environ["OMP_NUM_THREADS"] = "1"  # when the server starts: a process with threads cannot be forked
     command = [*arguments, *_others(arguments), f"outputs={outputs}"]
-    process = context.Process(target=_rose, args=(command, outputs.with_name(f"{outputs.name}.log"), first))
+    process = context.Process(target=_rose, args=(command, _log(outputs), first))
     process.start()
     return process
 
@@ -65,7 +65,12 @@ def run(outputs: Path, *arguments: str, first: Callable[[], None] | None = None)
 
 
 def said(outputs: Path) -> str:
-    return outputs.with_name(f"{outputs.name}.log").read_text()
+    return _log(outputs).read_text()
+
+
+def _log(outputs: Path) -> Path:
+    """Not beside `outputs`: that disk may be full."""
+    return outputs.parents[1] / f"{outputs.parent.name}-{outputs.name}.log"
 
 
 def _rose(command: list[str], log: Path, first: Callable[[], None] | None) -> None:
