@@ -15,7 +15,7 @@ from rose import job, models, sweep
 from rose.__main__ import ROOT
 from rose.choices import Dtype
 from rose.config import Base, Numerics
-from rose.data import world
+from rose.data import files, world
 from rose.errors import RoseError
 from rose.training.base import prepare
 
@@ -166,6 +166,15 @@ def test_names_in_peoples_data_stay_data_and_keys_in_the_environment_stay_there(
         assert not [name for name, value in SECRETS.items() if value.encode() in content], path
         assert not content.startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK")), f"{path} is a pickle"
     assert not [name for name, value in SECRETS.items() if value in caplog.text]
+
+
+@pytest.mark.parametrize("pattern", ["../secret.jsonl", "*secret*", "/**/secret.jsonl", "sub/../../secret.jsonl"])
+def test_a_pattern_finds_nothing_outside_its_folder(tmp_path, pattern):
+    (tmp_path / "secret.jsonl").write_text("{}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text("{}")
+    with pytest.raises(RoseError, match="no file matches"):
+        files.fingerprint(files.Source("dataset.path", str(tmp_path / "data"), [pattern], None))
 
 
 @pytest.mark.parametrize("key", ["tracking.project", "model.name", "preference.name"])
