@@ -6,12 +6,13 @@ import shutil
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from rose import leases
 from rose.errors import RoseError
 
 PART = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{6}\.part")
@@ -66,8 +67,9 @@ def garbage(outputs: Path) -> Iterator[tuple[Path, str]]:
     for artifact in artifacts(outputs):
         if artifact.orphan:
             yield artifact.path, "no job uses it"
+    wanted = claims(outputs)
     for path in sorted(stages_of(outputs).glob("*/.*.part")):
-        if reason := _abandoned(path):
+        if reason := _abandoned(path, wanted):
             yield path, reason
     for path in sorted(stages_of(outputs).glob(f"{TRASH}/*")):
         yield path, "left by a gc that was interrupted"
@@ -117,20 +119,16 @@ def _name(path: Path) -> str:
 
 
 def _used(job: Path) -> set[str]:
-    """Names of the artifacts that a job has used, and while it runs of those it is going to use."""
+    """Names of the artifacts that a job has used, and until it is done of those it is going to use."""
     try:
-        stages = json.loads(_text(job / "stages.json"))
-        running = json.loads(_text(job / "status.json")).get("stages", [])
-        return {entry["dir"].removeprefix("stages/") for entry in stages.values()} | set(running)
+        stages = json.loads((job / "stages.json").read_text()) if (job / "stages.json").exists() else {}
+        claimed = json.loads((job / "claims.json").read_text()) if (job / "claims.json").exists() else []
+        return {entry["dir"].removeprefix("stages/") for entry in stages.values()} | set(claimed)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RoseError(
-            f"{job}: status.json or stages.json is damaged, so that what the job uses is not known; "
+            f"{job}: stages.json or claims.json is damaged, so that what the job uses is not known; "
             "run the job again, or remove its folder"
         ) from error
-
-
-def _text(path: Path) -> str:
-    return path.read_text() if path.exists() else "{}"
 
 
 def _upstream(paths: dict[str, Path], used: set[str]) -> set[str]:
@@ -159,11 +157,13 @@ def _inputs(path: Path) -> set[str]:
     return found
 
 
-def _abandoned(part: Path) -> str | None:
-    """Why nobody works on a .part directory any more."""
+def _abandoned(part: Path, wanted: Collection[str]) -> str | None:
+    """Why nobody works on a .part directory any more, nor will go on from it."""
     match = PART.fullmatch(part.name)
     if match and match["host"] == socket.gethostname():
         return None if psutil.pid_exists(int(match["pid"])) else f"left by process {match['pid']}, which is dead"
+    if match and match["host"] == leases.RELEASED:  # by a job that was stopped in order, and may come back for it
+        return None if f"{part.parent.name}/{match['target']}" in wanted else "left by a job that was stopped"
     idle = min(hours(path) for path in (part, *part.rglob("*")))
     return f"another host's, untouched for {idle:.0f} hours" if idle > ABANDONED_HOURS else None
 

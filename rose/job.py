@@ -50,12 +50,13 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
         raise
     else:
         _say(directory, "done")
+        (directory / "claims.json").unlink(missing_ok=True)
 
 
-def _say(directory: Path, state: str, error: str | None = None, **more: object) -> None:
+def _say(directory: Path, state: str, error: str | None = None) -> None:
     """Writes status.json; where the disk takes no more, the log has to do."""
     try:
-        write_json(directory / "status.json", {"state": state, "error": error} | more)
+        write_json(directory / "status.json", {"state": state, "error": error})
     except OSError as full:
         log.error("%s: status.json cannot be written (%s); it should say %s", directory.name, full.strerror, state)
 
@@ -129,8 +130,9 @@ def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[
 
 
 def claim(directory: Path, outputs: Path, names: list[str]) -> None:
-    """Says which stages this job is about to use, so that rose.store leaves them alone."""
-    _say(directory, "running", stages=names)
+    """Says which stages this job is about to use, until it is done, so that rose.store leaves them alone."""
+    _say(directory, "running")
+    write_json(directory / "claims.json", names)
     if not directory.resolve().is_relative_to(outputs.resolve()):  # rose.store looks for jobs in there
         address = outputs / "stages" / ".jobs" / hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
         address.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """python -m rose.store ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
 
-An artifact is used by the jobs whose stages.json (or, while they run, status.json) names it, and needed by what was
+An artifact is used by the jobs whose stages.json (or, until they are done, claims.json) names it, and needed by what was
 made from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
 """
 
@@ -15,6 +15,7 @@ import filelock
 from rose import checksums, inventory
 from rose.cost import stored
 from rose.errors import RoseError, explain
+from rose.leases import LEASE
 
 
 def ls(outputs: Path) -> None:
@@ -50,7 +51,7 @@ def du(outputs: Path) -> None:
 def gc(outputs: Path, yes: bool) -> None:
     locks = inventory.stages_of(outputs) / ".locks"
     locks.mkdir(exist_ok=True)
-    with filelock.FileLock(locks / "gc.lock"):
+    with filelock.SoftFileLease(locks / "gc.lease", lease_duration=LEASE):
         found = list(inventory.garbage(outputs))
         sizes = {path: stored(path) if path.is_dir() else path.stat().st_size for path, _ in found}
         gone = inventory.remove(outputs, list(sizes)) if yes and found else list(sizes)

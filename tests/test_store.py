@@ -44,7 +44,8 @@ def job(outputs: Path, name: str, *used: Node, running: tuple[Node, ...] = ()) -
     folder = outputs / name
     folder.mkdir(parents=True)
     status = {"state": "running" if running else "done", "error": None}
-    status |= {"stages": [node.name for node in running]} if running else {}
+    if running:
+        (folder / "claims.json").write_text(json.dumps([node.name for node in running]))
     (folder / "status.json").write_text(json.dumps(status))
     stages = {node.function.stage: {"dir": f"stages/{node.name}", "state": "computed"} for node in used}
     (folder / "stages.json").write_text(json.dumps(stages))
@@ -173,6 +174,19 @@ def test_gc_removes_what_dead_processes_left_and_leaves_the_living_alone(tmp_pat
         os.utime(left, (0, 0))
     command("gc", "--yes")
     assert (alive.exists(), other.exists(), path.exists()) == (True, False, True)
+
+
+def test_gc_leaves_what_a_job_that_was_stopped_in_order_will_go_on_from(tmp_path, command):
+    used, unused = Node(first, 1), Node(first, 2)
+    build(Node(first, 3), tmp_path)
+    job(tmp_path, "runs/a", running=(used,))
+    parts = [
+        node.path(tmp_path).with_name(f".{node.path(tmp_path).name}.released.0.abcdef.part") for node in (used, unused)
+    ]
+    for part in parts:
+        part.mkdir()
+    command("gc", "--yes")
+    assert [part.exists() for part in parts] == [True, False]
 
 
 def test_an_artifact_that_a_job_claims_while_gc_runs_goes_back(tmp_path, monkeypatch):

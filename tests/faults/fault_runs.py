@@ -134,10 +134,16 @@ def _digest(path: Path) -> str:
     return xxhash.xxh3_128_hexdigest(path.read_bytes())
 
 
-def forget(outputs: Path, stages: set[str]) -> None:
-    """Removes the artifacts of some stages and of the last one, so that the next run makes them again."""
-    for stage in stages | {"evaluation"}:
-        shutil.rmtree(outputs / "stages" / stage, ignore_errors=True)
+def forget(outputs: Path, stages: set[str], themselves: bool = True) -> None:
+    """Removes the artifacts of some stages and all that was made from them, so that the next run makes them again."""
+    left = {f"{path.parents[1].name}/{path.parent.name}": path.parent for path in costs(outputs)}
+    inputs = {name: (path / "inputs.json").read_text() for name, path in left.items()}
+    gone = {name for name in left if name.partition("/")[0] in stages}
+    kept = set() if themselves else set(gone)
+    while more := {name for name in set(left) - gone if any(f'"{other}"' in inputs[name] for other in gone)}:
+        gone |= more
+    for name in gone - kept:
+        shutil.rmtree(left[name])
 
 
 @contextlib.contextmanager

@@ -87,9 +87,7 @@ LONG = pytest.mark.faults
 def test_a_damaged_artifact_is_refused_by_whoever_reads_it_and_mended_as_told(undisturbed, tmp_path, stage, harm):
     outputs = tmp_path / "outputs"
     shutil.copytree(undisturbed, outputs)
-    fault_runs.forget(outputs, {"evaluation", "finetune", "scores", "selection"} - {stage})
-    if stage != "selection":
-        fault_runs.forget(outputs, {"targets", "features"} - {stage})
+    fault_runs.forget(outputs, {stage}, themselves=False)
     artifact = next((outputs / "stages" / stage).iterdir())
     largest = max((path for path in artifact.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     data = bytearray(largest.read_bytes())

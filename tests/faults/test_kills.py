@@ -48,7 +48,7 @@ def check(undisturbed: Path, outputs: Path) -> None:
 def test_a_job_killed_once_in_every_stage_ends_like_an_undisturbed_one(undisturbed, tmp_path):
     outputs = tmp_path / "outputs"
     killed = kill_everywhere(undisturbed, outputs, 1)
-    assert set(killed) == set(fault_runs.seconds(undisturbed)) and len(killed) == 11
+    assert set(killed) == set(fault_runs.seconds(undisturbed)) >= {"base", "warmup", "features", "finetune"}
     check(undisturbed, outputs)
 
 
