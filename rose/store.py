@@ -1,7 +1,7 @@
 """python -m rose.store ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
 
-An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and needed by what was made
-from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
+An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and needed by what was
+made from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
 """
 
 import argparse
