@@ -53,6 +53,8 @@ RANGES: dict[str, Range] = {
     "evaluation.batch_tokens": COUNT,
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
+    "diagnostics.fidelity_pairs": COUNT,
+    "diagnostics.matched_length": PART,
     "runtime.threads": COUNT,
 } | {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
 

@@ -170,6 +170,7 @@ class Until(StrEnum):
     features = "features"
     targets = "targets"
     scores = "scores"
+    fidelity = "fidelity"
     selection = "selection"
     finetune = "finetune"
     evaluation = "evaluation"

@@ -229,6 +229,14 @@ class Evaluation:
 
 
 @dataclass
+class Diagnostics:
+    fidelity: bool  # also how often the score prefers the chosen answers of held-out pairs: costs their gradients
+    fidelity_pairs: int | None  # held-out pairs, spread over the test prompts; null: all
+    matched_length: float  # answers whose lengths differ by at most this share of the longer one are of a length
+    seed: int
+
+
+@dataclass
 class Runtime:
     threads: int | None  # null: what torch takes by itself
 
@@ -252,6 +260,7 @@ class Config:
     selection: Selection
     finetune: Training
     evaluation: Evaluation
+    diagnostics: Diagnostics
     runtime: Runtime
     tracking: Tracking
     world: World

@@ -126,7 +126,7 @@ def _curves(stages: dict[str, Path]) -> list[dict]:
 
 def _metrics(stages: dict[str, Path]) -> dict[str, float]:
     metrics = {}
-    for stage, prefix in (("selection", ""), ("evaluation", ""), ("zero_shot", "zero_shot/")):
+    for stage, prefix in (("selection", ""), ("fidelity", ""), ("evaluation", ""), ("zero_shot", "zero_shot/")):
         if stage in stages:
             values = json.loads((stages[stage] / "metrics.json").read_text())
             metrics |= {prefix + name: value for name, value in values.items()}
