@@ -164,6 +164,7 @@ class OnBadRow(StrEnum):
 class Until(StrEnum):
     """The stages `until=` may stop after, in order."""
 
+    leakage = "leakage"
     base = "base"
     tokens = "tokens"
     warmup = "warmup"
@@ -172,5 +173,6 @@ class Until(StrEnum):
     scores = "scores"
     fidelity = "fidelity"
     selection = "selection"
+    diagnostics = "diagnostics"
     finetune = "finetune"
     evaluation = "evaluation"

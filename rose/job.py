@@ -19,6 +19,8 @@ from rose.errors import RoseError
 
 log = logging.getLogger(__name__)
 
+COLLECTED = (("scores", "scores.parquet"), ("selection", "selected.jsonl"), ("diagnostics", "diagnostics.json"))
+
 
 def run(config: Config, directory: Path, group: str) -> None:
     """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
@@ -66,7 +68,7 @@ def _run(config: Config, directory: Path, group: str) -> None:
         for goal in wanted:
             build(goal, outputs, done)
         for goal in goals(Until.evaluation):  # a job run again up to an earlier stage keeps what it had
-            for node, state in plan(nodes[goal], outputs):
+            for node, state in plan(nodes[goal], outputs) if goal in nodes else ():
                 if state == "ready" and names[node.name] not in stages:
                     build(node, outputs, done)
         collect(directory, {name: outputs / entry["dir"] for name, entry in stages.items()})
@@ -99,12 +101,12 @@ def dry_run(config: Config) -> None:
 
 def goals(until: Until) -> list[str]:
     """The stages asked for; what they need is built with them."""
-    return ["zero_shot", "evaluation"] if until is Until.evaluation else [until.value]
+    return ["diagnostics", "zero_shot", "evaluation"] if until is Until.evaluation else [until.value]
 
 
 def collect(directory: Path, stages: dict[str, Path]) -> None:
-    """Copies what people look for into the job's directory: scores, selection, adapter, curves, metrics."""
-    for stage, name in (("scores", "scores.parquet"), ("selection", "selected.jsonl")):
+    """Copies what people look for into the job's directory: scores, selection, checks, adapter, curves, metrics."""
+    for stage, name in COLLECTED:
         if stage in stages:
             _copy(stages[stage] / name, directory / name)
     if "finetune" in stages:

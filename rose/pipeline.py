@@ -5,8 +5,6 @@ asked for and missing. Stages are shared by every job whose inputs are the same,
 warms up and takes the pool's gradients once.
 """
 
-from typing import Any
-
 from rose.artifacts import Node
 from rose.choices import Lesson, Representation, Target
 from rose.config import Config
@@ -15,8 +13,7 @@ from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
 from rose.data.preferences import fingerprint as pairs_fingerprint
 from rose.data.preferences import read_preferences
-from rose.diagnostics.fidelity import fidelity, relative
-from rose.diagnostics.held_out import answers_as_rows
+from rose.diagnostics.nodes import checks
 from rose.evaluation.evaluate import evaluate
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
@@ -38,7 +35,7 @@ from rose.training.warmup import warm_up
 
 def stages(config: Config) -> dict[str, Node]:
     """The stages of one job, in order. `effective_…` leaves out of a stage's key what cannot change its outcome."""
-    model, method, preference, diagnostics = config.model, config.method, config.preference, config.diagnostics
+    model, method, preference = config.model, config.method, config.preference
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
     projection = effective_projection(config.projection)
@@ -78,8 +75,7 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.loss_drop: (losses, tuned_losses),
         Representation.none: (),
     }[method.representation]
-    scored = effective_method(method)
-    scores = Node(score, scored, tokens, representation, label=method.name)
+    scores = Node(score, effective_method(method), tokens, representation, label=method.name)
     selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
     adapter = {
@@ -88,13 +84,6 @@ def stages(config: Config) -> dict[str, Node]:
         Lesson.pairs_dpo: pairs_dpo,
         Lesson.none: None,
     }[method.lesson]
-    held_out = Node(answers_as_rows, diagnostics.fidelity_pairs, diagnostics.seed, max_length, base, pairs)
-    swapped = {tokens: held_out, pool: held_out}
-    likewise = tuple(_made_from(part, swapped) for part in representation)
-    background = tuple(old for old, new in zip(representation, likewise, strict=True) if old is not new)
-    compared = (held_out, likewise, background if relative(method) else ())
-    faithful = Node(fidelity, scored, diagnostics.matched_length, *compared)
-
     measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)
     evaluation = Node(evaluate, *measure, adapter, pairs)
     zero_shot = Node(evaluate, *measure, None, pairs)
@@ -116,23 +105,11 @@ def stages(config: Config) -> dict[str, Node]:
         "tuned_losses": tuned_losses,
         "scores": scores,
         "selection": selection,
-        "held_out": held_out,
-        "fidelity": faithful,
         "finetune": adapter,
         "pairs_sft": pairs_sft,
         "pairs_dpo": pairs_dpo,
         "evaluation": evaluation,
         "zero_shot": zero_shot,
     }
-    for name, node in list(named.items()):
-        if node in representation:
-            named.setdefault(f"held_out_{name}", likewise[representation.index(node)])
-    return {name: node for name, node in named.items() if node is not None}
-
-
-def _made_from(part: Any, swapped: dict[Node, Node]) -> Any:
-    """A part of a method's representation, of other rows: `swapped` says which node takes the place of which."""
-    if not isinstance(part, Node):
-        return part
-    inputs = [swapped.get(item, item) if isinstance(item, Node) else item for item in part.inputs]
-    return swapped.get(part) or (part if inputs == list(part.inputs) else Node(part.function, *inputs))
+    made = {name: node for name, node in named.items() if node is not None}
+    return made | checks(config, effective_method(method), objective, projection, representation, made)

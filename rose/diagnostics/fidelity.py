@@ -119,7 +119,7 @@ def share_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Share:
     """
     value, count = float(wins.mean()), len(set(clusters))
     sums = pandas.Series(wins - value).groupby(clusters).sum()
-    variance = float((sums**2).sum()) * count / max(1, count - 1) / len(wins) ** 2
+    variance = float((sums**2).sum()) / len(wins) ** 2
     size = value * (1 - value) / variance if variance > 0 else count
     middle, shrink = value + Z**2 / (2 * size), 1 + Z**2 / size
     half = Z * (value * (1 - value) / size + Z**2 / (4 * size**2)) ** 0.5
