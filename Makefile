@@ -1,14 +1,14 @@
-# make run | test | install | lint | format | smollm2 | minilm | bench | help
+# make run | test | test-faults | install | lint | audit | format | smollm2 | minilm | bench | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format smollm2 minilm bench clean
+.PHONY: help install run test test-faults lint audit format smollm2 minilm bench clean
 
 help:  ## list the targets
-	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 install: $(READY)  ## a virtual environment in .venv with the pinned versions
 
@@ -24,9 +24,16 @@ run: $(READY)  ## the demo sweep on the embedded world: rose, less, random, full
 test: $(READY)  ## the whole test suite
 	$(BIN)/python -m pytest
 
+test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
+	$(BIN)/python -m pytest -m faults -rs
+
 lint: $(READY)  ## ruff: style, imports, likely bugs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+audit: $(READY)  ## compare the pinned versions with the database of known vulnerabilities (needs the internet)
+	test -x $(VENV)/audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit)
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 format: $(READY)  ## let ruff rewrite what lint complains about
 	$(BIN)/ruff check --fix .

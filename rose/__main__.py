@@ -3,25 +3,20 @@
 import os
 import signal
 import sys
-import warnings
 from pathlib import Path
 
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from rose.config import Config
+from rose.errors import RoseError, explain
+from rose.sweep import register_resolvers, typed
+
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach main(), which says them in one line
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads slow a busy machine by orders of magnitude
-warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # renames inside the library
-
-import hydra  # noqa: E402
-from hydra.core.config_store import ConfigStore  # noqa: E402
-from hydra.core.hydra_config import HydraConfig  # noqa: E402
-from hydra.errors import HydraException  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
-from omegaconf.errors import OmegaConfBaseException  # noqa: E402
-
-from rose.config import Config  # noqa: E402
-from rose.errors import RoseError, explain  # noqa: E402
-from rose.sweep import register_resolvers, typed  # noqa: E402
 
 ConfigStore.instance().store(name="schema", node=Config)
 register_resolvers()

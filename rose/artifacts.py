@@ -9,10 +9,11 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 import shutil
-import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -20,15 +21,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
-import psutil
 
+from rose import checksums, leases
 from rose.cost import Meter, stored
+
+log = logging.getLogger(__name__)
+
+POLL = 0.2  # seconds between looks at what other processes compute
 
 
 def stage(name: str, version: int, resumable: bool = False) -> Callable[[Callable], Callable]:
     """Marks a function as a stage; raise `version` when the meaning of its output changes.
 
-    A `resumable` stage may find in `out` what a killed process of this host left there, and goes on from it.
+    A `resumable` stage may find in `out` what a process that was killed left there, and goes on from it.
     """
 
     def mark(function: Callable) -> Callable:
@@ -95,14 +100,50 @@ def plan(goal: Node, outputs: Path) -> list[tuple[Node, str]]:
 
 
 def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambda node, built: None) -> Path:
-    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of every stage."""
-    for node, state in plan(goal, outputs):
-        if state == "gone":
-            continue
-        target = node.path(outputs)
-        now = _compute_once(node, target, outputs) if state == "missing" else "reused"
-        done(node, Built(target, now, json.loads((target / "cost.json").read_text())))
-    return goal.path(outputs)
+    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of every stage.
+
+    Where another process computes a stage, this one takes the next that it can, and waits when there is none.
+    """
+    told: set[str] = set()
+    watched: dict[str, filelock.SoftFileLease] = {}  # kept: only who watches a lease learns that its owner is dead
+    while True:
+        steps = plan(goal, outputs)
+        for node, state in steps:
+            if state == "ready" and node.name not in told:
+                checksums.require(node.path(outputs), contents=False)
+                _tell(node, outputs, "reused", told, done)
+        able = [
+            node
+            for node, state in steps
+            if state == "missing" and all(upstream.path(outputs).exists() for upstream in node.upstream)
+        ]
+        if not able:
+            return goal.path(outputs)
+        for node in able:
+            if node.name not in watched:
+                watched[node.name] = leases.lease(node.path(outputs))
+            now = _compute_once(node, outputs, watched[node.name])
+            if now is not None:
+                _tell(node, outputs, now, told, done)
+                break
+        else:
+            _wait(able, told)
+
+
+def _wait(busy: list[Node], told: set[str]) -> None:
+    names = ", ".join(node.name for node in busy)
+    if names not in told:
+        log.info("waiting for %s, which another process computes", names)
+        told.add(names)
+    time.sleep(POLL)
+
+
+def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[[Node, Built], None]) -> None:
+    told.add(node.name)
+    target = node.path(outputs)
+    with checksums.blamed([target]):
+        cost = json.loads((target / "cost.json").read_text())
+    done(node, Built(target, state, cost))
 
 
 def _ordered(goal: Node) -> list[Node]:
@@ -118,33 +159,43 @@ def _ordered(goal: Node) -> list[Node]:
     return list(order.values())
 
 
-def _compute_once(node: Node, target: Path, outputs: Path) -> str:
-    """The lock only saves work: were it to fail, the rename below still lets one writer win, whole."""
-    lock = target.parents[1] / ".locks" / f"{node.function.stage}-{target.name}.lock"
-    for directory in (target.parent, lock.parent):
-        directory.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(lock):
+def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> str | None:
+    """None where another process is at it. The lease only saves work: were two processes to believe that they hold
+    it, each writes a directory of its own, and by the rename below one of them wins, whole.
+    """
+    target = node.path(outputs)
+    try:
+        held = mine.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    with held:
         if target.exists():
             return "reused"
-        part = _part(target, node.function.resumable)
+        part = leases.private(target, node.function.resumable)
         try:
-            _compute(node, part, _replace(node.inputs, lambda upstream: upstream.path(outputs)))
+            _compute(node, part, outputs)
             _sync(part)
         except Exception:
             shutil.rmtree(part, ignore_errors=True)
             raise
-        except BaseException:  # interrupted, not wrong: a resumable stage goes on from here
-            if not node.function.resumable:
+        except BaseException:  # interrupted, not wrong: a resumable stage goes on from here, on whatever host
+            if node.function.resumable:
+                leases.release(part, target)
+            else:
                 shutil.rmtree(part, ignore_errors=True)
             raise
         return _publish(part, target)
 
 
-def _compute(node: Node, part: Path, inputs: tuple) -> None:
-    with Meter() as meter:
-        node.function(part, *inputs)
+def _compute(node: Node, part: Path, outputs: Path) -> None:
+    upstream = [other.path(outputs) for other in node.upstream]
+    for directory in upstream:
+        checksums.require(directory)
+    with Meter() as meter, checksums.blamed(upstream):
+        node.function(part, *_replace(node.inputs, lambda other: other.path(outputs)))
     write_json(part / "cost.json", meter.values | {"bytes": stored(part)})
     write_json(part / "inputs.json", node.key)
+    checksums.record(part)
 
 
 def _publish(part: Path, target: Path) -> str:
@@ -159,23 +210,14 @@ def _publish(part: Path, target: Path) -> str:
     return "computed"
 
 
-def _part(target: Path, resumable: bool) -> Path:
-    """A private directory beside `target`; leftovers of dead processes of this host are taken over or removed."""
-    part = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}.part")
-    for left in target.parent.glob(f".{target.name}.{socket.gethostname()}.*.part"):
-        if psutil.pid_exists(int(left.name.split(".")[-3])):
-            continue
-        if resumable and not part.exists():
-            left.rename(part)
-        else:
-            shutil.rmtree(left)
-    part.mkdir(exist_ok=True)
-    return part
-
-
 def _sync(directory: Path) -> None:
+    """Puts everything on the disk, with the permissions that the umask gave the directory: safetensors, for one,
+    writes files that no other user may read.
+    """
+    mode = directory.stat().st_mode & 0o666
     for path in directory.rglob("*"):
         if path.is_file():
+            path.chmod(mode)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         else:
@@ -194,8 +236,12 @@ def _sync_directory(directory: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replaces `path` in one step, so that a reader sees the old or the new file, never half of one."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _canonical(value: Any) -> Any:

@@ -1,10 +1,13 @@
 """Which values are allowed: read before the first job starts, so that no sweep finds out after its warm-up."""
 
-from collections.abc import Callable
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
-from rose.choices import Representation, Rule, Share, Target
+from rose.choices import Estimator, Keep, Representation, Rule, Share, Target
 from rose.config import Config, Method, Selection
 from rose.errors import RoseError
 
@@ -25,19 +28,24 @@ TRAINING: dict[str, Range] = {
     "weight_decay": NOT_NEGATIVE,
     "max_grad_norm": NOT_NEGATIVE,
 }
+MODEL: dict[str, Range] = {
+    "max_length": COUNT,
+    "lora.rank": COUNT,
+    "lora.alpha": POSITIVE,
+    "lora.dropout": PART,
+}
 RANGES: dict[str, Range] = {
-    "model.max_length": COUNT,
-    "model.lora.rank": COUNT,
-    "model.lora.alpha": POSITIVE,
-    "model.lora.dropout": PART,
     "dataset.per_source": COUNT,
     "preference.pairs.shots": COUNT,
     "preference.pairs.tests": COUNT,
     "preference.pairs.test_share": PART,
     "preference.beta": POSITIVE,
+    "preference.gamma": NOT_NEGATIVE,
+    "preference.first_tokens": COUNT,
     "warmup.ratio": SHARE,
     "features.batch_tokens": COUNT,
     "method.segments": COUNT,
+    "method.checkpoints": COUNT,
     "method.ridge": POSITIVE,
     "method.components": COUNT,
     "method.neighbours": COUNT,
@@ -68,7 +76,12 @@ RANGES: dict[str, Range] = {
     "diagnostics.warn.projection": SHARE,
     "diagnostics.warn.leaked": PART,
     "runtime.threads": COUNT,
-} | {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
+    "runtime.workers": COUNT,
+}
+RANGES |= {f"{model}.{name}": allowed for model in ("model", "student") for name, allowed in MODEL.items()}
+RANGES |= {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
+
+SECRET = 12  # characters that a secret has at least; shorter values are words
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
@@ -77,8 +90,9 @@ SIMILARITY = (Representation.gradients, Representation.hidden, Representation.em
 
 def check(config: Config) -> None:
     """Raises RoseError for a value outside its range, or for values that contradict one another."""
+    _refuse_secrets(config)
     for key, (holds, allowed) in RANGES.items():
-        value = reduce(getattr, key.split("."), config)
+        value = reduce(lambda part, name: getattr(part, name, None), key.split("."), config)
         if value is not None and not holds(value):
             raise RoseError(f"{key}={value}: must be {allowed}")
     for name in ("warmup", "finetune"):
@@ -88,7 +102,38 @@ def check(config: Config) -> None:
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
     _method(config.method)
+    if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
+        _streams(config.method)
+    if (config.method.checkpoints or 1) > config.warmup.epochs:
+        raise RoseError(
+            f"method.checkpoints={config.method.checkpoints}: the warm-up has a checkpoint an epoch, "
+            f"warmup.epochs={config.warmup.epochs}"
+        )
     _amount(config.method, config.selection)
+
+
+def _refuse_secrets(config: Config) -> None:
+    """What is in the configuration is written to disk, to W&B and into reports."""
+    secret = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)$")
+    secrets = {name: value for name, value in os.environ.items() if secret.search(name) and len(value) >= SECRET}
+    for key, text in _texts(config, ""):
+        for name, value in secrets.items():
+            if value in text:
+                raise RoseError(
+                    f"{key}: holds the value of the environment variable {name}, which would be saved; "
+                    "keys are taken from the environment alone"
+                )
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _texts(getattr(value, field.name), f"{key}.{field.name}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, key)
 
 
 def _method(method: Method) -> None:
@@ -104,6 +149,19 @@ def _method(method: Method) -> None:
         raise RoseError(f"method.target=null: {chosen}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
+
+
+def _streams(method: Method) -> None:
+    """What needs no more of the pool's gradients than how well each row agrees with each target."""
+    for key, value, needs_store in (
+        ("whiten", "true", method.whiten),
+        ("estimator", method.estimator, method.estimator is not Estimator.inner),
+        ("rule", method.rule, method.rule is Rule.greedy),
+    ):
+        if needs_store:
+            raise RoseError(
+                f"features.keep=stream: method.{key}={value} compares pool rows; it needs features.keep=store"
+            )
 
 
 def _amount(method: Method, selection: Selection) -> None:

@@ -39,11 +39,19 @@ class StoreDtype(StrEnum):
     int4 = "int4"
 
 
+class Keep(StrEnum):
+    """What is kept of the pool's gradients: their projections, for every later use, or their scores alone."""
+
+    store = "store"
+    stream = "stream"
+
+
 class AdamMap(StrEnum):
-    """How a raw gradient becomes the update it would cause (DESIGN: exact Adam, LESS's published code, or neither)."""
+    """How a raw gradient becomes the update it would cause (`rose.gradients.adam` has the formulas)."""
 
     exact = "exact"
     published = "published"
+    no_momentum = "no_momentum"
     none = "none"
 
 
@@ -156,13 +164,29 @@ class Dedup(StrEnum):
     near = "near"
 
 
+class JudgeKind(StrEnum):
+    """Who says which of two answers is better."""
+
+    reward_world = "reward_world"
+    reward_model = "reward_model"
+    llm = "llm"
+    none = "none"
+
+
+class Opponent(StrEnum):
+    """Whose answers the model's own are judged against: the test pairs' chosen ones, or the base model's."""
+
+    reference = "reference"
+    zero_shot = "zero_shot"
+
+
 class OnBadRow(StrEnum):
     stop = "stop"
     skip = "skip"
 
 
 class Until(StrEnum):
-    """The stages `until=` may stop after, in order."""
+    """The stages `until=` may stop after, in order; `evaluation` is the end, verdicts and tasks included."""
 
     leakage = "leakage"
     base = "base"
@@ -175,4 +199,5 @@ class Until(StrEnum):
     selection = "selection"
     diagnostics = "diagnostics"
     finetune = "finetune"
+    answers = "answers"
     evaluation = "evaluation"

@@ -10,9 +10,12 @@ from rose.choices import (
     Dedup,
     Dtype,
     Estimator,
+    JudgeKind,
+    Keep,
     Lesson,
     Normalize,
     OnBadRow,
+    Opponent,
     Pooling,
     PreferenceLoss,
     ProjectionKind,
@@ -27,7 +30,7 @@ from rose.choices import (
     Until,
 )
 
-# A path says where data are, not what: stages are keyed by a fingerprint of the contents instead.
+# What no stage's output depends on. A path says where data are, not what: a fingerprint of the contents is in the key.
 NOT_IN_KEY: dict[str, Any] = {"in_key": False}
 
 
@@ -161,7 +164,9 @@ class Preference:
     pairs: Pairs
     loss: PreferenceLoss
     beta: float
+    gamma: float  # SimPO's target margin
     reference: Reference
+    first_tokens: int | None  # only so many tokens of each answer count; null: all
     normalize: Normalize
 
 
@@ -173,6 +178,7 @@ class Warmup(Training):
 @dataclass
 class Features:
     adam: AdamMap
+    keep: Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
     dtype: StoreDtype
     batch_tokens: int  # tokens a batch, padding included
 
@@ -191,6 +197,7 @@ class Method:
     target: Target | None
     balance: Balance
     segments: int  # with balance=segments
+    checkpoints: int | None  # only the warm-up's last so many count; null: all
     estimator: Estimator
     components: int  # of the targets' subspace, with estimator=gist
     neighbours: int  # K, with estimator=shapley
@@ -224,7 +231,47 @@ class Selection:
 class Evaluation:
     batch_tokens: int  # tokens a batch, padding included
     max_new_tokens: int
-    temperature: float
+    temperature: float  # 0: greedy
+    seed: int
+
+
+@dataclass
+class Judge:
+    """Who compares answers, and with whose; a kind reads only the settings it needs."""
+
+    kind: JudgeKind
+    opponent: Opponent
+    model: str | None  # reward_model: hub id or folder; llm: the endpoint's name for it
+    revision: str | None  # of a hub model
+    dtype: Dtype  # of a reward model
+    max_length: int | None  # tokens a reward model reads; null: what its tokenizer says
+    batch_tokens: int  # of a reward model, padding included
+    base_url: str | None = field(metadata=NOT_IN_KEY)  # of an OpenAI-compatible endpoint
+    key_variable: str = field(metadata=NOT_IN_KEY)  # the environment variable that holds its key
+    request: dict[str, Any]  # what every request says besides model and messages
+    price_input: float | None  # per million tokens; null: unknown
+    price_output: float | None
+    concurrency: int = field(metadata=NOT_IN_KEY)  # requests under way at once
+    retries: int = field(metadata=NOT_IN_KEY)  # of a request that met 408, 409, 429, 5xx or no answer
+    timeout: float = field(metadata=NOT_IN_KEY)  # seconds a request may take
+    cache: str = field(metadata=NOT_IN_KEY)  # folder of verdicts, shared by all runs
+
+
+@dataclass
+class Tasks:
+    """Questions with one right answer, from a file."""
+
+    name: str
+    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder, or hub dataset id; null: no tasks
+    revision: str | None  # of a hub dataset
+    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
+    split: str | None  # rows whose `split` is this are asked; null: all
+    shots: int  # solved examples before each question, of its own subtask
+    shots_split: str | None  # where they come from; null: from `split`, and then they are not asked
+    limit: int | None  # questions a subtask
+    instruction: str  # what a question without choices ends with
+    max_new_tokens: int
+    on_bad_row: OnBadRow
     seed: int
 
 
@@ -258,6 +305,7 @@ class Diagnostics:
 @dataclass
 class Runtime:
     threads: int | None  # null: what torch takes by itself
+    workers: int  # jobs of a sweep at one time on this machine, a process each
 
 
 @dataclass
@@ -279,6 +327,8 @@ class Config:
     selection: Selection
     finetune: Training
     evaluation: Evaluation
+    judge: Judge
+    tasks: Tasks
     diagnostics: Diagnostics
     runtime: Runtime
     tracking: Tracking
@@ -287,3 +337,4 @@ class Config:
     outputs: str
     until: Until
     dry_run: bool
+    student: Model | None = None  # what is fine-tuned and evaluated, set with model@student=NAME; null: `model` itself

@@ -11,6 +11,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rose.config import Config
 
+SHARING = (
+    " (users who share outputs= need a group and a umask such as 002 in common when they write; "
+    "else give a folder of your own)"
+)
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -23,7 +27,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, RoseError):
         return " ".join(str(error).split())
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # a missing option is both
-        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+        hint = SHARING if isinstance(error, PermissionError) else ""
+        return f"{error.filename or 'input or output'}: {error.strerror or error}{hint}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()]
     noise = ("object_type", "reference_type", "To append to your", "Config search path", "provider=", "Set the env")

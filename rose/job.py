@@ -2,20 +2,27 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
 import shutil
 import uuid
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import filelock
 import torch
 
-from rose import pipeline, tracking
+from rose import checksums, pipeline, tracking
 from rose.artifacts import Built, Node, build, plan, write_json
 from rose.choices import Until
 from rose.config import Config
-from rose.errors import RoseError
+from rose.errors import RoseError, explain
+from rose.evaluation.items import merge_items
+from rose.leases import LEASE
 
 log = logging.getLogger(__name__)
 
@@ -25,25 +32,46 @@ COLLECTED = (("scores", "scores.parquet"), ("selection", "selected.jsonl"), ("di
 def run(config: Config, directory: Path, group: str) -> None:
     """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "status.json", {"state": "running", "error": None})
+    # The same command twice at once: one works, the other finds it done. A dead owner's lease ends.
+    with filelock.SoftFileLease(directory / ".lease", lease_duration=LEASE):
+        _run_alone(config, directory, group)
+
+
+def _run_alone(config: Config, directory: Path, group: str) -> None:
+    if not _is_done(directory):
+        _say(directory, "running")
     try:
         _run(config, directory, group)
     except Exception as error:
         message = one_line(error)
         log.error("%s failed: %s", directory.name, message)
         log.log(logging.ERROR if os.environ.get("ROSE_DEBUG") else logging.DEBUG, "traceback", exc_info=True)
-        write_json(directory / "status.json", {"state": "failed", "error": message})
+        _say(directory, "failed", message)
     except BaseException as error:
-        write_json(directory / "status.json", {"state": "failed", "error": f"interrupted: {type(error).__name__}"})
+        _say(directory, "failed", f"interrupted: {type(error).__name__}")
         raise
     else:
-        write_json(directory / "status.json", {"state": "done", "error": None})
+        _say(directory, "done")
+
+
+def _say(directory: Path, state: str, error: str | None = None, **more: object) -> None:
+    """Writes status.json; where the disk takes no more, the log has to do."""
+    try:
+        write_json(directory / "status.json", {"state": state, "error": error} | more)
+    except OSError as full:
+        log.error("%s: status.json cannot be written (%s); it should say %s", directory.name, full.strerror, state)
+
+
+def _is_done(directory: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((directory / "status.json").read_text())["state"] == "done"
+    return False
 
 
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line; errors that are not the user's carry their type."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RoseError) else f"{type(error).__name__}: {text}"
+    text = " ".join(explain(error).split()) if isinstance(error, OSError) else " ".join(str(error).split())
+    return text if isinstance(error, RoseError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def _run(config: Config, directory: Path, group: str) -> None:
@@ -61,21 +89,54 @@ def _run(config: Config, directory: Path, group: str) -> None:
             log.info("%s: %s computed in %.1f s", directory.name, name, built.cost["seconds"])
         folder = str(built.path.relative_to(outputs))
         stages[name] = {"dir": folder, "state": built.state} | built.cost
-        write_json(directory / "stages.json", stages)
+        if not finished:  # else stages.json is whole already, and stays so
+            write_json(directory / "stages.json", stages)
 
-    wanted = [nodes[goal] for goal in goals(config.until) if goal in nodes]
-    with _tracked(config, directory, group, [state for goal in wanted for _, state in plan(goal, outputs)]) as run:
-        for goal in wanted:
-            build(goal, outputs, done)
-        for goal in goals(Until.evaluation):  # a job run again up to an earlier stage keeps what it had
-            for node, state in plan(nodes[goal], outputs) if goal in nodes else ():
+    wanted = goals(config.until, nodes)
+    states = {node.name: state for goal in chain(*wanted) for node, state in plan(nodes[goal], outputs)}
+    finished = "missing" not in states.values() and _is_done(directory)
+    if not finished:
+        claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
+    with _tracked(config, directory, group, list(states.values())) as run:
+        failures = _build_all(wanted, nodes, lambda goal: build(goal, outputs, done))
+        for goal in chain(*goals(Until.evaluation, nodes)):  # run again up to an earlier stage it keeps what it had
+            for node, state in plan(nodes[goal], outputs):
                 if state == "ready" and names[node.name] not in stages:
                     build(node, outputs, done)
-        collect(directory, {name: outputs / entry["dir"] for name, entry in stages.items()})
+        write_json(directory / "stages.json", stages)
+        paths = {name: outputs / entry["dir"] for name, entry in stages.items()}
+        with checksums.blamed(paths.values()):
+            collect(directory, paths)
         reused = sum(entry["state"] == "reused" for entry in stages.values())
-        log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
         metrics = json.loads((directory / "metrics.json").read_text())
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
+        if failures:
+            raise failures[0]
+        log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
+
+
+def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[Node], Any]) -> list[Exception]:
+    """Builds the goals of each list in turn; what goes wrong after the first list ends its own list only."""
+    failures = []
+    for number, names in enumerate(wanted):
+        try:
+            for name in names:
+                make(nodes[name])
+        except Exception as error:
+            if number == 0:
+                raise
+            log.error("%s: %s", name, one_line(error))
+            failures.append(error)
+    return failures
+
+
+def claim(directory: Path, outputs: Path, names: list[str]) -> None:
+    """Says which stages this job is about to use, so that rose.store leaves them alone."""
+    _say(directory, "running", stages=names)
+    if not directory.resolve().is_relative_to(outputs.resolve()):  # rose.store looks for jobs in there
+        address = outputs / "stages" / ".jobs" / hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
+        address.parent.mkdir(parents=True, exist_ok=True)
+        address.write_text(str(directory.resolve()))
 
 
 def _tracked(config: Config, directory: Path, group: str, states: list[str]) -> contextlib.AbstractContextManager:
@@ -91,21 +152,32 @@ def dry_run(config: Config) -> None:
     names = {node.name: name for name, node in reversed(nodes.items())}
     states = {
         node.name: state
-        for goal in goals(config.until)
-        if goal in nodes
+        for goal in chain(*goals(config.until, nodes))
         for node, state in plan(nodes[goal], Path(config.outputs))
     }
     for node, state in states.items():
-        print(f"{state:8} {names[node]:12} {Path(config.outputs) / 'stages' / node}")
+        print(f"{state:8} {names[node]:18} {Path(config.outputs) / 'stages' / node}")
 
 
-def goals(until: Until) -> list[str]:
-    """The stages asked for; what they need is built with them."""
-    return ["diagnostics", "zero_shot", "evaluation"] if until is Until.evaluation else [until.value]
+def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
+    """The stages asked for, what they need being built with them: first those that a job cannot do without.
+
+    A list after the first may fail and leave the others' results: a judge that is down costs the win rate alone.
+    """
+    ends = {
+        Until.answers: [["zero_shot_answers", "answers"]],
+        Until.evaluation: [
+            ["zero_shot", "evaluation"],
+            ["diagnostics"],
+            ["zero_shot_tasks", "tasks"],
+            ["zero_shot_answers", "answers", "zero_shot_verdicts", "verdicts"] if "verdicts" in nodes else [],
+        ],
+    }.get(until, [[until.value]])
+    return [[name for name in names if name in nodes] for names in ends]
 
 
 def collect(directory: Path, stages: dict[str, Path]) -> None:
-    """Copies what people look for into the job's directory: scores, selection, checks, adapter, curves, metrics."""
+    """Copies what people look for into the job's directory: scores, selection, checks, adapter, curves, items."""
     for stage, name in COLLECTED:
         if stage in stages:
             _copy(stages[stage] / name, directory / name)
@@ -115,6 +187,10 @@ def collect(directory: Path, stages: dict[str, Path]) -> None:
             _copy(path, directory / "adapter" / path.name)
     _write_lines(directory / "metrics.jsonl", _curves(stages))
     write_json(directory / "metrics.json", _metrics(stages))
+    for prefix in ("", "zero_shot_"):
+        items = [stages[name] / "items.parquet" for name in _evaluating(prefix) if name in stages]
+        if items:
+            _replace(directory / f"{prefix}items.parquet", merge_items(items).to_parquet)
 
 
 def _curves(stages: dict[str, Path]) -> list[dict]:
@@ -127,20 +203,33 @@ def _curves(stages: dict[str, Path]) -> list[dict]:
 
 
 def _metrics(stages: dict[str, Path]) -> dict[str, float]:
+    sources = [("selection", ""), ("fidelity", ""), *((name, "") for name in _evaluating(""))]
     metrics = {}
-    for stage, prefix in (("selection", ""), ("fidelity", ""), ("evaluation", ""), ("zero_shot", "zero_shot/")):
+    for stage, prefix in (*sources, *((name, "zero_shot/") for name in _evaluating("zero_shot_"))):
         if stage in stages:
             values = json.loads((stages[stage] / "metrics.json").read_text())
             metrics |= {prefix + name: value for name, value in values.items()}
     return metrics
 
 
+def _evaluating(prefix: str) -> list[str]:
+    """The stages that measure the fine-tuned model, or with the prefix `zero_shot_` the base model."""
+    return ["zero_shot" if prefix else "evaluation", f"{prefix}verdicts", f"{prefix}tasks"]
+
+
 def _copy(source: Path, target: Path) -> None:
     """A copy, not a link: what people do to a job's files must not reach the stage that other jobs share."""
+    _replace(target, lambda part: shutil.copyfile(source, part))
+
+
+def _replace(target: Path, write: Callable[[Path], Any]) -> None:
+    """What `write` leaves at the path it is given takes the place of `target` in one step."""
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    shutil.copyfile(source, part)
+    write(part)
     part.replace(target)
 
 
 def _write_lines(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    part.replace(path)

@@ -98,8 +98,8 @@ def _source(base: Path) -> dict:
     return {"pretrained_model_name_or_path": values.pop("path"), **values}
 
 
-def from_pretrained(kind: type, base: Base, **options) -> Any:
-    """`kind.from_pretrained` of a hub id or folder. Raises RoseError where neither can be had."""
+def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **options) -> Any:
+    """`kind.from_pretrained` of a hub id or folder, which the option `key` names. Raises RoseError without either."""
     try:
         return kind.from_pretrained(
             base.path, revision=base.revision, trust_remote_code=base.trust_remote_code, **options
@@ -107,6 +107,6 @@ def from_pretrained(kind: type, base: Base, **options) -> Any:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RoseError(
-            f"model.base.path={base.path}: neither a model folder here nor a hub id that can be reached ({reason}); "
+            f"{key}={base.path}: neither a model folder here nor a hub id that can be reached ({reason}); "
             "give a folder saved by save_pretrained, or a hub id with network or a filled cache"
         ) from error

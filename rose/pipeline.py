@@ -6,7 +6,7 @@ warms up and takes the pool's gradients once.
 """
 
 from rose.artifacts import Node
-from rose.choices import Lesson, Representation, Target
+from rose.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
 from rose.config import Config
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
@@ -14,10 +14,16 @@ from rose.data.pool import read_pool
 from rose.data.preferences import fingerprint as pairs_fingerprint
 from rose.data.preferences import read_preferences
 from rose.diagnostics.nodes import checks
+from rose.evaluation.answers import answer
+from rose.evaluation.answers import effective as effective_evaluation
 from rose.evaluation.evaluate import evaluate
+from rose.evaluation.reward_model import source as judge_source
+from rose.evaluation.verdicts import effective as effective_judge
+from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
+from rose.gradients.streaming import pool_cosines
 from rose.methods.embedding import pair_embeddings, pool_embeddings
 from rose.methods.embedding import source as encoder_source
 from rose.methods.hidden import pair_states, pool_states
@@ -32,13 +38,16 @@ from rose.training.finetune import fine_tune
 from rose.training.pairs import tune_by_dpo, tune_on_chosen
 from rose.training.warmup import warm_up
 
+MEASURES = ("evaluation", "verdicts", "tasks")
+
 
 def stages(config: Config) -> dict[str, Node]:
     """The stages of one job, in order. `effective_…` leaves out of a stage's key what cannot change its outcome."""
     model, method, preference = config.model, config.method, config.preference
+    student = config.student or model
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
-    projection = effective_projection(config.projection)
+    projection = effective_projection(config.projection, config.features.keep)
     encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
     amount = effective_selection(method, config.selection, config.warmup, config.finetune)
 
@@ -47,9 +56,16 @@ def stages(config: Config) -> dict[str, Node]:
     pairs = Node(read_preferences, preference.pairs, pairs_fingerprint(preference.pairs), label=preference.name)
     tokens = Node(tokenize, max_length, base, pool)
 
+    student_base = Node(prepare, student.base, model_fingerprint(student.base), label=student.name)
+    student_tokens = Node(tokenize, student.max_length, student_base, pool)
+
     warmup = Node(warm_up, config.warmup, model.lora, numerics, base, tokens)
-    features = Node(pool_features, config.features, projection, numerics, base, warmup, tokens)
     targets = Node(pair_features, objective, projection, numerics, max_length, base, warmup, pairs)
+    adam, batch_tokens = config.features.adam, config.features.batch_tokens
+    features = {
+        Keep.store: Node(pool_features, config.features, projection, numerics, base, warmup, tokens),
+        Keep.stream: Node(pool_cosines, adam, batch_tokens, numerics, base, warmup, tokens, targets),
+    }[config.features.keep]
 
     hidden = Node(pool_states, numerics, base, tokens)
     target_hidden = Node(pair_states, numerics, max_length, base, pairs)
@@ -75,18 +91,29 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.loss_drop: (losses, tuned_losses),
         Representation.none: (),
     }[method.representation]
-    scores = Node(score, effective_method(method), tokens, representation, label=method.name)
+    scored = effective_method(method, config.warmup.epochs)
+    scores = Node(score, scored, tokens, representation, label=method.name)
     selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
+    trained = (student.lora, student.numerics)
+    taught = (*trained, student.max_length, student_base, pairs)
     adapter = {
-        Lesson.selection: Node(fine_tune, config.finetune, model.lora, numerics, base, tokens, selection),
-        Lesson.pairs_sft: pairs_sft,
-        Lesson.pairs_dpo: pairs_dpo,
+        Lesson.selection: Node(fine_tune, config.finetune, *trained, student_base, student_tokens, selection),
+        Lesson.pairs_sft: Node(tune_on_chosen, config.finetune, *taught),
+        Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, preference.beta, *taught),
         Lesson.none: None,
     }[method.lesson]
-    measure = (config.evaluation, numerics, max_length, preference.pairs.world is not None, base)
-    evaluation = Node(evaluate, *measure, adapter, pairs)
-    zero_shot = Node(evaluate, *measure, None, pairs)
+    measure = (config.evaluation.batch_tokens, student.numerics, student.max_length, student_base)
+    zero_shot = Node(evaluate, *measure, None, None, pairs)
+    evaluation = zero_shot if adapter is None else Node(evaluate, *measure, adapter, zero_shot, pairs)
+    say = (effective_evaluation(config.evaluation), student.numerics, student.max_length, student_base)
+    answers, zero_shot_answers = Node(answer, *say, adapter, pairs), Node(answer, *say, None, pairs)
+    judge = (effective_judge(config.judge), model_fingerprint(judge_source(config.judge)))
+    judge = (*judge, shares_model(config.judge, model.base))
+    opponent = {Opponent.reference: None, Opponent.zero_shot: zero_shot_answers}[config.judge.opponent]
+    judged = config.judge.kind is not JudgeKind.none
+    verdicts = Node(judge_answers, *judge, answers, opponent) if judged else None
+    zero_shot_verdicts = Node(judge_answers, *judge, zero_shot_answers, opponent) if judged else None
 
     named = {
         "base": base,
@@ -105,11 +132,22 @@ def stages(config: Config) -> dict[str, Node]:
         "tuned_losses": tuned_losses,
         "scores": scores,
         "selection": selection,
+        "student_base": student_base,
+        "student_tokens": student_tokens,
         "finetune": adapter,
         "pairs_sft": pairs_sft,
         "pairs_dpo": pairs_dpo,
         "evaluation": evaluation,
         "zero_shot": zero_shot,
+        "answers": answers,
+        "zero_shot_answers": zero_shot_answers,
+        "verdicts": verdicts,
+        "zero_shot_verdicts": zero_shot_verdicts,
     }
     made = {name: node for name, node in named.items() if node is not None}
-    return made | checks(config, effective_method(method), objective, projection, representation, made)
+    return made | checks(config, scored, objective, projection, representation, made)
+
+
+def result(nodes: dict[str, Node]) -> str:
+    """The names of the stages that measure a job's model: jobs of the same result are one measurement."""
+    return " ".join(nodes[name].name for name in MEASURES if name in nodes)

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rose.artifacts import write_json
 from rose.checks import check
 from rose.config import Config
-from rose.errors import RoseError, explain, keys
+from rose.errors import CONF, RoseError, explain, keys
 
 # what cannot change a job's result, and so does not name its directory
 PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
@@ -55,13 +55,14 @@ def _refuse_unknown(config: DictConfig, prefix: str) -> None:
 
 
 def job_name(*, _root_: DictConfig) -> str:
-    """`<method>-<ratio>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
+    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
     own = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
     values = OmegaConf.to_container(own, resolve=True, enum_to_str=True)
     settings = {key: value for key, value in values.items() if key not in PLACE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    method = re.sub(r"\W+", "_", str(values["method"]["name"]))
-    return f"{method}-{values['selection']['ratio']}-seed{values['seed']}-{digest}"
+    method, amount = re.sub(r"\W+", "_", str(values["method"]["name"])), values["selection"]
+    named = (f"{amount[unit]}{unit}" for unit in ("count", "tokens") if amount[unit] is not None)
+    return f"{method}-{next(named, amount['ratio'])}-seed{values['seed']}-{digest}"
 
 
 def sweep_name(experiment: str | None, overrides: list[str]) -> str:
@@ -90,6 +91,13 @@ def name_directory(config: DictConfig) -> None:
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = "${outputs}/sweeps/" + name
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='${{outputs}}/sweeps/{name}'")
+
+
+def choose_launcher(config: DictConfig) -> None:
+    """More than one worker: a process a job, unless the command line or the experiment names a launcher."""
+    if config.runtime.workers > 1 and config.hydra.runtime.choices["hydra/launcher"] == "basic":
+        with read_write(config), open_dict(config):
+            config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
 
 
 def expand(config: DictConfig) -> list[list[str]]:
@@ -133,6 +141,7 @@ class Outcome(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         name_directory(config)
+        choose_launcher(config)
         _or_exit(lambda: self._look_ahead(config))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -163,10 +172,10 @@ class Outcome(Callback):
 
 
 def _result(config: DictConfig) -> str:
-    """The name of the last stage: equal names, equal results."""
+    """The names of the last stages: equal names, equal results."""
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
-    return pipeline.stages(typed(config))["evaluation"].name
+    return pipeline.result(pipeline.stages(typed(config)))
 
 
 def _state(job: Path) -> str:

@@ -51,6 +51,13 @@ def test_published_has_epsilon_inside_the_root_and_no_bias_correction():
     torch.testing.assert_close(apply_adam(gradients.clone(), moments, AdamMap.published), expected)
 
 
+def test_without_momentum_only_the_row_moves_the_weights():
+    _, _, moments, gradients = after_some_steps()
+    second = (0.999 * moments.exp_avg_sq + 0.001 * gradients**2) / (1 - 0.999 ** (STEPS + 1))
+    expected = 0.1 * gradients / (1 - 0.9 ** (STEPS + 1)) / (second.sqrt() + EPS)
+    torch.testing.assert_close(apply_adam(gradients.clone(), moments, AdamMap.no_momentum), expected)
+
+
 def test_none_changes_nothing_and_needs_no_moments():
     gradients = torch.randn(2, 5)
     assert torch.equal(apply_adam(gradients.clone(), None, AdamMap.none), gradients)

@@ -21,6 +21,9 @@ NEEDED = {
     "model=local": ["model.base.path=x"],
     "dataset=local": ["dataset.path=x"],
     "preference=local": ["preference.pairs.path=x"],
+    "judge=reward_model": ["judge.model=x"],
+    "judge=llm": ["judge.model=x", "judge.base_url=http://x"],
+    "tasks=local": ["tasks.path=x"],
 }
 
 
@@ -71,12 +74,16 @@ def refusal(*arguments: str) -> str:
     [
         ("selection.rato=0.1", ["selection", "rato", "did you mean 'ratio'"]),
         ("method=rosee", ["method/rosee", "did you mean 'rose'"]),
-        ("features.adam=exactly", ["features.adam", "exactly", "exact, published, none"]),
+        ("features.adam=exactly", ["features.adam", "exactly", "exact, published, no_momentum, none"]),
         ("selection.ratio=lots", ["selection.ratio", "lots", "Float"]),
         ("seed=", ["seed"]),
         ("selection.ratio=0", ["selection.ratio=0.0", "(0, 1]"]),
         ("selection.ratio=1.01", ["selection.ratio=1.01", "(0, 1]"]),
         ("warmup.epochs=0", ["warmup.epochs=0", "1 or more"]),
+        ("features.keep=stream method.whiten=true", ["features.keep=stream", "method.whiten=true", "keep=store"]),
+        ("features.keep=stream method=gist", ["features.keep=stream", "method.estimator=gist", "keep=store"]),
+        ("features.keep=stream method=greedy", ["features.keep=stream", "method.rule=greedy", "keep=store"]),
+        ("method.checkpoints=9", ["method.checkpoints=9", "warmup.epochs=4"]),
         ("finetune.micro_batch_size=3", ["finetune.micro_batch_size=3", "finetune.batch_size=16"]),
         ("+methd=rose", ["methd", "did you mean 'method'"]),
         ("+method.whitten=true", ["method.whitten", "did you mean 'whiten'"]),
@@ -86,7 +93,7 @@ def refusal(*arguments: str) -> str:
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path):
-    message = refusal(argument, f"outputs={tmp_path}")
+    message = refusal(*argument.split(), f"outputs={tmp_path}")
     for part in expected:
         assert part in message
     assert not any(tmp_path.iterdir())
@@ -107,11 +114,31 @@ def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(compose
     assert result(none, "preference.beta=0.1") != result(none, "preference.beta=1")
 
 
+def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(composed):
+    def names(*overrides):
+        nodes = pipeline.stages(sweep.typed(composed("warmup.epochs=3", *overrides)))
+        return nodes["features"].name, nodes["scores"].name
+
+    features, scores = names()
+    assert names("method.checkpoints=2")[0] == features
+    assert names("method.checkpoints=2")[1] != scores
+    assert names("method.checkpoints=3") == (features, scores)
+    assert names("method=bm25")[1] == names("method=bm25", "method.checkpoints=2")[1]
+
+
 def test_without_a_projection_its_width_and_seed_are_idle(composed):
     def features(*overrides):
         return pipeline.stages(sweep.typed(composed("projection=none", *overrides)))["features"].name
 
     assert features() == features("projection.dim=512", "projection.seed=7")
+
+
+def test_streamed_scores_need_no_projection_and_no_type_of_store(composed):
+    def scores(*overrides):
+        return pipeline.stages(sweep.typed(composed("features.keep=stream", *overrides)))["scores"].name
+
+    assert scores() == scores("projection=sketch", "projection.seed=7", "features.dtype=int8")
+    assert scores() != scores("features.adam=none")
 
 
 def test_settings_that_cannot_change_numbers_reach_no_key(composed):
@@ -124,7 +151,8 @@ def test_settings_that_cannot_change_numbers_reach_no_key(composed):
 def test_a_ratio_changes_only_what_comes_after_the_scores(composed):
     first = pipeline.stages(sweep.typed(composed("selection.ratio=0.05")))
     second = pipeline.stages(sweep.typed(composed("selection.ratio=0.1")))
-    assert [name for name in first if first[name].name != second[name].name] == ["selection", "finetune", "evaluation"]
+    changed = ["selection", "finetune", "evaluation", "answers", "verdicts"]
+    assert [name for name in first if first[name].name != second[name].name] == changed
 
 
 def test_pinned_seeds_share_the_features_and_free_ones_do_not(composed):
@@ -140,3 +168,21 @@ def test_values_in_conf_are_resolvable(composed):
     OmegaConf.to_container(
         OmegaConf.masked_copy(composed(), [f.name for f in dataclasses.fields(Config)]), resolve=True
     )
+
+
+def test_a_student_is_what_is_fine_tuned_and_never_what_selects(composed):
+    own = pipeline.stages(sweep.typed(composed()))
+    other = pipeline.stages(sweep.typed(composed("model@student=tiny_deep")))
+    assert other["selection"].name == own["selection"].name
+    assert {other["student_base"].name, other["selection"].name} < {node.name for node in other["finetune"].upstream}
+    assert other["base"].name not in {node.name for node in other["evaluation"].upstream}
+    same = pipeline.stages(sweep.typed(composed("model@student=tiny")))
+    assert {name: node.name for name, node in same.items()} == {name: node.name for name, node in own.items()}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "amount"),
+    [([], "0.05"), (["selection.count=7"], "7count"), (["selection.tokens=900"], "900tokens")],
+)
+def test_a_job_is_named_by_how_much_it_selects(composed, overrides, amount):
+    assert f"rose-{amount}-seed0-" in composed(*overrides).hydra.run.dir

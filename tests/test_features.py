@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import adapted, distance, llama, random_rows, slow_gradient, slow_log_probs
 
 from rose import models
-from rose.choices import AdamMap, Dtype, ProjectionKind, Reference, StoreDtype
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, Reference, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.data.world_language import tokenizer
@@ -28,6 +28,10 @@ NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
 NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
 LENGTHS = [7, 19, 12, 30, 9, 9, 25]
 OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+
+
+def said(text, role="assistant"):
+    return [{"role": role, "content": text}]
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +61,13 @@ def run(tmp_path_factory):
     words.save_pretrained(str(root / "base"))
     rows = [{"id": f"row-{i}", "dataset": "d", **row} for i, row in enumerate(random_rows(LENGTHS))]
     Dataset.from_list(rows).save_to_disk(str(root / "tokens" / "rows"))
-    said = lambda role, text: [{"role": role, "content": text}]  # noqa: E731
     pairs = [
         {
             "id": f"pair-{i}",
             "subtask": "ab"[i % 2],
-            "prompt": said("user", "the boat and the garden"),
-            "chosen": said("assistant", " ".join(["boat"] * (i + 1))),
-            "rejected": said("assistant", " ".join(["garden"] * (4 - i) + ["and"])),
+            "prompt": said("the tomato and the lantern", "user"),
+            "chosen": said(" ".join(["tomato"] * (i + 1))),
+            "rejected": said(" ".join(["lantern"] * (4 - i) + ["and"])),
         }
         for i in range(3)
     ]
@@ -84,7 +87,9 @@ def at_checkpoint(root, epoch):
 
 
 def settings(**changes):
-    return Features(**({"adam": AdamMap.exact, "dtype": StoreDtype.float32, "batch_tokens": 64} | changes))
+    return Features(
+        **({"adam": AdamMap.exact, "keep": Keep.store, "dtype": StoreDtype.float32, "batch_tokens": 64} | changes)
+    )
 
 
 def pool(run, out, projection=NONE, **changes):
@@ -117,6 +122,7 @@ def test_pool_features_follow_the_formulas(run, tmp_path, adam):
             update = {
                 AdamMap.none: g,
                 AdamMap.published: m2 / (v2 + 1e-8).sqrt(),
+                AdamMap.no_momentum: 0.1 * g / ((v2 / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8),  # of unit norm below
                 AdamMap.exact: m2 / (1 - 0.9 ** (step + 1)) / ((v2 / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8),
             }[adam]
             expected.append(update / update.norm())
@@ -156,6 +162,41 @@ def test_chosen_targets_are_the_chosen_answers_mean_cross_entropy(run, tmp_path)
     chosen = [encode_pair(words, pair, 64)[0] for pair in pairs]
     expected = torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in chosen])
     assert distance(store.rows(1, 0, 3), expected) < 1e-4
+
+
+@pytest.mark.parametrize("loss", [Loss.sft, Loss.contrast, Loss.dpo])
+def test_only_the_first_tokens_of_an_answer_count_where_they_are_all_that_is_asked_for(run, tmp_path, loss):
+    root, _, pairs = run
+    reference = Reference.base if loss is Loss.dpo else None
+    beta = 0.1 if loss is Loss.dpo else None
+    store = targets(run, tmp_path / "targets", Objective(loss, beta, reference, first_tokens=2))
+    words = models.load_tokenizer(root / "base")
+    model, _, _ = at_checkpoint(root, 1)
+    expected = []
+    for pair in pairs:
+        both = encode_pair(words, pair, 64)
+        policy = [slow_log_probs(model, row)[:2] for row in both]
+        with torch.no_grad(), model.disable_adapter():
+            before = [slow_log_probs(model, row)[:2] for row in both]
+        margin = (policy[0] - before[0]).sum() - (policy[1] - before[1]).sum()
+        value = {Loss.sft: -policy[0].mean(), Loss.contrast: -margin, Loss.dpo: -torch.log(torch.sigmoid(0.1 * margin))}
+        expected.append(slow_gradient(model, value[loss]))
+    assert distance(store.rows(0, 0, 3), torch.stack(expected)) < 1e-4
+
+
+def test_pairs_whose_answers_begin_alike_are_named(run, tmp_path):
+    root, _, pairs = run
+    changed = tmp_path / "run" / "preferences"
+    changed.mkdir(parents=True)
+    pairs = [pair | {"rejected": pair["chosen"][:-1] + said("tomato tomato lantern")} for pair in pairs]
+    (changed / "target.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    for name in ("base", "warmup"):
+        (tmp_path / "run" / name).symlink_to(root / name)
+    store = targets((tmp_path / "run", None, None), tmp_path / "targets", Objective(Loss.contrast, first_tokens=2))
+    dropped = [json.loads(line) for line in (tmp_path / "targets" / "dropped.jsonl").read_text().splitlines()]
+    assert store.ids == ["pair-0"]  # "tomato" and its end against "tomato tomato"
+    assert [row["id"] for row in dropped] == ["pair-1", "pair-2"]
+    assert "preference.first_tokens=2" in dropped[0]["reason"]
 
 
 def test_no_reference_pass_is_run_where_it_cancels(run, tmp_path, monkeypatch):
@@ -216,7 +257,7 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
-from rose.choices import AdamMap, Dtype, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
@@ -224,7 +265,7 @@ root, dice, kills = Path(sys.argv[1]), random.Random(0), 0
 def run(name):
     out = root / name
     out.mkdir(exist_ok=True)
-    pool_features(out, Features(AdamMap.exact, StoreDtype.int4, 64),
+    pool_features(out, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64),
                   Projection(ProjectionKind.sketch, 64, 0), Numerics(Dtype.float32, "sdpa"),
                   root / "base", root / "warmup", root / "many")
 start = time.monotonic()

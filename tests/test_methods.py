@@ -47,6 +47,18 @@ def test_after_mean_lets_long_pair_gradients_count_more(toy, tmp_path):
     assert table["a"][1] == pytest.approx(0.75 * 2.5 / math.sqrt(7.25))
 
 
+def test_the_last_checkpoints_alone_share_the_whole_weight(toy, tmp_path):
+    table = scored(tmp_path, replace(ROSE, checkpoints=1), Normalize.per_pair, *toy)
+    # checkpoint 2 alone; subtask a: both pairs (0, 1), b: (1, 0)
+    assert table["a"].tolist() == pytest.approx([1, 0, HALF])
+    assert table["b"].tolist() == pytest.approx([0, 1, HALF])
+    two = store(tmp_path / "three", [[[1, 0]] * 3, [[0, 1]] * 3, [[1, 0]] * 3], [1e-5, 3e-5, 1e-5])
+    pair = store(tmp_path / "pair", [[[1, 0]], [[1, 0]], [[1, 0]]], [1e-5, 3e-5, 1e-5], ["a"])
+    (tmp_path / "again").mkdir()
+    table = scored(tmp_path / "again", replace(ROSE, checkpoints=2), Normalize.per_pair, two, pair)
+    assert table["a"].tolist() == pytest.approx([0.25] * 3)  # of rates 3 and 1 the second's share
+
+
 def test_unnormalised_targets_are_taken_as_they_are(toy, tmp_path):
     table = scored(tmp_path, ROSE, Normalize.none, *toy)
     assert table["a"][0] == pytest.approx(0.75 * 1 + 0.25 * 1)

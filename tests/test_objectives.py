@@ -10,7 +10,7 @@ from rose.choices import Balance, Normalize, PreferenceLoss, Reference, Target
 from rose.gradients.objectives import Loss, Objective, effective, gradients, losses, parts
 from rose.gradients.per_example import PerExample
 
-BETA = 0.1
+BETA, GAMMA = 0.1, 0.7
 
 
 def pair_rows():
@@ -29,7 +29,7 @@ def sigmoid(x):
 FORMULAS = {
     Loss.dpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * ((w.sum() - rw) - (r.sum() - rr)))),
     Loss.ipo: lambda w, r, rw, rr: ((w.sum() - rw) - (r.sum() - rr) - 1 / (2 * BETA)) ** 2,
-    Loss.simpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * (w.mean() - r.mean()))),
+    Loss.simpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * (w.mean() - r.mean()) - GAMMA)),
     Loss.contrast: lambda w, r, rw, rr: r.sum() - w.sum(),
 }
 
@@ -41,7 +41,7 @@ def test_pair_gradients_equal_a_batch_one_loop(loss):
     against = torch.linspace(-40, -20, 6, dtype=torch.float64)
     uses = loss in (Loss.dpo, Loss.ipo)
     beta = None if loss is Loss.contrast else BETA
-    objective = Objective(loss, beta, Reference.base if uses else None)
+    objective = Objective(loss, beta, Reference.base if uses else None, gamma=GAMMA if loss is Loss.simpo else None)
     answers = [slow_log_probs(model, row) for row in rows]
     pair_losses = [FORMULAS[loss](*answers[i : i + 2], *against[i : i + 2]) for i in (0, 2, 4)]
     expected = torch.stack([slow_gradient(model, pair_loss) for pair_loss in pair_losses])
@@ -108,6 +108,8 @@ def test_losses_by_hand():
     assert dpo.item() == pytest.approx(0.31326168)  # log(1 + e⁻¹)
     simpo = losses(Objective(Loss.simpo, 2.0), log_probs, mask).item()
     assert simpo == pytest.approx(0.0067153, rel=1e-4)  # log(1 + e⁻⁵)
+    simpo = losses(Objective(Loss.simpo, 2.0, gamma=4.0), log_probs, mask).item()
+    assert simpo == pytest.approx(0.3132617, rel=1e-4)  # log(1 + e⁻¹)
 
 
 def method(**changes):
@@ -115,7 +117,13 @@ def method(**changes):
 
 
 def preference(**changes):
-    values = {"loss": PreferenceLoss.dpo, "beta": 0.1, "reference": Reference.base}
+    values = {
+        "loss": PreferenceLoss.dpo,
+        "beta": 0.1,
+        "gamma": GAMMA,
+        "reference": Reference.base,
+        "first_tokens": None,
+    }
     return SimpleNamespace(**(values | {"normalize": Normalize.per_pair} | changes))
 
 
@@ -124,7 +132,9 @@ def test_keys_that_cancel_do_not_make_another_objective():
         for reference in Reference:
             assert effective(method(), preference(beta=beta, reference=reference)) == Objective(Loss.contrast)
     assert effective(method(), preference(loss=PreferenceLoss.contrast)) == Objective(Loss.contrast)
-    assert effective(method(), preference(loss=PreferenceLoss.simpo)) == Objective(Loss.simpo)
+    for gamma in (0.0, 1.5):
+        assert effective(method(), preference(loss=PreferenceLoss.simpo, gamma=gamma)) == Objective(Loss.simpo)
+        assert effective(method(), preference(gamma=gamma)) == Objective(Loss.contrast)
     assert effective(method(target=Target.chosen), preference()) == Objective(Loss.sft)
 
 
@@ -132,6 +142,9 @@ def test_keys_that_matter_are_kept():
     after = preference(normalize=Normalize.after_mean)
     assert effective(method(), after) == Objective(Loss.dpo, 0.1, Reference.base)
     assert effective(method(), preference(loss=PreferenceLoss.ipo)) == Objective(Loss.ipo, 0.1, Reference.base)
+    simpo = preference(loss=PreferenceLoss.simpo, normalize=Normalize.none)
+    assert effective(method(), simpo) == Objective(Loss.simpo, 0.1, gamma=GAMMA)
+    assert effective(method(target=Target.chosen), preference(first_tokens=3)) == Objective(Loss.sft, first_tokens=3)
     none = preference(normalize=Normalize.none, reference=Reference.none)
     assert effective(method(), none) == Objective(Loss.dpo, 0.1)
     assert effective(method(balance=Balance.tokens), after) == Objective(Loss.contrast, balance=Balance.tokens)

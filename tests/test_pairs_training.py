@@ -13,7 +13,7 @@ from rose import models
 from rose.choices import Dtype, Reference
 from rose.config import Lora, Numerics, Training
 from rose.data import world
-from rose.evaluation.likelihood import preference_metrics
+from rose.evaluation.likelihood import pair_log_probs, preference_metrics
 from rose.gradients.features import encoded_pairs
 from rose.gradients.objectives import Loss, Objective
 from rose.training.pairs import interleave, preference_loss, tune_by_dpo, tune_on_chosen
@@ -81,7 +81,8 @@ def measured(base, pairs, adapter=None) -> dict[str, float]:
     model = models.load_model(base, NUMERICS)
     model = model if adapter is None else models.load_adapter(model, adapter)
     _, encoded, _ = encoded_pairs(models.load_tokenizer(base), pairs / "target.jsonl", 64)
-    return preference_metrics(model, encoded, 512)
+    metrics = preference_metrics(pair_log_probs(model, encoded, 512), None)
+    return {name: values.mean() for name, values in metrics.items()}
 
 
 def test_sft_learns_the_chosen_answers(base, pairs, tmp_path):

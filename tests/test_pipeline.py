@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import pandas
 import peft
 import pytest
 import torch
@@ -127,6 +128,15 @@ def test_less_shares_everything_but_the_targets(run):
     run()
     _, less = run("method=less")
     assert computed(less) == ["targets", "scores", "selection", "finetune", "evaluation"]
+
+
+def test_streamed_scores_are_a_job_of_their_own_without_a_store(run, outputs):
+    directory, stages = run("features.keep=stream")
+    assert stages["features"]["dir"].startswith("stages/cosines/")
+    assert (outputs / stages["features"]["dir"] / "checkpoint-1.rows").stat().st_size == 23 * 5 * 4  # rows, pairs
+    exact, _ = run("projection=none", "features.dtype=float32")
+    streamed, stored = (pandas.read_parquet(path / "scores.parquet")["score"] for path in (directory, exact))
+    assert streamed.tolist() == pytest.approx(stored.tolist(), abs=1e-6)
 
 
 def test_random_needs_no_gradients(run):

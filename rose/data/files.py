@@ -7,10 +7,11 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -19,9 +20,22 @@ from huggingface_hub import snapshot_download
 from rose.choices import OnBadRow
 from rose.errors import RoseError
 
+MAX_ROW = 256 << 20  # bytes of one row; a longer one is no text that anybody wrote
+MAX_UNFOLDED = 1 << 30  # bytes that a file may always unfold to,
+MAX_RATIO = 100  # and beyond these this many times its own size: texts compress to a third or a tenth
+BOM = b"\xef\xbb\xbf"
+
 
 class BadRow(RoseError):
     """Why one row cannot be used; `sift` adds where it is."""
+
+
+class Damaged(ValueError):
+    """Why a file as a whole cannot be used."""
+
+
+# What readers raise for a file that is not what its name says.
+BROKEN = (OSError, EOFError, zlib.error, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
 
 
 class Source(NamedTuple):
@@ -66,14 +80,14 @@ def read_rows(source: Source) -> Iterator[Row]:
     """Every row of every file, in the order of `files`, then by name.
 
     A broken row comes as a BadRow, for `sift` to judge. Raises RoseError when the source cannot be found or
-    reached, or a file is damaged as a whole.
+    reached, a file is damaged as a whole, or unfolds to more than MAX_RATIO times its size.
     """
     path = _download(source) if _on_hub(source) else Path(source.path).expanduser()
     for name, file in _local_files(source, path):
         try:
             for line, values in READERS[_suffix(name)](file):
                 yield Row(name, line, values)
-        except (OSError, EOFError, zlib.error, pyarrow.ArrowException, UnicodeDecodeError) as err:
+        except BROKEN as err:
             raise RoseError(f"{source.key}={source.path}: cannot read {name} to its end ({_line(err)})") from err
 
 
@@ -181,24 +195,49 @@ def _suffix(name: str) -> str:
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
     with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if line.strip():
+        for number, line in enumerate(_lines(file, path), 1):
+            if isinstance(line, BadRow):
+                yield number, line
+            elif line.strip():
                 yield number, _parse(line)
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes | BadRow]:
+    """The lines of a file, never more than MAX_ROW of it in memory."""
+    limit, unfolded = _limit(path), 0
+    while piece := file.readline(MAX_ROW):
+        line: bytes | BadRow = piece if unfolded else piece.removeprefix(BOM)
+        unfolded += len(piece)
+        while len(piece) == MAX_ROW and not piece.endswith(b"\n"):  # passes over the rest of such a line
+            line = BadRow(f"longer than {MAX_ROW >> 20} MiB")
+            piece = file.readline(MAX_ROW)
+            unfolded += len(piece)
+            _bound(unfolded, limit)
+        _bound(unfolded, limit)
+        yield line
+
+
+def _limit(path: Path) -> int:
+    return max(MAX_UNFOLDED, MAX_RATIO * path.stat().st_size)
+
+
+def _bound(unfolded: int, limit: int) -> None:
+    if unfolded > limit:
+        raise Damaged(f"unfolds to more than {limit >> 20} MiB, {MAX_RATIO} times its size: unpack it yourself")
 
 
 def _json(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
     """One list of objects; or JSON lines, which many hub datasets keep under this ending."""
     with open(path, "rb") as file:
-        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+        starts = (piece.removeprefix(BOM).lstrip()[:1] for piece in iter(lambda: file.read(1 << 16), b""))
+        start = next(filter(None, starts), b"")
     if start != b"[":
         yield from _json_lines(path)
         return
     try:
-        rows = _load(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        rows = _load(path.read_bytes().removeprefix(BOM))
     except BadRow as err:
-        yield 1, err
-        return
+        raise Damaged(str(err)) from err  # one slip costs every row of the list
     for number, row in enumerate(rows, 1):
         yield number, _checked(row)
 
@@ -206,28 +245,41 @@ def _json(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
 def _csv(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
     csv.field_size_limit(sys.maxsize)  # the default refuses an answer of more than 128 KiB
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        reader = csv.reader(file, strict=True)
+        header = next((cells for cells in reader if cells), [])
+        _distinct(header)
         while True:
             try:
-                row = next(reader)
+                cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as err:
+                if "unexpected end" in str(err):  # a quote that is never closed takes the rest of the file with it
+                    raise
                 yield reader.line_num, BadRow(f"not CSV ({err})")
                 continue
-            if None in row or None in row.values():
-                yield reader.line_num, BadRow("has more or fewer cells than the header")
-            else:
-                yield reader.line_num, _checked(row)
+            if cells and len(cells) != len(header):
+                yield reader.line_num, BadRow(f"has {len(cells)} cells, the header {len(header)}")
+            elif cells:
+                yield reader.line_num, _checked(dict(zip(header, cells, strict=True)))
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
-    number = 0
+    number, limit, unfolded = 0, _limit(path), 0
     with pyarrow.parquet.ParquetFile(path) as file:
+        _distinct(file.schema_arrow.names)
         for batch in file.iter_batches(batch_size=256):
+            unfolded += batch.nbytes
+            _bound(unfolded, limit)
             for row in batch.to_pylist():
                 number += 1
                 yield number, _checked(row)
+
+
+def _distinct(columns: list[str]) -> None:
+    double = [name for name, count in Counter(columns).items() if count > 1]
+    if double:
+        raise Damaged(f"has the column {double[0]!r} twice")
 
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict | BadRow]]]] = {
@@ -248,11 +300,21 @@ def _parse(line: bytes) -> dict | BadRow:
 
 def _load(text: bytes) -> object:
     try:
-        return json.loads(text.decode("utf-8"))
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as err:
         raise BadRow(f"not UTF-8 (byte {err.start + 1})") from err
+    except BadRow:
+        raise
     except (ValueError, RecursionError) as err:
         raise BadRow(f"not JSON ({_line(err)})") from err
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object; json itself would keep the last of two values of one name, and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRow(f"has {Counter(name for name, _ in pairs).most_common(1)[0][0]!r} twice")
+    return found
 
 
 def _checked(row: object) -> dict | BadRow:

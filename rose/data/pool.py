@@ -67,6 +67,7 @@ def _messages(values: dict) -> list[Message]:
     """Takes the conversation out of `values`, which keep the other columns."""
     if values.get("messages") is not None:
         return as_messages(values.pop("messages"), "messages")
+    values.pop("messages", None)
     if {"prompt", "completion"} <= values.keys():
         prompt = as_messages(values.pop("prompt"), "prompt", "user")
         return prompt + as_messages(values.pop("completion"), "completion", "assistant")
@@ -74,7 +75,8 @@ def _messages(values: dict) -> list[Message]:
     if "instruction" in values and answer:
         question = as_messages(values.pop("instruction"), "instruction", "user")
         for name in ("input", "context"):
-            if text := values.pop(name, None):
+            text = values.pop(name, None)
+            if text not in (None, ""):
                 question[0]["content"] += "\n\n" + as_messages(text, name, "user")[0]["content"]
         return question + as_messages(values.pop(answer), answer, "assistant")
     raise BadRow(

@@ -1,6 +1,7 @@
 """The layouts in which preference data are published, each turned into our own row."""
 
 import json
+import math
 import re
 from urllib.parse import urlsplit
 
@@ -155,8 +156,15 @@ def _stack_exchange(row: Row) -> list[dict]:
 def _site(metadata: object) -> str:
     """The site's short name, from the addresses kept for attribution."""
     links = metadata if isinstance(metadata, list) else [metadata]
-    hosts = [urlsplit(link).hostname for link in links if isinstance(link, str)]
+    hosts = [_host(link) for link in links if isinstance(link, str)]
     return next((host.removesuffix(".com").removesuffix(".stackexchange") for host in hosts if host), SUBTASK)
+
+
+def _host(link: str) -> str | None:
+    try:
+        return urlsplit(link).hostname
+    except ValueError:  # an address that is none
+        return None
 
 
 def _ratio(chosen: object, rejected: object) -> float:
@@ -167,11 +175,12 @@ def _ratio(chosen: object, rejected: object) -> float:
 def _number(value: object, name: str) -> float:
     """A CSV file has numbers as text."""
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError) as err:
-        raise BadRow(f"{name} is {json.dumps(value)[:60]}: must be a number") from err
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRow(f"{name} is {json.dumps(value)[:60]}: must be a number")
+    return number
 
 
 def _texts(messages: list[Message]) -> list[tuple[str, str]]:

@@ -65,7 +65,7 @@ def diagnose(
     write_json(out / "diagnostics.json", [finding.as_json() for finding in findings])
 
 
-NO_MOMENTUM = "The score is not made of features that hold Adam's old momentum."
+NO_MOMENTUM = "The score is not made of stored features that hold Adam's old momentum."
 
 
 def leaks(leakage: Path, warn: Warn) -> list[Finding]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from rose.artifacts import Node
-from rose.choices import AdamMap, Lesson, ProjectionKind, Representation, StoreDtype
+from rose.choices import AdamMap, Keep, Lesson, ProjectionKind, Representation, StoreDtype
 from rose.config import Config, Method, Projection
 from rose.diagnostics.diagnose import diagnose
 from rose.diagnostics.exact import projection_error, sample_rows
@@ -32,11 +32,12 @@ def checks(
     """
     if method.lesson is not Lesson.selection:
         return {}
-    asked, gradients = config.diagnostics, method.representation is Representation.gradients
+    asked, features = config.diagnostics, config.features
+    stored = method.representation is Representation.gradients and features.keep is Keep.store
     named = _fidelity(config, method, representation, made) | _error(config, objective, made)
     named["leakage"] = Node(leakage, made["pool"], made["preferences"])
     model = (config.model.numerics, made["base"], made["warmup"])
-    named["momentum"] = Node(momentum, config.features.adam, projection, *model)
+    named["momentum"] = Node(momentum, features.adam, projection, *model)
     named["diagnostics"] = Node(
         diagnose,
         asked.warn,
@@ -47,8 +48,8 @@ def checks(
         made["scores"],
         made["selection"],
         named["leakage"],
-        (made["features"], named["momentum"]) if gradients and config.features.adam in WITH_MOMENTUM else (),
-        named["projection_error"] if gradients and asked.exact_rows else None,
+        (made["features"], named["momentum"]) if stored and features.adam in WITH_MOMENTUM else (),
+        named["projection_error"] if stored and asked.exact_rows else None,
         named["fidelity"] if asked.fidelity else None,
         label=method.name,
     )

@@ -1,70 +1,48 @@
-"""The evaluation stage: how good is a model on the held-out pairs, and in the world by the exact reward."""
+"""The evaluation stage: how well a model tells the answers of the held-out pairs apart, by their likelihood."""
 
-import json
 from pathlib import Path
 
+import pandas
+
 from rose import models
-from rose.artifacts import stage, write_json
-from rose.config import Evaluation, Numerics
-from rose.data import chat, world
+from rose.artifacts import stage
+from rose.config import Numerics
+from rose.data import chat, files
 from rose.errors import RoseError
-from rose.evaluation import generation, likelihood
+from rose.evaluation.items import Item, prompt_text, write_items
+from rose.evaluation.likelihood import pair_log_probs, preference_metrics
 
 
-@stage("evaluation", version=1)
+@stage("evaluation", version=2)
 def evaluate(
     out: Path,
-    evaluation: Evaluation,
+    batch_tokens: int,
     numerics: Numerics,
     max_length: int,
-    in_world: bool,
     base: Path,
     adapter: Path | None,
+    zero_shot: Path | None,
     preferences: Path,
 ) -> None:
-    """Writes metrics.json; `adapter=None` is the base model without any fine-tuning.
+    """Writes metrics.json, items.parquet and log_probs.parquet (id and `pair_log_probs`).
 
-    In the world also answers.jsonl: one sampled answer a test prompt, its exact reward and the reference answer's.
+    `adapter=None` is the base model without any fine-tuning, whose own evaluation `zero_shot` is what the others are
+    measured against.
     """
     tokenizer, model = models.load_tokenizer(base), models.load_model(base, numerics)
     if adapter is not None:
         model = models.load_adapter(model, adapter)
-    with open(preferences / "test.jsonl") as file:
-        pairs = [json.loads(line) for line in file]
+    pairs = list(files.load(preferences / "test.jsonl"))
     encoded = [chat.encode_pair(tokenizer, pair, max_length) for pair in pairs]
-    kept = [pair for pair in encoded if pair is not None]
+    kept = [pair for pair, both in zip(pairs, encoded, strict=True) if both is not None]
     if not kept:
         raise RoseError(
             f"model.max_length={max_length}: no answer of the {len(pairs)} test pairs fits; allow more tokens"
         )
-    metrics = {"test_pairs": len(kept), "test_pairs_dropped": len(pairs) - len(kept)}
-    metrics |= likelihood.preference_metrics(model, kept, evaluation.batch_tokens)
-    if in_world:
-        answers = generation.answer(model, tokenizer, [pair["prompt"] for pair in pairs], max_length, evaluation)
-        rewarded = [_rewarded(pair, answer) for pair, answer in zip(pairs, answers, strict=True)]
-        (out / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rewarded))
-        metrics |= reward_metrics(rewarded)
-    write_json(out / "metrics.json", metrics)
-
-
-def reward_metrics(answers: list[dict]) -> dict[str, float]:
-    """Mean reward, and the win rate against the reference answers (a tie counts half)."""
-    wins = [
-        (row["reward"] > row["reference_reward"]) + 0.5 * (row["reward"] == row["reference_reward"]) for row in answers
-    ]
-    return {
-        "reward": sum(row["reward"] for row in answers) / len(answers),
-        "win_rate": sum(wins) / len(wins),
-    }
-
-
-def _rewarded(pair: dict, answer: str) -> dict:
-    prompt, reference = pair["prompt"][-1]["content"], pair["chosen"][-1]["content"]
-    return {
-        "id": pair["id"],
-        "prompt": prompt,
-        "answer": answer,
-        "reward": world.reward(prompt, answer),
-        "reference": reference,
-        "reference_reward": world.reward(prompt, reference),
-    }
+    own = pair_log_probs(model, [both for both in encoded if both is not None], batch_tokens)
+    reference = None if zero_shot is None else pandas.read_parquet(zero_shot / "log_probs.parquet")
+    items = [Item(pair["id"], prompt_text(pair["prompt"]), pair["subtask"]) for pair in kept]
+    own.insert(0, "id", [item.id for item in items])
+    own.to_parquet(out / "log_probs.parquet", index=False)
+    dropped = {"test_pairs": len(kept), "test_pairs_dropped": len(pairs) - len(kept)}
+    write_items(out, items, preference_metrics(own, reference), dropped)

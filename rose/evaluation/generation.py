@@ -11,7 +11,7 @@ from rose.seeds import derive
 
 
 @torch.no_grad()
-def answer(
+def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[dict]],
@@ -36,11 +36,8 @@ def answer(
 
 
 def _sampling(evaluation: Evaluation) -> dict:
+    """All of it is said: models come with defaults of their own, and a stage sees nothing but its inputs."""
+    plain = {"max_new_tokens": evaluation.max_new_tokens, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
     if evaluation.temperature == 0:
-        return {"max_new_tokens": evaluation.max_new_tokens, "do_sample": False}
-    return {
-        "max_new_tokens": evaluation.max_new_tokens,
-        "do_sample": True,
-        "temperature": evaluation.temperature,
-        "top_k": 0,
-    }
+        return plain | {"do_sample": False, "temperature": 1.0, "num_beams": 1}
+    return plain | {"do_sample": True, "temperature": evaluation.temperature}

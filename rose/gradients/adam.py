@@ -46,24 +46,27 @@ class Moments:
 def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -> torch.Tensor:
     """Turns raw gradients [n, p] into Adam's updates, in place.
 
-    exact: the change (per unit learning rate, sign turned) that the optimizer's next step would make, arXiv
-    1412.6980 with both bias corrections, ε outside the root. published: m'/√(v' + 1e-8), as the code of LESS
-    and ROSE has it. none: unchanged.
+    exact: the change (per unit learning rate, sign turned) that the optimizer's next step t would make, arXiv
+    1412.6980 with both bias corrections, ε outside the root: m'/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε). published:
+    m'/√(v' + 1e-8), as the code of LESS and ROSE has it. no_momentum: exact without the old momentum in m', which
+    all rows share: (1−β₁)g/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε); its scale does not matter to features, which have unit
+    norm. none: unchanged.
     """
     if how == AdamMap.none:
         return gradients
     if moments is None:
         raise ValueError(f"features.adam={how} needs the checkpoint's moments")
-    exact = how == AdamMap.exact
+    published = how == AdamMap.published
     # bias corrections are folded into the moments' weights, which saves two passes over the gradient
-    first = 1 / (1 - moments.beta1 ** (moments.step + 1)) if exact else 1.0
-    second = 1 / (1 - moments.beta2 ** (moments.step + 1)) if exact else 1.0
+    first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
+    second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
+    momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
     for start in range(0, gradients.shape[1], COLUMNS):
         columns = slice(start, start + COLUMNS)
         gradient = gradients[:, columns]
-        kept = moments.exp_avg[columns] * (moments.beta1 * first)
+        kept = moments.exp_avg[columns] * momentum
         spread = moments.exp_avg_sq[columns] * (moments.beta2 * second)
         spread = torch.addcmul(spread, gradient, gradient, value=(1 - moments.beta2) * second)
-        spread = spread.sqrt_().add_(moments.eps) if exact else spread.add_(1e-8).sqrt_()
+        spread = spread.add_(1e-8).sqrt_() if published else spread.sqrt_().add_(moments.eps)
         gradient.mul_((1 - moments.beta1) * first).add_(kept).div_(spread)
     return gradients

@@ -27,6 +27,13 @@ def length_batches(lengths: Sequence[int], budget: int, max_rows: int | None = N
     return batches
 
 
+def with_first_tokens(row: dict, count: int) -> dict:
+    """An encoded row of which only the first `count` labelled tokens carry loss."""
+    labelled = [t for t, label in enumerate(row["labels"]) if label != IGNORED and t > 0]
+    stop = labelled[count] if count < len(labelled) else len(row["labels"])
+    return {"input_ids": row["input_ids"][:stop], "labels": row["labels"][:stop]}
+
+
 def collate(rows: Sequence[dict], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Encoded rows to `(inputs, targets)`, both [rows, tokens] int64; `targets[:, t]` is what `inputs[:, t]`
     predicts.

@@ -4,7 +4,7 @@ checkpoint.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rose.config import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
-from rose.gradients.batching import collate, length_batches
+from rose.gradients.batching import collate, length_batches, with_first_tokens
 from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
@@ -56,15 +56,13 @@ def pool_features(
     rows = load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
-        batches = length_batches(_lengths(rows), features.batch_tokens, _most_rows(engine.size))
+        batches = pool_batches(rows, features.batch_tokens, engine)
         points = len(trajectory.names)
         projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
         store = FeatureStore.create(out, list(rows["id"]), features.dtype, projector.describe(), trajectory.rates)
-        for checkpoint in trajectory:
-            moments = trajectory.moments(checkpoint, engine) if features.adam != AdamMap.none else None
-            take = partial(_updates, engine, rows.select_columns(["input_ids", "labels"]), moments, features.adam)
+        for checkpoint, take in updates(trajectory, engine, rows, features.adam):
             fill(store, checkpoint, batches, take, projector, unit=True)
-    _report(out, store, [])
+    report(out, store, [])
 
 
 @stage("targets", version=1, resumable=True)
@@ -85,6 +83,9 @@ def pair_features(
     valid.
     """
     pairs, encoded, dropped = encoded_pairs(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    if objective.first_tokens is not None:
+        pairs, encoded, alike = _shortened(pairs, encoded, objective)
+        dropped += alike
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
@@ -104,7 +105,22 @@ def pair_features(
         for checkpoint in trajectory:
             take = partial(_pair_gradients, engine, encoded, objective, reference)
             fill(store, checkpoint, batches, take, projector, unit=False)
-    _report(out, store, dropped)
+    report(out, store, dropped)
+
+
+def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
+    """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
+    return length_batches(_lengths(rows), batch_tokens, _most_rows(engine.size))
+
+
+def updates(
+    trajectory: Trajectory, engine: PerExample, rows: Dataset, adam: AdamMap
+) -> Iterator[tuple[int, Callable[[list[int]], torch.Tensor]]]:
+    """Each checkpoint in turn, with what takes Adam's updates [rows, p] for row numbers while the model is at it."""
+    columns = rows.select_columns(["input_ids", "labels"])
+    for checkpoint in trajectory:
+        moments = trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None
+        yield checkpoint, partial(_updates, engine, columns, moments, adam)
 
 
 def fill(
@@ -190,7 +206,25 @@ def encoded_pairs(
     return pairs, encoded, dropped
 
 
-def _report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
+def _shortened(
+    pairs: list[dict], encoded: list[tuple[dict, dict]], objective: Objective
+) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
+    """Pairs, their answers cut to `objective.first_tokens`, and {"id", "reason"} of those that are left no contrast."""
+    kept, shortened, dropped = [], [], []
+    for pair, both in zip(pairs, encoded, strict=True):
+        first, second = (with_first_tokens(row, objective.first_tokens) for row in both)
+        if objective.paired and first == second:
+            reason = f"the answers begin alike: preference.first_tokens={objective.first_tokens}"
+            dropped.append({"id": pair["id"], "reason": reason})
+        else:
+            kept.append(pair)
+            shortened.append((first, second))
+    if not kept:
+        raise RoseError(f"preference.first_tokens={objective.first_tokens}: no target pair's answers differ so early")
+    return kept, shortened, dropped
+
+
+def report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
     """Writes dropped.jsonl and says how many rows are in it; all of them is an error."""
     dropped = dropped + [
         {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"} for row in store.not_finite()

@@ -31,7 +31,7 @@ class Objective:
 
     loss: sft is the chosen answer's mean cross-entropy. beta None: the loss is linear in the margin.
     reference None: no reference log-probabilities are subtracted, and none need be computed. segments: with
-    balance=segments only.
+    balance=segments only. gamma: with simpo only. first_tokens: an answer's later tokens do not count, None: all do.
     """
 
     loss: Loss
@@ -39,6 +39,8 @@ class Objective:
     reference: Reference | None = None
     balance: Balance = Balance.none
     segments: int | None = None
+    gamma: float | None = None
+    first_tokens: int | None = None
 
     @property
     def paired(self) -> bool:
@@ -52,22 +54,26 @@ SFT = Objective(Loss.sft)
 def effective(method: Method, preference: Preference) -> Objective:
     """The objective that a method and a preference group come to, without the keys that cancel.
 
-    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference, times the gradient of the
+    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference (γ), times the gradient of the
     summed (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is
     gone. IPO's scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
     """
     balance = Balance(method.balance)
-    segments = method.segments if balance is Balance.segments else None
+    common = {
+        "balance": balance,
+        "segments": method.segments if balance is Balance.segments else None,
+        "first_tokens": preference.first_tokens,
+    }
     if method.target == Target.chosen:
-        return Objective(Loss.sft, balance=balance, segments=segments)
+        return Objective(Loss.sft, **common)
     loss, reference = PreferenceLoss(preference.loss), Reference(preference.reference)
-    linear = Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast
     cancels = preference.normalize == Normalize.per_pair and loss is not PreferenceLoss.ipo
-    if balance is not Balance.none or cancels or loss is PreferenceLoss.contrast:
-        return Objective(linear, balance=balance, segments=segments)
-    if loss is PreferenceLoss.simpo or reference is Reference.none:
-        return Objective(Loss(loss), preference.beta)
-    return Objective(Loss(loss), preference.beta, reference)
+    linear = balance is not Balance.none or cancels or loss is PreferenceLoss.contrast
+    if linear:
+        return Objective(Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast, **common)
+    if loss is PreferenceLoss.simpo:
+        return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
+    return Objective(Loss(loss), preference.beta, None if reference is Reference.none else reference, **common)
 
 
 def gradients(
@@ -89,7 +95,7 @@ def losses(
     simpo.
 
     dpo: −log σ(β·margin), arXiv 2305.18290; ipo: (margin − 1/2β)², 2310.12036 with summed log-ratios;
-    simpo: −log σ(β·mean margin), 2405.14734 with γ = 0 and no reference; contrast (and β None): −margin.
+    simpo: −log σ(β·mean margin − γ), 2405.14734; contrast (and β None): −margin.
     """
     scores = log_probs.sum(1)
     if objective.loss in (Loss.sft, Loss.simpo):
@@ -103,7 +109,7 @@ def losses(
         return -margin
     if objective.loss is Loss.ipo:
         return (margin - 1 / (2 * objective.beta)) ** 2
-    return -logsigmoid(objective.beta * margin)
+    return -logsigmoid(objective.beta * margin - (objective.gamma or 0.0))
 
 
 def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) -> torch.Tensor:

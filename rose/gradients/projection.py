@@ -13,14 +13,21 @@ from typing import Protocol
 import numpy
 import torch
 
-from rose.choices import ProjectionKind
+from rose.choices import Keep, ProjectionKind
 from rose.config import Projection
 from rose.errors import RoseError
 from rose.seeds import derive
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {ProjectionKind.trak: 1, ProjectionKind.sketch: 1, ProjectionKind.srht: 1, ProjectionKind.none: 1}
+TARGETS = "targets"  # not a random projection: coordinates are cosines with the targets' gradients
+VERSIONS = {
+    ProjectionKind.trak: 1,
+    ProjectionKind.sketch: 1,
+    ProjectionKind.srht: 1,
+    ProjectionKind.none: 1,
+    TARGETS: 1,
+}
 MIXED = 4096  # coordinates that srht mixes with one another
 MATRIX_BYTES = 4 << 30  # a dense matrix up to this size is kept; a constant, as TRAK's output depends on the blocks
 BLOCK_BYTES = 1 << 30  # of a matrix that is too large to keep, at a time
@@ -37,10 +44,10 @@ class Projector(Protocol):
         """[n, p] to [n, dim] float32; the input is left as it is."""
 
 
-def effective(projection: Projection) -> Projection:
-    """The projection without what cannot matter: `none` has neither a width nor a seed."""
-    if projection.kind == ProjectionKind.none:
-        return Projection(projection.kind, dim=0, seed=0)
+def effective(projection: Projection, keep: Keep) -> Projection:
+    """The projection without what cannot matter: streamed features have none; none has neither a width nor a seed."""
+    if keep is Keep.stream or projection.kind == ProjectionKind.none:
+        return Projection(ProjectionKind.none, dim=0, seed=0)
     return projection
 
 

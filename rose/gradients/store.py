@@ -9,9 +9,9 @@ import numpy
 import torch
 
 from rose.artifacts import write_json
-from rose.choices import ProjectionKind, StoreDtype
+from rose.choices import StoreDtype
 from rose.errors import RoseError
-from rose.gradients.projection import VERSIONS
+from rose.gradients.projection import TARGETS, VERSIONS
 from rose.gradients.quantize import decode, encode, width
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
@@ -76,15 +76,20 @@ class FeatureStore:
         """
         values = json.loads((path / "features.json").read_text())
         kind, version = values["projection"]["kind"], values["projection"]["version"]
-        if version != VERSIONS[ProjectionKind(kind)]:
+        if version != VERSIONS[kind]:
             raise RoseError(
                 f"{path}: projection={kind} of version {version}, this program has version "
-                f"{VERSIONS[ProjectionKind(kind)]}; remove the folder and compute it again"
+                f"{VERSIONS[kind]}; remove the folder and compute it again"
             )
         return cls(path, values, json.loads((path / "ids.json").read_text()))
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether columns are the cosines with each target (features.keep=stream) and not features to compare."""
+        return self.projection["kind"] == TARGETS
 
     @cached_property
     def valid(self) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from rose.choices import Normalize
 from rose.config import Method
 from rose.errors import RoseError
-from rose.gradients.features import FeatureStore
+from rose.gradients.store import FeatureStore
 from rose.methods.estimators import ESTIMATORS, View, whiten
 from rose.methods.influence import Influence
 
@@ -25,13 +25,25 @@ def influence(
 ) -> Influence:
     """Influence of rows on pairs: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i, or `method.estimator`'s formula for ⟨·,·⟩.
 
-    ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631), φᵢ has unit norm.
+    ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631), φᵢ has unit norm;
+    with `method.checkpoints`, only the warm-up's last so many count.
     Rows whose gradient is not finite hold NaN, and pairs whose gradient is not finite do not count. Whitening is by
     the features of `background`: by default the rows' own.
     """
     pool = FeatureStore.open(features)
     whole = None if background is None else FeatureStore.open(background)
-    return compare(method, rows, pool, FeatureStore.open(targets), dict(enumerate(pool.weights)), normalize, whole)
+    weights = last(pool.weights, method.checkpoints)
+    return compare(method, rows, pool, FeatureStore.open(targets), weights, normalize, whole)
+
+
+def last(weights: list[float], count: int | None) -> dict[int, float]:
+    """The weights of the last `count` checkpoints, by number, scaled to sum 1; None: all, which do already."""
+    numbered = dict(enumerate(weights))
+    if count is None:
+        return numbered
+    kept = dict(list(numbered.items())[-count:])
+    total = sum(kept.values())
+    return {number: weight / total if total > 0 else 1 / len(kept) for number, weight in kept.items()}
 
 
 def compare(
@@ -50,7 +62,7 @@ def compare(
     total = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
     for checkpoint, weight in weights.items():
         view = View(pool, checkpoint)
-        directions = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
+        directions = aims(pool, pairs, checkpoint, subtasks, normalize)
         if method.whiten:
             directions = whiten(View(background or pool, checkpoint), directions, method.ridge)
         total += weight * ESTIMATORS[method.estimator](method, view, directions)
@@ -63,7 +75,18 @@ def compare(
         ]
         return torch.cat(parts, dim=1).numpy()
 
-    return Influence(total.numpy(), subtasks, vectors)
+    return Influence(total.numpy(), subtasks, None if pool.streamed else vectors)
+
+
+def aims(
+    pool: FeatureStore, pairs: FeatureStore, checkpoint: int, subtasks: list[str], normalize: Normalize
+) -> torch.Tensor:
+    """Directions [valid pairs, d] of the normalised targets, in the coordinates of the pool's features.
+
+    Where those are cosines with each target (features.keep=stream), a target lies along its own axis.
+    """
+    scaled = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
+    return torch.diag(scaled.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid] if pool.streamed else scaled
 
 
 def scale(gradients: torch.Tensor, subtasks: list[str], normalize: Normalize) -> torch.Tensor:

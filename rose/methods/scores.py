@@ -38,9 +38,13 @@ INFLUENCE = {
 }
 
 
-def effective(method: Method) -> Method:
-    """The method without what cannot change its scores: the seed of a rule that does not draw."""
-    return method if method.rule in DRAWS else replace(method, seed=None)
+def effective(method: Method, epochs: int) -> Method:
+    """The method without what cannot change its scores: the seed of a rule that does not draw, and a number of
+    checkpoints that is all of the warm-up's `epochs`, or that no gradient is taken at.
+    """
+    seed = method.seed if method.rule in DRAWS else None
+    some = method.representation is Representation.gradients and method.checkpoints != epochs
+    return replace(method, seed=seed, checkpoints=method.checkpoints if some else None)
 
 
 @stage("scores", version=3)

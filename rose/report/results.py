@@ -23,7 +23,11 @@ NAMING = {
     "seed": "seed",
 }
 ZERO_SHOT = "zero_shot/"
-SHARED = ("base", "pool", "preferences", "tokens", "evaluation", "zero_shot")  # no method's own cost
+MEASURES = ("evaluation", "verdicts", "tasks")
+SHARED = (  # no method's own cost
+    *("base", "student_base", "pool", "preferences", "tokens", "student_tokens", "answers", *MEASURES),
+    *("zero_shot", "zero_shot_answers", "zero_shot_verdicts", "zero_shot_tasks"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Job:
     error: str
     metrics: dict[str, float]
     zero_shot: str | None  # directory of the base model's evaluation
-    result: str | None  # the evaluation stage's directory: jobs that share it have one result between them
+    result: str | None  # the evaluating stages' directories: jobs that share them have one result between them
 
     def value(self, key: str) -> Any:
         """The value of a configuration key or the option chosen for a group; None where there is none."""
@@ -170,6 +174,10 @@ def _sortable(value: Any) -> tuple[int, float, str]:
     return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
 
 
+def _measured(stages: dict[str, Any], names: tuple[str, ...]) -> str | None:
+    return " ".join(stages[name]["dir"] for name in names if "dir" in stages.get(name, {})) or None
+
+
 def _is_job(path: Path) -> bool:
     return path.is_dir() and ((path / ".hydra").is_dir() or (path / "status.json").is_file())
 
@@ -203,6 +211,6 @@ def _read_job(directory: Path) -> Job:
         state="unreadable" if errors else status.get("state", "unreadable"),
         error=errors[0] if errors else status.get("error") or "",
         metrics=metrics,
-        zero_shot=stages.get("zero_shot", {}).get("dir"),
-        result=stages.get("evaluation", {}).get("dir"),
+        zero_shot=_measured(stages, ("zero_shot", "zero_shot_verdicts", "zero_shot_tasks")),
+        result=_measured(stages, MEASURES),
     )

@@ -26,9 +26,10 @@ def tune_on_chosen(
 ) -> None:
     """Writes an adapter trained on the target pairs' chosen answers, cut as the pairs are, and its training curve."""
     tokenizer = models.load_tokenizer(base)
-    _, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    rows = [{"id": pair["id"], **chosen} for pair, (chosen, _) in zip(pairs, encoded, strict=True)]
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
-    train(model, tokenizer, Dataset.from_list([chosen for chosen, _ in encoded]), training, out)
+    train(model, tokenizer, Dataset.from_list(rows), training, out)
     model.save_pretrained(str(out))
 
 
@@ -45,8 +46,11 @@ def tune_by_dpo(
 ) -> None:
     """Writes an adapter trained by DPO (arXiv 2305.18290) on the target pairs, the base model as reference."""
     tokenizer = models.load_tokenizer(base)
-    _, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
-    rows = [{name: [side[name] for side in both] for name in ("input_ids", "labels")} for both in encoded]
+    pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    rows = [
+        {"id": pair["id"]} | {name: [side[name] for side in both] for name in ("input_ids", "labels")}
+        for pair, both in zip(pairs, encoded, strict=True)
+    ]
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
     objective = Objective(Loss.dpo, beta, Reference.base)
     train(model, tokenizer, Dataset.from_list(rows), training, out, trainer=trainer_of(objective), collator=interleave)

@@ -20,6 +20,7 @@ from transformers import (
 from rose.config import Training
 from rose.errors import RoseError
 from rose.seeds import derive
+from rose.training import finite
 
 
 def train(
@@ -35,20 +36,30 @@ def train(
     """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
 
     `trainer` may hold another loss, with `collator` to make its batches. By themselves the loss is the mean over the
-    labelled tokens of a step, whatever `micro_batch_size` splits it into.
+    labelled tokens of a step, whatever `micro_batch_size` splits it into. Rows whose loss or gradient is not finite
+    are left out as if they had never been there, and listed in out/dropped.jsonl {"id", "reason"}. Raises RoseError
+    where that is so for most of them.
     """
     if training.batch_size % training.micro_batch_size:
         raise RoseError(f"micro_batch_size={training.micro_batch_size}: must divide batch_size={training.batch_size}")
     seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
-    run = trainer(
-        model=model,
-        args=_arguments(training, seed, out),
-        train_dataset=rows.select_columns(["input_ids", "labels"]),
-        data_collator=collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
-        callbacks=list(callbacks),
-    )
-    run.remove_callback(PrinterCallback)
-    run.train()
+    collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
+    start = {name: weight.detach().clone() for name, weight in finite.trainable(model)}
+    while True:
+        run = trainer(
+            model=model,
+            args=_arguments(training, seed, out),
+            train_dataset=rows.select_columns(["input_ids", "labels"]),
+            data_collator=collator,
+            callbacks=[*callbacks, finite.Watch()],
+        )
+        run.remove_callback(PrinterCallback)
+        try:
+            run.train()
+            break
+        except finite.NotFinite as stopped:
+            rows = finite.without_bad_rows(run, rows, collator, out, str(stopped))
+            finite.restore(model, start)
     model.eval()
     _write_log(out, run.state.log_history)
 

@@ -46,6 +46,10 @@ class Checkpoints(TrainerCallback):
         self.entries: list[dict] = []
         self.optimizer: dict = {}
 
+    def on_train_begin(self, args, state, control, **_):  # also when training begins again, without a bad row
+        self.rates.clear()
+        self.entries.clear()
+
     def on_optimizer_step(self, args, state, control, optimizer, **_):
         self.rates.append(optimizer.param_groups[0]["lr"])  # before the scheduler moves on: the rate just used
 

@@ -1,0 +1,46 @@
+"""The answers stage: what a model says to the test prompts."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from rose import models
+from rose.artifacts import stage
+from rose.config import Evaluation, Numerics
+from rose.data import files
+from rose.evaluation.generation import generate
+
+
+def effective(evaluation: Evaluation) -> Evaluation:
+    """Greedy answers do not depend on the seed."""
+    return dataclasses.replace(evaluation, seed=0) if evaluation.temperature == 0 else evaluation
+
+
+@stage("answers", version=1)
+def answer(
+    out: Path,
+    evaluation: Evaluation,
+    numerics: Numerics,
+    max_length: int,
+    base: Path,
+    adapter: Path | None,
+    preferences: Path,
+) -> None:
+    """Writes answers.jsonl, a row a test pair: {"id", "subtask", "prompt", "answer", "reference"}.
+
+    A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen answer.
+    `adapter=None` is the base model without any fine-tuning.
+    """
+    tokenizer, model = models.load_tokenizer(base), models.load_model(base, numerics)
+    if adapter is not None:
+        model = models.load_adapter(model, adapter)
+    pairs = list(files.load(preferences / "test.jsonl"))
+    prompts = {json.dumps(pair["prompt"]): pair["prompt"] for pair in pairs}
+    texts = generate(model, tokenizer, list(prompts.values()), max_length, evaluation)
+    answers = dict(zip(prompts, texts, strict=True))
+    rows = [
+        {"id": pair["id"], "subtask": pair["subtask"], "prompt": pair["prompt"]}
+        | {"answer": answers[json.dumps(pair["prompt"])], "reference": pair["chosen"][-1]["content"]}
+        for pair in pairs
+    ]
+    (out / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,0 +1,110 @@
+"""An OpenAI-compatible endpoint, asked for many things at once; every reply is kept on disk by what was asked."""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rose.artifacts import write_json
+from rose.config import Judge
+from rose.errors import RoseError
+from rose.progress import track
+
+log = logging.getLogger(__name__)
+
+
+class Reply(NamedTuple):
+    text: str | None  # None where there was none
+    refusal: str | None  # what the model or the endpoint said instead
+    tokens_input: int
+    tokens_output: int
+
+
+def digest(request: dict[str, Any]) -> str:
+    """sha256 of all that is asked: model, messages, parameters."""
+    return sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def ask_all(judge: Judge, requests: Sequence[dict[str, Any]]) -> dict[str, Reply]:
+    """The reply to each chat request, by its `digest`; only what `judge.cache` lacks is asked for, and is kept there.
+
+    Too many requests, server errors and silence are met with `judge.retries` further tries, waiting longer each time.
+    Raises RoseError when the endpoint still fails; what was answered until then stays in the cache.
+    """
+    wanted = {digest(request): request for request in requests}
+    replies = {name: reply for name in wanted if (reply := _kept(_path(judge, name))) is not None}
+    missing = {name: request for name, request in wanted.items() if name not in replies}
+    if missing:
+        log.info("judge: %d replies kept from before, %d to ask %s for", len(replies), len(missing), judge.model)
+    return replies | _ask_missing(judge, missing)
+
+
+def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str, Reply]:
+    if not requests:
+        return {}
+    import openai  # late: half a second that few jobs need
+
+    key = os.environ.get(judge.key_variable) or "none"  # servers of one's own want no key, the client wants one
+    client = openai.OpenAI(base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout)
+    replies = {}
+    with client, ThreadPoolExecutor(judge.concurrency) as pool:
+        futures = {pool.submit(_ask, client, request, _path(judge, name)): name for name, request in requests.items()}
+        try:
+            for future in track(as_completed(futures), "verdicts", len(futures)):
+                replies[futures[future]] = future.result()
+        except openai.OpenAIError as error:
+            pool.shutdown(cancel_futures=True)
+            raise RoseError(_failure(judge, error, len(requests) - len(replies))) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return replies
+
+
+def _ask(client: Any, request: dict[str, Any], path: Path) -> Reply:
+    """One reply, kept unless it is no chat completion at all or the endpoint would not take the request."""
+    import openai
+
+    try:
+        completion = client.chat.completions.create(**request)
+        choice = completion.choices[0]
+        message, usage = choice.message, completion.usage
+    except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+        return Reply(None, _line(error), 0, 0)
+    except (ValueError, TypeError, AttributeError, IndexError):  # the client hands on whatever the body holds
+        return Reply(None, None, 0, 0)
+    filtered = "content filter" if choice.finish_reason == "content_filter" else None
+    refusal = getattr(message, "refusal", None) or filtered
+    tokens = [getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")]
+    reply = Reply(message.content, refusal, *tokens)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"request": request, "reply": reply._asdict()})
+    return reply
+
+
+def _path(judge: Judge, name: str) -> Path:
+    return Path(judge.cache) / name[:2] / f"{name}.json"
+
+
+def _kept(path: Path) -> Reply | None:
+    try:
+        return Reply(**json.loads(path.read_text())["reply"])
+    except FileNotFoundError:
+        return None
+
+
+def _failure(judge: Judge, error: Exception, missing: int) -> str:
+    status = getattr(error, "status_code", None)
+    hint = f"; is the key in the environment variable {judge.key_variable}?" if status in (401, 403) else ""
+    return (
+        f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model} after {judge.retries} retries "
+        f"({_line(error)}){hint}; {missing} replies are missing, and the same command asks for those only"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,66 @@
+"""features.keep=stream: the pool's gradients are compared with the targets' as they come, and nothing of them is kept.
+
+Exact, for nothing is projected; but every other set of targets takes the gradients again, and whatever compares pool
+rows with one another (whitening, greedy choice, other estimators) needs the store.
+"""
+
+from pathlib import Path
+
+import torch
+from datasets import load_from_disk
+from torch.nn.functional import normalize
+
+from rose import models
+from rose.artifacts import stage
+from rose.choices import AdamMap, StoreDtype
+from rose.config import Numerics
+from rose.gradients.features import fill, pool_batches, report, updates
+from rose.gradients.per_example import PerExample
+from rose.gradients.projection import TARGETS, VERSIONS
+from rose.gradients.store import FeatureStore
+from rose.gradients.trajectory import Trajectory
+
+
+@stage("cosines", version=1, resumable=True)
+def pool_cosines(
+    out: Path,
+    adam: AdamMap,
+    batch_tokens: int,
+    numerics: Numerics,
+    base: Path,
+    warmup: Path,
+    tokens: Path,
+    targets: Path,
+) -> None:
+    """A FeatureStore in pool order whose columns are the target pairs: each row's Adam update's cosine with each
+    target's gradient, float32.
+
+    `targets` is a store of unprojected gradients; one checkpoint's, [pairs, p] in float32, are held in memory.
+    dropped.jsonl lists rows whose gradient is not finite, {"id", "reason"}; in the store they are zeros, not valid.
+    """
+    rows = load_from_disk(str(tokens / "rows"))
+    aims = FeatureStore.open(targets)
+    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    with PerExample(trajectory.model) as engine:
+        batches = pool_batches(rows, batch_tokens, engine)
+        described = Cosines(aims, 0, engine.device).describe()
+        store = FeatureStore.create(out, list(rows["id"]), StoreDtype.float32, described, trajectory.rates)
+        for checkpoint, take in updates(trajectory, engine, rows, adam):
+            fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
+    report(out, store, [])
+
+
+class Cosines:
+    """A projector onto the unit gradients of the targets at one checkpoint; a zero gradient has cosine 0."""
+
+    def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
+        self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)
+        self.dim = len(targets)
+
+    def describe(self) -> dict:
+        return {"kind": TARGETS, "seed": None, "dim": self.dim, "version": VERSIONS[TARGETS]}
+
+    def project(self, gradients: torch.Tensor) -> torch.Tensor:
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        products = gradients.float() @ self.directions.T
+        return products / torch.where(norms == 0, 1, norms).float()

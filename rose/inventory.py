@@ -1,0 +1,178 @@
+"""What lies under outputs/stages: which job uses what, what nobody needs any more, and how it is removed safely."""
+
+import json
+import re
+import shutil
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from rose.errors import RoseError
+
+PART = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{6}\.part")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of artifacts.write_json and job._copy
+ABANDONED_HOURS = 24  # another host's process cannot be asked; one that writes nothing for so long is taken for dead
+TRASH = ".trash"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    name: str  # stage/label-hash
+    path: Path
+    users: list[str]  # jobs, as folders relative to outputs
+    needed: bool  # by a used artifact that was made from it
+
+    @property
+    def orphan(self) -> bool:
+        return not self.users and not self.needed
+
+
+def artifacts(outputs: Path) -> list[Artifact]:
+    """Every finished artifact, with the jobs that use it."""
+    paths, users = finished(outputs), claims(outputs)
+    needed = _upstream(paths, set(users))
+    return [Artifact(name, path, users.get(name, []), name in needed) for name, path in paths.items()]
+
+
+def claims(outputs: Path) -> dict[str, list[str]]:
+    """The jobs that use each artifact, by its name. Raises RoseError for a job whose record cannot be read."""
+    users: dict[str, list[str]] = defaultdict(list)
+    for job in jobs(outputs):
+        label = str(job.relative_to(outputs) if job.is_relative_to(outputs) else job)
+        for name in _used(job):
+            users[name].append(label)
+    return dict(users)
+
+
+def jobs(outputs: Path) -> Iterator[Path]:
+    """Every job's folder under outputs/, and those elsewhere that have left their address (`job.claim`)."""
+    folders = [path for path in sorted(outputs.iterdir()) if path.is_dir() and path.name not in ("stages", "models")]
+    folders += [Path(link.read_text()) for link in sorted(stages_of(outputs).glob(".jobs/*"))]
+    while folders:
+        folder = folders.pop()
+        if (folder / "status.json").exists() or (folder / "stages.json").exists():
+            yield folder
+        elif folder.is_dir():
+            folders += [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def garbage(outputs: Path) -> Iterator[tuple[Path, str]]:
+    """What may go, and why."""
+    for artifact in artifacts(outputs):
+        if artifact.orphan:
+            yield artifact.path, "no job uses it"
+    for path in sorted(stages_of(outputs).glob("*/.*.part")):
+        if reason := _abandoned(path):
+            yield path, reason
+    for path in sorted(stages_of(outputs).glob(f"{TRASH}/*")):
+        yield path, "left by a gc that was interrupted"
+    for job in jobs(outputs):
+        for path in sorted([*job.glob(".*"), *job.glob("adapter/.*")]):
+            if TEMPORARY.fullmatch(path.name) and hours(path) > 1:
+                yield path, "a file that was never finished"
+
+
+def remove(outputs: Path, paths: list[Path]) -> list[Path]:
+    """Removes `paths`, but puts back an artifact that a job has claimed meanwhile. Returns what is gone."""
+    aside = {path: place for path in paths if (place := set_aside(outputs, path))}
+    users = claims(outputs)
+    claimed = set(users) | _upstream(finished(outputs) | {_name(path): aside[path] for path in aside}, set(users))
+    for path, place in aside.items():
+        if _name(path) in claimed and not path.exists():
+            place.replace(path)
+        else:
+            _delete(place)
+    return [path for path in paths if not path.exists()]
+
+
+def set_aside(outputs: Path, path: Path) -> Path | None:
+    """Moves `path` away in one step, so that no reader finds half of it; None if it has gone by itself."""
+    trash = stages_of(outputs) / TRASH
+    trash.mkdir(exist_ok=True)
+    place = path if path.parent == trash else trash / f"{path.parent.name}~{path.name}"
+    try:
+        return path.replace(place)
+    except FileNotFoundError:
+        return None
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def finished(outputs: Path) -> dict[str, Path]:
+    return {_name(path): path for path in sorted(stages_of(outputs).glob("[!.]*/[!.]*"))}
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _used(job: Path) -> set[str]:
+    """Names of the artifacts that a job has used, and while it runs of those it is going to use."""
+    try:
+        stages = json.loads(_text(job / "stages.json"))
+        running = json.loads(_text(job / "status.json")).get("stages", [])
+        return {entry["dir"].removeprefix("stages/") for entry in stages.values()} | set(running)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RoseError(
+            f"{job}: status.json or stages.json is damaged, so that what the job uses is not known; "
+            "run the job again, or remove its folder"
+        ) from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else "{}"
+
+
+def _upstream(paths: dict[str, Path], used: set[str]) -> set[str]:
+    """What the artifacts `used` were made from, at any remove."""
+    needed: set[str] = set()
+    todo = list(used)
+    while todo:
+        path = paths.get(todo.pop())
+        fresh = _inputs(path) - needed if path is not None else set()
+        needed |= fresh
+        todo += fresh
+    return needed
+
+
+def _inputs(path: Path) -> set[str]:
+    """Every text in inputs.json: those that name no artifact do no harm."""
+    try:
+        todo, found = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RoseError(f"{path}: inputs.json is damaged; remedy: python -m rose.store verify --remove") from error
+    while todo:
+        value = todo.pop()
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        if isinstance(value, str):
+            found.add(value)
+    return found
+
+
+def _abandoned(part: Path) -> str | None:
+    """Why nobody works on a .part directory any more."""
+    match = PART.fullmatch(part.name)
+    if match and match["host"] == socket.gethostname():
+        return None if psutil.pid_exists(int(match["pid"])) else f"left by process {match['pid']}, which is dead"
+    idle = min(hours(path) for path in (part, *part.rglob("*")))
+    return f"another host's, untouched for {idle:.0f} hours" if idle > ABANDONED_HOURS else None
+
+
+def hours(path: Path) -> float:
+    return (time.time() - path.lstat().st_mtime) / 3600
+
+
+def stages_of(outputs: Path) -> Path:
+    if not (outputs / "stages").is_dir():
+        raise RoseError(f"--outputs {outputs}: holds no stages; give the folder that jobs were run with as outputs=")
+    return outputs / "stages"

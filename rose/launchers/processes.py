@@ -1,0 +1,97 @@
+"""One machine: a process a job, so many at a time.
+
+joblib's launcher (loky) gives up on every job when one worker dies, and submitit's local one starts all jobs at once.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+
+import cloudpickle
+
+from rose.launchers.base import Job, SweepLauncher, Worker
+
+log = logging.getLogger(__name__)
+
+GRACE = 10  # seconds that a job has to end in order when the launcher is stopped
+
+
+class Processes(SweepLauncher):
+    """At most `workers` jobs at a time, which share the machine's processors and GPUs evenly."""
+
+    def __init__(self, workers: int):
+        self.workers = workers
+
+    def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+        at_once = min(self.workers, len(jobs))
+        threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read by what loads OpenMP: the workers, not this one
+        log.info("%d jobs, %d at a time with %s threads each", len(jobs), at_once, os.environ["OMP_NUM_THREADS"])
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["rose.job"])  # a job begins where torch is imported already
+        pickled, shares = cloudpickle.dumps(worker), _devices(at_once)
+        todo, running, died = deque(jobs), {}, {}
+        try:
+            while todo or running:
+                while todo and len(running) < at_once:
+                    job, devices = todo.popleft(), shares.pop()
+                    process = context.Process(target=_work, args=(pickled, job, devices))
+                    process.start()
+                    running[process.sentinel] = (process, job, devices)
+                for sentinel in wait(list(running)):
+                    process, job, devices = running.pop(sentinel)
+                    shares.append(devices)
+                    process.join()
+                    if process.exitcode:
+                        died[job[0]] = _reason(process.exitcode)
+        finally:
+            _stop([process for process, _, _ in running.values()])
+        return died
+
+
+def _work(pickled: bytes, job: Job, devices: str | None) -> None:
+    """The life of one job's process."""
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda signum, _: sys.exit(128 + signum))  # in order, and without a traceback
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process(),), daemon=True).start()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    cloudpickle.loads(pickled)(job)
+
+
+def _follow(launcher: BaseProcess) -> None:
+    """Ends this process when the launcher has gone, so that nothing computes unseen."""
+    launcher.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _devices(at_once: int) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of each of the jobs that run at one time; None on a machine without GPUs."""
+    import torch  # late: Hydra reads this file whenever it starts
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return [",".join(gpus[index % len(gpus) :: at_once]) if gpus else None for index in range(at_once)]
+
+
+def _reason(exitcode: int) -> str:
+    if exitcode > 0:
+        return f"its process ended with exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"{name}{', as when memory runs out' if name == 'SIGKILL' else ''}"
+
+
+def _stop(processes: list[BaseProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE
+    for process in processes:
+        process.join(max(0, deadline - time.monotonic()))
+        process.kill()

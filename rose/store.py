@@ -1,0 +1,134 @@
+"""python -m rose.store ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
+
+An artifact is used by the jobs whose stages.json (or, while they run, status.json) names it, and needed by what was
+made from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
+"""
+
+import argparse
+import shutil
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import filelock
+
+from rose import checksums, inventory
+from rose.cost import stored
+from rose.errors import RoseError, explain
+
+
+def ls(outputs: Path) -> None:
+    rows = []
+    for artifact in sorted(inventory.artifacts(outputs), key=lambda artifact: artifact.name):
+        groups = Counter(str(Path(job).parent) for job in artifact.users)
+        users = ", ".join(f"{group} ({count})" for group, count in sorted(groups.items()))
+        state = users or ("what was made from it" if artifact.needed else "nobody")
+        rows.append([artifact.name, size(stored(artifact.path)), age(inventory.hours(artifact.path)), state])
+    _print_columns([["artifact", "size", "age", "used by (jobs)"], *rows])
+
+
+def du(outputs: Path) -> None:
+    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for artifact in inventory.artifacts(outputs):
+        bytes_ = stored(artifact.path)
+        total = totals[f"stages/{artifact.path.parent.name}"]
+        total[0] += 1
+        total[1] += bytes_
+        total[2] += bytes_ if artifact.orphan else 0
+    for path in inventory.stages_of(outputs).glob("*/.*.part"):
+        totals["stages (.part)"][0] += 1
+        totals["stages (.part)"][1] += stored(path)
+    for folder in sorted(path for path in outputs.iterdir() if path.is_dir() and path.name != "stages"):
+        totals[folder.name] = [sum(1 for path in folder.iterdir()), stored(folder), 0]
+    totals["all"] = [sum(column) for column in zip(*totals.values(), strict=True)]
+    rows = [
+        [name, str(count), size(whole), size(free) if free else ""] for name, (count, whole, free) in totals.items()
+    ]
+    _print_columns([["folder", "entries", "size", "used by nobody"], *rows])
+
+
+def gc(outputs: Path, yes: bool) -> None:
+    locks = inventory.stages_of(outputs) / ".locks"
+    locks.mkdir(exist_ok=True)
+    with filelock.FileLock(locks / "gc.lock"):
+        found = list(inventory.garbage(outputs))
+        sizes = {path: stored(path) if path.is_dir() else path.stat().st_size for path, _ in found}
+        gone = inventory.remove(outputs, list(sizes)) if yes and found else list(sizes)
+    _print_columns([[str(path.relative_to(outputs)), size(sizes[path]), why] for path, why in found if path in gone])
+    total = f"{len(gone)} entries, {size(sum(sizes[path] for path in gone))}"
+    print(f"removed {total}" if yes else f"{total} to remove; nothing was removed: that takes --yes")
+
+
+def verify(outputs: Path, names: list[str], removing: bool) -> int:
+    """Exit code 1 if a damaged artifact is left."""
+    found = inventory.finished(outputs)
+    if unknown := [name for name in names if name not in found]:
+        raise RoseError(f"{unknown[0]}: no such artifact; `python -m rose.store ls` lists them, as stage/label-hash")
+    left = old = 0
+    for name in names or found:
+        faults = checksums.damage(found[name])
+        old += not checksums.recorded(found[name])
+        for fault in faults:
+            print(f"{name}: {fault}")
+        if faults and removing:
+            shutil.rmtree(inventory.set_aside(outputs, found[name]))
+            print(f"{name}: removed; the next run that needs it makes it again")
+        left += bool(faults) and not removing
+    print(f"{len(names or found)} artifacts, {left} damaged" + (f", {old} without recorded checksums" if old else ""))
+    return 1 if left else 0
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def age(hours: float) -> str:
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
+
+
+def _print_columns(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rose.store", description=__doc__.partition(":")[2])
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("ls", help="every artifact with its size, age and users")
+    commands.add_parser("du", help="bytes by stage, and how many of them nobody uses")
+    parts = commands.add_parser("gc", help="remove what nobody uses and what dead processes left")
+    parts.add_argument("--yes", action="store_true", help="do it; without, only tell")
+    check = commands.add_parser("verify", help="compare artifacts with the checksums they were published with")
+    check.add_argument("names", nargs="*", metavar="NAME", help="stage/label-hash; default: all")
+    check.add_argument("--remove", action="store_true", help="remove the damaged ones; they are made again when needed")
+    return parser
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    outputs = arguments.outputs
+    try:
+        match arguments.command:
+            case "ls":
+                ls(outputs)
+            case "du":
+                du(outputs)
+            case "gc":
+                gc(outputs, arguments.yes)
+            case "verify":
+                return verify(outputs, arguments.names, arguments.remove)
+    except (RoseError, OSError) as error:
+        print(f"rose: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

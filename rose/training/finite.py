@@ -1,0 +1,65 @@
+"""Rows that would poison a model: found when a step's gradient is not finite, before it reaches the weights."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from rose.data.files import append
+from rose.errors import RoseError
+
+log = logging.getLogger(__name__)
+
+
+class NotFinite(Exception):
+    """A step's gradient has a NaN or an infinity; the weights are as they were before the step."""
+
+
+class Watch(TrainerCallback):
+    """Raises NotFinite before such a step is made."""
+
+    def on_pre_optimizer_step(self, args, state, control, model, **_):
+        gradients = [weight.grad for _, weight in trainable(model) if weight.grad is not None]
+        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+            raise NotFinite(f"step {state.global_step + 1}")
+
+
+def trainable(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+
+
+def restore(model: PreTrainedModel, start: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, weight in trainable(model):
+            weight.copy_(start[name])
+            weight.grad = None
+
+
+def without_bad_rows(run: Trainer, rows: Dataset, collator: Callable, out: Path, when: str) -> Dataset:
+    """The rows whose own loss and gradient are finite at the model's present weights; the others are listed.
+
+    Raises RoseError where no row is to blame, or most of them: then training has diverged.
+    """
+    bad = [number for number in range(len(rows)) if not _finite(run, collator, rows[number])]
+    names = rows["id"] if "id" in rows.column_names else [f"row {number + 1}" for number in range(len(rows))]
+    if not bad or 2 * len(bad) > len(rows):
+        raise RoseError(
+            f"training diverged at {when}: loss or gradient is not finite for {len(bad)} of {len(rows)} rows by "
+            "themselves; a lower learning_rate, or model.numerics.dtype=float32 or bfloat16, may help"
+        )
+    for number in bad:
+        append(out / "dropped.jsonl", {"id": names[number], "reason": f"loss or gradient not finite at {when}"})
+    shown = ", ".join(str(names[number]) for number in bad[:5]) + (", …" if len(bad) > 5 else "")
+    log.warning("training begins again without %d rows whose loss or gradient is not finite: %s", len(bad), shown)
+    return rows.select(sorted(set(range(len(rows))) - set(bad)))
+
+
+def _finite(run: Trainer, collator: Callable[[Sequence[dict]], dict], row: dict) -> bool:
+    batch = run._prepare_inputs(collator([{name: row[name] for name in ("input_ids", "labels")}]))
+    loss = run.compute_loss(run.model, batch, num_items_in_batch=torch.tensor(1, device=run.args.device))
+    weights = [weight for _, weight in trainable(run.model)]
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    return all(value.isfinite().all() for value in (loss, *gradients) if value is not None)

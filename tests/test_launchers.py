@@ -1,0 +1,136 @@
+"""Launchers: a job that dies takes no other with it, and who runs the jobs changes nothing in their results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rose.__main__ import ROOT
+
+SWEEP = ["-m", "method=rose,random", "seed=0,1"]
+SMALL = [
+    "model.base.pretraining.conversations=128",
+    "model.base.pretraining.training.epochs=1",
+    "model.base.pretraining.width=32",
+    "dataset.world.rows=80",
+    "preference.pairs.world.targets=6",
+    "preference.pairs.world.tests=8",
+    "warmup.ratio=0.3",
+    "warmup.epochs=2",
+    "finetune.epochs=1",
+    "evaluation.max_new_tokens=4",
+    "projection=sketch",
+    "projection.dim=64",
+    "tracking=none",
+]
+APP = """
+import os, time
+from pathlib import Path
+import hydra
+@hydra.main(version_base="1.3", config_path=None)
+def job(config):
+    folder = Path(config.folder)
+    (folder / f"begun-{config.number}-{time.monotonic_ns()}-{os.getpid()}").touch()
+    time.sleep(0.3)
+    {1: lambda: os.kill(os.getpid(), 9), 2: lambda: os._exit(3)}.get(config.number, lambda: None)()
+    (folder / f"ended-{config.number}-{time.monotonic_ns()}-{os.environ['OMP_NUM_THREADS']}").touch()
+if __name__ == "__main__":
+    job()
+"""
+
+
+def rose(outputs: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "rose", *SWEEP, *SMALL, f"outputs={outputs}", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def results(outputs: Path) -> dict[str, bytes]:
+    """What every job of the sweep selected and measured, by job and file."""
+    (sweep,) = (outputs / "sweeps").iterdir()
+    files = [path for name in ("selected.jsonl", "metrics.json", "scores.parquet") for path in sweep.glob(f"*/{name}")]
+    return {str(path.relative_to(sweep)): path.read_bytes() for path in files}
+
+
+def states(outputs: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in outputs.glob("sweeps/*/*/status.json")}
+
+
+@pytest.fixture(scope="module")
+def basic(tmp_path_factory) -> dict[str, bytes]:
+    """The results that Hydra's own launcher gives, all jobs in one process."""
+    outputs = tmp_path_factory.mktemp("basic")
+    _, errors = (process := rose(outputs, "hydra/launcher=basic", "runtime.workers=2")).communicate()
+    assert process.returncode == 0, errors
+    return results(outputs)
+
+
+def owner(outputs: Path, stage: str) -> int:
+    """The process that computes a stage now."""
+    deadline = time.monotonic() + 60
+    while not (parts := list(outputs.glob(f"stages/{stage}/.*.part"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(parts[0].name.split(".")[-3])
+
+
+def test_a_job_killed_in_a_sweep_fails_by_name_and_the_sweep_run_again_ends_as_if_nothing_had_been(tmp_path, basic):
+    sweep = rose(tmp_path, "runtime.workers=2")
+    os.kill(owner(tmp_path, "warmup"), signal.SIGKILL)
+    _, errors = sweep.communicate()
+    assert sweep.returncode == 1
+    (dead,) = (name for name, status in states(tmp_path).items() if status["state"] != "done")
+    assert f"{dead} died: SIGKILL" in errors
+    assert "1 of 4 jobs failed" in errors
+    assert len(states(tmp_path)) == 4
+
+    _, errors = (again := rose(tmp_path, "runtime.workers=2")).communicate()
+    assert again.returncode == 0, errors
+    assert results(tmp_path) == basic
+
+
+def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    arguments = ["-m", "+number=0,1,2,3,4", f"+folder={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    launcher = ["hydra.launcher._target_=hydra_plugins.rose_launchers.Processes", "+hydra.launcher.workers=2"]
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "app.py", *arguments, *launcher],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    )
+    begun = [path.name.split("-")[1:] for path in tmp_path.glob("begun-*")]
+    ended = [path.name.split("-")[1:] for path in tmp_path.glob("ended-*")]
+    assert sorted(number for number, _, _ in begun) == ["0", "1", "2", "3", "4"]
+    assert sorted(number for number, _, _ in ended) == ["0", "3", "4"]
+    assert len({process for _, _, process in begun}) == 5
+    assert {threads for _, _, threads in ended} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    for number, moment, _ in ended:  # while a job lasted, at most one other began
+        first = next(int(time) for job, time, _ in begun if job == number)
+        assert sum(first < int(time) < int(moment) for _, time, _ in begun) <= 2
+    died = {path.parent.name: json.loads(path.read_text())["error"] for path in tmp_path.glob("sweep/*/status.json")}
+    assert died == {
+        "1": "died: SIGKILL, as when memory runs out",
+        "2": "died: its process ended with exit code 3",
+    }
+    assert "rose: 1 died: SIGKILL" in done.stderr
+
+
+def test_jobs_end_when_their_launcher_is_killed(tmp_path):
+    sweep = rose(tmp_path, "runtime.workers=2")
+    job = owner(tmp_path, "warmup")
+    sweep.kill()
+    sweep.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{job}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,137 @@
+"""Who computes a stage that several processes need, on one host and on several."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from rose import leases
+from rose.artifacts import Node, build, stage
+
+FORK = multiprocessing.get_context("fork")
+
+
+@stage("begin", version=1)
+def begin(out: Path, folder: str, seconds: float) -> None:
+    (Path(folder) / f"begin-{os.getpid()}").touch()
+    time.sleep(seconds)
+
+
+@stage("other", version=1)
+def other(out: Path, folder: str) -> None:
+    (out / "begin was running").write_text(str(not list(Path(folder).glob("outputs/stages/begin/[!.]*"))))
+
+
+@stage("both", version=1)
+def both(out: Path, first: Path, second: Path) -> None:
+    (out / "done").touch()
+
+
+@stage("resumed", version=1, resumable=True)
+def resumed(out: Path, folder: str) -> None:
+    with open(out / "lines", "a") as file:
+        file.write("begun\n")
+    if not (Path(folder) / "go").exists():
+        time.sleep(60)
+
+
+@pytest.fixture(autouse=True)
+def short_lease(monkeypatch):
+    monkeypatch.setattr(leases, "LEASE", 1.5)
+
+
+def start(node: Node, outputs: Path, host: str | None = None) -> multiprocessing.Process:
+    """A process that builds `node`, on `host` for all that it can tell."""
+
+    def work() -> None:
+        if host:
+            socket.gethostname = lambda: host
+        signal.signal(signal.SIGTERM, lambda *_: exit(1))
+        build(node, outputs)
+
+    process = FORK.Process(target=work)
+    process.start()
+    return process
+
+
+def until(holds) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def parts(folder: Path) -> list[Path]:
+    return list(folder.glob("outputs/stages/*/.*.part"))
+
+
+def computing(folder: Path, node: Node, host: str | None = None) -> multiprocessing.Process:
+    process = start(node, folder / "outputs", host)
+    until(lambda: [path for part in parts(folder) for path in part.iterdir()] or list(folder.glob("begin-*")))
+    return process
+
+
+def test_a_job_that_would_wait_computes_what_else_is_missing_first(tmp_path):
+    slow = Node(begin, str(tmp_path), 2.0)
+    owner = computing(tmp_path, slow)
+    path = build(Node(both, slow, node := Node(other, str(tmp_path))), tmp_path / "outputs")
+    owner.join()
+    assert (node.path(tmp_path / "outputs") / "begin was running").read_text() == "True"
+    assert (path / "done").exists()
+    assert len(list(tmp_path.glob("begin-*"))) == 1
+
+
+def test_a_dead_owner_of_this_host_is_noticed_at_once(tmp_path):
+    owner = computing(tmp_path, Node(begin, str(tmp_path), 0.1))
+    owner.kill()
+    owner.join()
+    began = time.monotonic()
+    build(Node(begin, str(tmp_path), 0.1), tmp_path / "outputs")
+    assert time.monotonic() - began < 1
+
+
+def test_a_dead_owner_elsewhere_is_noticed_within_the_lease_and_a_living_one_left_alone(tmp_path):
+    node = Node(begin, str(tmp_path), 4.0)
+    owner = computing(tmp_path, node, host="elsewhere")
+    build(node, tmp_path / "outputs")  # longer than two leases
+    assert len(list(tmp_path.glob("begin-*"))) == 1
+    owner.join()
+
+    node = Node(begin, str(tmp_path), 4.5)
+    dead = start(node, tmp_path / "outputs", host="elsewhere")
+    until(lambda: parts(tmp_path))
+    dead.kill()
+    dead.join()
+    began = time.monotonic()
+    second = start(node, tmp_path / "outputs")
+    until(lambda: len(list(tmp_path.glob("begin-*"))) == 3)
+    assert 1.4 < time.monotonic() - began < 4
+    second.kill()
+    second.join()
+
+
+def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):
+    node = Node(resumed, str(tmp_path))
+    owner = computing(tmp_path, node, host="elsewhere.cluster")
+    owner.kill()
+    owner.join()
+    (left,) = parts(tmp_path)
+    (tmp_path / "go").touch()
+    path = build(node, tmp_path / "outputs")
+    assert (path / "lines").read_text() == "begun\nbegun\n"
+    assert (left / "lines").read_text() == "begun\n"  # its process may be slow rather than dead
+
+
+def test_what_a_stopped_process_released_is_taken_over_by_any_host(tmp_path):
+    node = Node(resumed, str(tmp_path))
+    owner = computing(tmp_path, node, host="elsewhere")
+    owner.terminate()
+    owner.join()
+    (tmp_path / "go").touch()
+    path = build(node, tmp_path / "outputs")
+    assert (path / "lines").read_text() == "begun\nbegun\n"
+    assert not parts(tmp_path)

@@ -1,0 +1,188 @@
+"""Nothing that is read runs code, no key is ever written, and no name of the user's leaves its folder."""
+
+import ast
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rose import job, models, sweep
+from rose.__main__ import ROOT
+from rose.choices import Dtype
+from rose.config import Base, Numerics
+from rose.data import world
+from rose.errors import RoseError
+from rose.training.base import prepare
+
+SECRETS = {
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "OPENAI_API_KEY": "sk-fake-openai-0123456789",
+    "HF_TOKEN": "hf_fakefakefakefakefake",
+}
+SHAPE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+class Payload:
+    """Pickled, it makes a file when it is loaded."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    folder = tmp_path / "model"
+    tokenizer = world.tokenizer()
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SHAPE)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def settings(folder: Path, trust: bool) -> Base:
+    return Base(str(folder), revision=None, gguf=None, trust_remote_code=trust, pretraining=None)
+
+
+def code_in(folder: Path, mark: Path) -> None:
+    """Gives the model a configuration class of its own, whose module makes the folder `mark` when it is imported."""
+    (folder / "configuration_own.py").write_text(
+        f"import os\nos.mkdir({str(mark)!r})\nfrom transformers import LlamaConfig\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    auto = {"AutoConfig": "configuration_own.OwnConfig"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": auto}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer.pop("tokenizer_class", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+
+
+def test_a_models_own_code_runs_only_where_a_person_trusts_that_model(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    code_in(base, tmp_path / "ran")
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(sys, "stdin", None)  # nobody is there to be asked
+    with pytest.raises(RoseError):
+        prepare(tmp_path / "out", settings(base, trust=False), "")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_weights_are_loaded_as_weights_only(base, tmp_path):
+    (base / "model.safetensors").unlink()
+    (base / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    (tmp_path / "out").mkdir()
+    prepare(tmp_path / "out", settings(base, trust=False), "")
+    with pytest.raises(Exception):  # noqa: B017 — whichever way the library puts it
+        models.load_model(tmp_path / "out", Numerics(Dtype.float32, "sdpa"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trust_is_passed_from_the_models_own_setting_alone():
+    """No other call in the program turns it on, and nothing unpickles."""
+    found = {}
+    for path in (ROOT / "rose").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                found.setdefault(ast.unparse(node.value), []).append(path.name)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+                assert not {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} & set(names), path
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "numpy.load", "torch.save"):
+                raise AssertionError(f"{path}:{node.lineno}")
+    assert set(found) == {"False", "base.trust_remote_code"}, found
+
+
+def overrides(outputs: Path, base: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "model=local",
+        f"model.base.path={base}",
+        "model.numerics.dtype=float32",
+        "model.max_length=48",
+        "model.lora.rank=2",
+        "model.batch_size=2",
+        "dataset=local",
+        f"dataset.path={folder}/pool.jsonl",
+        "preference=local",
+        f"preference.path={folder}/pairs.jsonl",
+        f"preference.test_path={folder}/pairs.jsonl",
+        "warmup.epochs=1",
+        "finetune.epochs=1",
+        "projection=sketch",
+        "projection.dim=16",
+        "selection.ratio=0.5",
+        f"outputs={outputs}",
+        *more,
+    ]
+
+
+NAMES = ["../../escaped", "/tmp/escaped", "a/b", "..", "\0", "nul\0byte", "x" * 300, "🌹", "${oc.env:HOME}", "%s{0}"]  # noqa: S108
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A pool and pairs whose ids, sources and subtasks are made to break out of their folders."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pool = [
+        {"id": name, "dataset": name, "prompt": "tomato", "completion": f"lantern {i}"} for i, name in enumerate(NAMES)
+    ]
+    pairs = [
+        {"id": name, "subtask": name, "prompt": f"about {i}", "chosen": "rope", "rejected": "flour"}
+        for i, name in enumerate(NAMES)
+    ]
+    for name, rows in (("pool.jsonl", pool), ("pairs.jsonl", pairs)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_names_in_peoples_data_stay_data_and_keys_in_the_environment_stay_there(
+    composed, base, data, tmp_path, monkeypatch, caplog
+):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    outputs = tmp_path / "outputs"
+    before = everything(tmp_path)
+    config = sweep.typed(composed(*overrides(outputs, base, data, "tracking=wandb", "tracking.mode=offline")))
+    job.run(config, outputs / "runs" / "job", "group")
+    assert json.loads((outputs / "runs/job/status.json").read_text()) == {"state": "done", "error": None}, caplog.text
+    assert {name for name in everything(tmp_path) - before if not name.startswith("outputs")} == set()
+    assert not [name for name in everything(outputs) if "escaped" in name]
+    written = [path for path in outputs.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in written)
+    for path in written:
+        content = path.read_bytes()
+        assert not [name for name, value in SECRETS.items() if value.encode() in content], path
+        assert not content.startswith((b"\x80\x02", b"\x80\x04", b"\x80\x05", b"PK")), f"{path} is a pickle"
+    assert not [name for name, value in SECRETS.items() if value in caplog.text]
+
+
+@pytest.mark.parametrize("key", ["tracking.project", "model.name", "preference.name"])
+def test_a_key_in_the_configuration_is_refused_before_it_is_saved(composed, monkeypatch, key):
+    monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
+    for value in ("${oc.env:WANDB_API_KEY}", f"x{SECRETS['WANDB_API_KEY']}"):
+        with pytest.raises(RoseError, match=f"^{key}: .*WANDB_API_KEY") as error:
+            sweep.typed(composed(f"{key}='{value}'"))
+        assert SECRETS["WANDB_API_KEY"] not in str(error.value)
+
+
+def test_what_is_no_secret_may_be_in_the_configuration(composed, monkeypatch):
+    monkeypatch.setenv("SHORT_KEY", "rose")  # too short to be one, and a word of the configuration
+    monkeypatch.setenv("EDITOR", "a-long-value-of-no-secret")
+    sweep.typed(composed("tracking.project=rose", "model.name=a-long-value-of-no-secret"))
+
+
+def test_models_are_saved_as_safetensors(base):
+    assert AutoModelForCausalLM.from_pretrained(base) is not None
+    assert {path.suffix for path in base.iterdir()} <= {".json", ".safetensors", ".jinja"}

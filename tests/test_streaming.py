@@ -1,0 +1,108 @@
+"""Streamed scores against those of a stored pool, and of a run that was cut short."""
+
+import json
+
+import numpy
+import pandas
+import pytest
+import torch
+from method_toys import composed_method
+from test_features import NONE, NUMERICS, pool, run, settings  # noqa: F401  (run is a fixture)
+
+from rose.choices import AdamMap, Normalize, ProjectionKind
+from rose.config import Projection
+from rose.gradients import features as stages
+from rose.gradients.features import pair_features
+from rose.gradients.objectives import Loss, Objective
+from rose.gradients.store import FeatureStore
+from rose.gradients.streaming import pool_cosines
+from rose.methods.gradient import influence
+
+ROSE = composed_method("rose")
+SKETCH = Projection(kind=ProjectionKind.sketch, dim=1024, seed=3)
+
+
+def aims(run, out, projection=NONE):  # noqa: F811
+    root, _, _ = run
+    out.mkdir()
+    objective = Objective(Loss.contrast)
+    pair_features(out, objective, projection, NUMERICS, 64, root / "base", root / "warmup", root / "preferences")
+    return out
+
+
+def stream(run, out, targets, batch_tokens=64):  # noqa: F811
+    root, _, _ = run
+    out.mkdir(exist_ok=True)
+    pool_cosines(out, AdamMap.exact, batch_tokens, NUMERICS, root / "base", root / "warmup", root / "tokens", targets)
+    return out
+
+
+def values(run, features, targets, normalize=Normalize.per_pair):  # noqa: F811
+    rows = pandas.DataFrame({"id": [row["id"] for row in run[1]]})
+    return influence(ROSE, rows, normalize, features, targets).values
+
+
+@pytest.fixture(scope="module")
+def both(run, tmp_path_factory):  # noqa: F811
+    """The pool's features without projection, its cosines, and the targets of both."""
+    folder = tmp_path_factory.mktemp("both")
+    pool(run, folder / "features")
+    targets = aims(run, folder / "targets")
+    return folder / "features", stream(run, folder / "cosines", targets), targets
+
+
+@pytest.mark.parametrize("normalize", list(Normalize))
+def test_streamed_scores_are_those_of_an_unprojected_store(run, both, normalize):  # noqa: F811
+    features, cosines, targets = both
+    stored = values(run, features, targets, normalize)
+    assert stored.shape == (7, 3)
+    assert numpy.abs(values(run, cosines, targets, normalize) - stored).max() < 2e-6 * numpy.abs(stored).max()
+
+
+def test_a_projected_store_ranks_as_streaming_does_up_to_the_projections_error(run, both, tmp_path):  # noqa: F811
+    _, cosines, targets = both
+    pool(run, tmp_path / "features", SKETCH)
+    sketched = values(run, tmp_path / "features", aims(run, tmp_path / "targets", SKETCH))
+    assert numpy.abs(values(run, cosines, targets) - sketched).max() < 4 / SKETCH.dim**0.5
+
+
+def test_nothing_is_stored_but_a_number_a_row_target_and_checkpoint(both):
+    _, cosines, _ = both
+    assert [(cosines / f"checkpoint-{i}.rows").stat().st_size for i in (1, 2)] == [7 * 3 * 4] * 2
+    assert FeatureStore.open(cosines).streamed
+
+
+def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypatch):  # noqa: F811
+    _, cosines, targets = both
+    honest, taken = stages.gradients, []
+
+    def dying(engine, rows, *rest):
+        taken.append(len(rows))
+        if len(taken) == 4:
+            raise KeyboardInterrupt
+        return honest(engine, rows, *rest)
+
+    monkeypatch.setattr(stages, "gradients", dying)
+    with pytest.raises(KeyboardInterrupt):
+        stream(run, tmp_path / "cosines", targets)
+    stream(run, tmp_path / "cosines", targets)
+    done = len(taken)
+    monkeypatch.setattr(stages, "gradients", lambda *args: taken.append(0) or honest(*args))
+    stream(run, tmp_path / "whole", targets)
+    assert done - 1 == len(taken) - done
+    for name in ("checkpoint-1.rows", "checkpoint-2.rows"):
+        assert (tmp_path / "cosines" / name).read_bytes() == (cosines / name).read_bytes()
+
+
+def test_a_row_that_is_not_finite_has_no_score(run, both, tmp_path, monkeypatch):  # noqa: F811
+    _, _, targets = both
+    honest = stages.apply_adam
+
+    def poisoned(gradients, moments, how):
+        gradients[0] = torch.nan  # of each batch: its longest row
+        return honest(gradients, moments, how)
+
+    monkeypatch.setattr(stages, "apply_adam", poisoned)
+    out = stream(run, tmp_path / "cosines", targets, batch_tokens=1000)
+    assert numpy.isnan(values(run, out, targets)).any(axis=1).tolist() == [i == 3 for i in range(7)]
+    assert json.loads((out / "dropped.jsonl").read_text().splitlines()[0])["id"] == "row-3"
