@@ -188,13 +188,16 @@ class OnBadRow(StrEnum):
 class Until(StrEnum):
     """The stages `until=` may stop after, in order; `evaluation` is the end, verdicts and tasks included."""
 
+    leakage = "leakage"
     base = "base"
     tokens = "tokens"
     warmup = "warmup"
     features = "features"
     targets = "targets"
     scores = "scores"
+    fidelity = "fidelity"
     selection = "selection"
+    diagnostics = "diagnostics"
     finetune = "finetune"
     answers = "answers"
     evaluation = "evaluation"

@@ -276,6 +276,33 @@ class Tasks:
 
 
 @dataclass
+class Warn:
+    """From where on a diagnostic's number is a warning."""
+
+    length_correlation: float  # |Spearman| of score and length, above
+    length_ratio: float  # mean length of the selection over the pool's, above, or below its inverse
+    extremes: float  # share of the selection among the longest (shortest) rows, of what is above chance, above
+    source_mix: float  # total variation distance, above
+    near_duplicates: float  # share of the selection, above
+    subtask_share: float  # of the selection that owes its score to one subtask, above
+    stability: float  # mean Jaccard index under resampled pairs, below
+    momentum_share: float  # of the score's variance, above
+    projection: float  # Spearman of projected and exact influences, below
+    leaked: float  # share of prompts, above
+
+
+@dataclass
+class Diagnostics:
+    resamples: int  # of the target pairs
+    exact_rows: int  # rows whose gradients are taken again, unprojected, to measure what the projection costs
+    fidelity: bool  # also how often the score prefers the chosen answers of held-out pairs: costs their gradients
+    fidelity_pairs: int | None  # held-out pairs, spread over the test prompts; null: all
+    matched_length: float  # answers whose lengths differ by at most this share of the longer one are of a length
+    seed: int
+    warn: Warn
+
+
+@dataclass
 class Runtime:
     threads: int | None  # null: what torch takes by itself
     workers: int  # jobs of a sweep at one time on this machine, a process each
@@ -302,6 +329,7 @@ class Config:
     evaluation: Evaluation
     judge: Judge
     tasks: Tasks
+    diagnostics: Diagnostics
     runtime: Runtime
     tracking: Tracking
     world: World

@@ -26,6 +26,8 @@ from rose.leases import LEASE
 
 log = logging.getLogger(__name__)
 
+COLLECTED = (("scores", "scores.parquet"), ("selection", "selected.jsonl"), ("diagnostics", "diagnostics.json"))
+
 
 def run(config: Config, directory: Path, group: str) -> None:
     """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
@@ -168,6 +170,7 @@ def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
         Until.answers: [["zero_shot_answers", "answers"]],
         Until.evaluation: [
             ["zero_shot", "evaluation"],
+            ["diagnostics"],
             ["zero_shot_tasks", "tasks"],
             ["zero_shot_answers", "answers", "zero_shot_verdicts", "verdicts"] if "verdicts" in nodes else [],
         ],
@@ -176,8 +179,8 @@ def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
 
 
 def collect(directory: Path, stages: dict[str, Path]) -> None:
-    """Copies what people look for into the job's directory: scores, selection, adapter, curves, metrics, items."""
-    for stage, name in (("scores", "scores.parquet"), ("selection", "selected.jsonl")):
+    """Copies what people look for into the job's directory: scores, selection, checks, adapter, curves, items."""
+    for stage, name in COLLECTED:
         if stage in stages:
             _copy(stages[stage] / name, directory / name)
     if "finetune" in stages:
@@ -202,7 +205,7 @@ def _curves(stages: dict[str, Path]) -> list[dict]:
 
 
 def _metrics(stages: dict[str, Path]) -> dict[str, float]:
-    sources = [("selection", ""), *((name, "") for name in _evaluating(""))]
+    sources = [("selection", ""), ("fidelity", ""), *((name, "") for name in _evaluating(""))]
     metrics = {}
     for stage, prefix in (*sources, *((name, "zero_shot/") for name in _evaluating("zero_shot_"))):
         if stage in stages:

@@ -13,6 +13,7 @@ from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
 from rose.data.preferences import fingerprint as pairs_fingerprint
 from rose.data.preferences import read_preferences
+from rose.diagnostics.nodes import checks
 from rose.evaluation.answers import answer
 from rose.evaluation.answers import effective as effective_evaluation
 from rose.evaluation.evaluate import evaluate
@@ -90,7 +91,8 @@ def stages(config: Config) -> dict[str, Node]:
         Representation.loss_drop: (losses, tuned_losses),
         Representation.none: (),
     }[method.representation]
-    scores = Node(score, effective_method(method, config.warmup.epochs), tokens, representation, label=method.name)
+    scored = effective_method(method, config.warmup.epochs)
+    scores = Node(score, scored, tokens, representation, label=method.name)
     selection = Node(select, amount, config.dataset.world is not None, scores, pool)
 
     trained = (student.lora, student.numerics)
@@ -142,7 +144,8 @@ def stages(config: Config) -> dict[str, Node]:
         "verdicts": verdicts,
         "zero_shot_verdicts": zero_shot_verdicts,
     }
-    return {name: node for name, node in named.items() if node is not None}
+    made = {name: node for name, node in named.items() if node is not None}
+    return made | checks(config, scored, objective, projection, representation, made)
 
 
 def result(nodes: dict[str, Node]) -> str:

@@ -118,23 +118,28 @@ def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
     """
     dropped = out / "dropped.jsonl"
     dropped.touch()
+    kept = save_rows(out, _rows(models.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped))
+    lost = list(files.load(dropped))
+    if not kept:
+        raise RoseError(f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})")
+    if lost:
+        log.warning("tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + kept, dropped.name)
+
+
+def save_rows(out: Path, rows: Iterator[dict]) -> int:
+    """Streams encoded rows, {"id", "dataset", "input_ids", "labels"}, into rows/, a saved Dataset; how many."""
     lists = pyarrow.list_(pyarrow.int32())
     schema = pyarrow.schema({"id": pyarrow.string(), "dataset": pyarrow.string(), "input_ids": lists, "labels": lists})
-    rows = _rows(models.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped)
     stream = out / "rows.arrow"
     with pyarrow.OSFile(str(stream), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
         while batch := list(islice(rows, 1000)):
             writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
     table = datasets.table.MemoryMappedTable.from_file(str(stream))
-    lost = list(files.load(dropped))
-    if not len(table):
-        raise RoseError(f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})")
-    if lost:
-        log.warning("tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + len(table), dropped.name)
     datasets.disable_progress_bars()
     # by itself the library names a dataset after the moment it was made
     datasets.Dataset(table, fingerprint="rows").save_to_disk(out / "rows")
     stream.unlink()
+    return len(table)
 
 
 def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[dict]:

@@ -24,13 +24,16 @@ from rose.progress import track
 LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positions
 
 
-def influence(method: Method, rows: pandas.DataFrame, embeddings: Path, targets: Path) -> Influence:
+def influence(
+    method: Method, rows: pandas.DataFrame, embeddings: Path, targets: Path, background: Path | None = None
+) -> Influence:
     """Cosine of the mean last-layer states e = Σ_t h_t/T of each row's and each pair's text (prompt, chosen answer).
 
     Mean pooling of the last layer, as Sentence-BERT does (arXiv 1908.10084).
     """
     stores = FeatureStore.open(embeddings), FeatureStore.open(targets)
-    return compare(method, rows, *stores, {0: 1.0}, Normalize.per_pair)
+    whole = None if background is None else FeatureStore.open(background)
+    return compare(method, rows, *stores, {0: 1.0}, Normalize.per_pair, whole)
 
 
 def source(method: Method) -> Base:

@@ -15,15 +15,25 @@ from rose.methods.estimators import ESTIMATORS, View, whiten
 from rose.methods.influence import Influence
 
 
-def influence(method: Method, rows: pandas.DataFrame, normalize: Normalize, features: Path, targets: Path) -> Influence:
+def influence(
+    method: Method,
+    rows: pandas.DataFrame,
+    normalize: Normalize,
+    features: Path,
+    targets: Path,
+    background: Path | None = None,
+) -> Influence:
     """Influence of rows on pairs: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i, or `method.estimator`'s formula for ⟨·,·⟩.
 
     ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631), φᵢ has unit norm;
     with `method.checkpoints`, only the warm-up's last so many count.
-    Rows whose gradient is not finite hold NaN, and pairs whose gradient is not finite do not count.
+    Rows whose gradient is not finite hold NaN, and pairs whose gradient is not finite do not count. Whitening is by
+    the features of `background`: by default the rows' own.
     """
     pool = FeatureStore.open(features)
-    return compare(method, rows, pool, FeatureStore.open(targets), last(pool.weights, method.checkpoints), normalize)
+    whole = None if background is None else FeatureStore.open(background)
+    weights = last(pool.weights, method.checkpoints)
+    return compare(method, rows, pool, FeatureStore.open(targets), weights, normalize, whole)
 
 
 def last(weights: list[float], count: int | None) -> dict[int, float]:
@@ -43,6 +53,7 @@ def compare(
     pairs: FeatureStore,
     weights: dict[int, float],
     normalize: Normalize,
+    background: FeatureStore | None = None,
 ) -> Influence:
     """Influence from any two stores of the same width; `weights` are those of the checkpoints that count, by number."""
     if list(pool.ids) != rows["id"].tolist():
@@ -53,7 +64,7 @@ def compare(
         view = View(pool, checkpoint)
         directions = aims(pool, pairs, checkpoint, subtasks, normalize)
         if method.whiten:
-            directions = whiten(view, directions, method.ridge)
+            directions = whiten(View(background or pool, checkpoint), directions, method.ridge)
         total += weight * ESTIMATORS[method.estimator](method, view, directions)
     total[~pool.valid] = torch.nan
 

@@ -23,15 +23,18 @@ from rose.progress import track
 BATCH_TOKENS = 8192  # padding included; no logits are kept
 
 
-def influence(method: Method, rows: pandas.DataFrame, hidden: Path, targets: Path) -> Influence:
+def influence(
+    method: Method, rows: pandas.DataFrame, hidden: Path, targets: Path, background: Path | None = None
+) -> Influence:
     """Cosine of each row's state and each pair's (prompt and chosen answer), pooled as `method.pooling` says.
 
     last: the last token's state (RDS, the baseline of arXiv 2402.04333); weighted: Σ_t t/(Σt) · h_t over the row's
     tokens (RDS+, arXiv 2503.01807). h is the last layer's state, after its norm.
     """
     pool = FeatureStore.open(hidden)
+    whole = None if background is None else FeatureStore.open(background)
     place = pool.checkpoints.index(method.pooling)
-    return compare(method, rows, pool, FeatureStore.open(targets), {place: 1.0}, Normalize.per_pair)
+    return compare(method, rows, pool, FeatureStore.open(targets), {place: 1.0}, Normalize.per_pair, whole)
 
 
 @stage("hidden", version=1)

@@ -18,29 +18,36 @@ K1, B = 1.5, 0.75  # BM25's usual constants
 TINY = 1e-8  # what DSIR's code adds to every probability
 
 
-def bm25(method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path) -> Influence:
+def bm25(
+    method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path, background: Path | None = None
+) -> Influence:
     """BM25 of each pool row (the document) for each target text (the query): [rows, pairs].
 
     Σ over the query's words w, repeats included, of ln(1 + (N − n_w + ½)/(n_w + ½)) · f·2.5/(f + 1.5·(¼ + ¾·len/mean
     len)), f the word's count in the row, n_w the rows that hold it (Robertson and Zaragoza 2009, with Lucene's idf).
+    Rows of `background` are counted as well, but not scored.
     """
     targets, subtasks = target_texts(preferences)
+    others = [] if background is None else pool_texts(background)
     index = bm25s.BM25(k1=K1, b=B, method="lucene")  # Lucene leaves out the constant k1 + 1
-    index.index([words(text) for text in pool_texts(pool, rows)], show_progress=False)
+    index.index([words(text) for text in pool_texts(pool, rows) + others], show_progress=False)
     queries = [[word for word in words(text) if word in index.vocab_dict] for text in targets]
-    none = numpy.zeros(len(rows))
-    values = [index.get_scores(query) * (K1 + 1) if query else none for query in queries]
+    none = numpy.zeros(len(rows) + len(others))
+    values = [(index.get_scores(query) * (K1 + 1) if query else none)[: len(rows)] for query in queries]
     return Influence(numpy.stack(values, axis=1).astype(float), subtasks)
 
 
-def dsir(method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path) -> Influence:
+def dsir(
+    method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path, background: Path | None = None
+) -> Influence:
     """DSIR's log importance weight of each row (arXiv 2302.03169): Σ over its n-grams of ln q_b − ln p_b.
 
     q and p are the shares of bucket b among all uni- and bigrams of the targets and of the pool, hashed into
     `method.buckets`, plus 1e-8. `smoothing` s makes them (count + s)/(total + s·buckets); `per_ngram` divides by the
-    row's number of n-grams. All targets are one distribution: the only column is "weight".
+    row's number of n-grams. All targets are one distribution: the only column is "weight". With `background`, p is of
+    its rows.
     """
-    p = _shares(method, pool_texts(pool, rows))
+    p = _shares(method, pool_texts(pool, rows) if background is None else pool_texts(background))
     q = _shares(method, target_texts(preferences)[0])
     ratio = numpy.log(q + TINY) - numpy.log(p + TINY)
     each = [ratio[buckets(method, text)] for text in pool_texts(pool, rows)]
@@ -66,10 +73,10 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def pool_texts(pool: Path, rows: pandas.DataFrame) -> list[str]:
-    """What is said in each pool row that has tokens, in their order."""
-    kept = set(rows["id"])
-    return [_said(row["messages"]) for row in _lines(pool / "pool.jsonl") if row["id"] in kept]
+def pool_texts(pool: Path, rows: pandas.DataFrame | None = None) -> list[str]:
+    """What is said in each pool row that has tokens, or without `rows` in every one, in their order."""
+    kept = None if rows is None else set(rows["id"])
+    return [_said(row["messages"]) for row in _lines(pool / "pool.jsonl") if kept is None or row["id"] in kept]
 
 
 def target_texts(preferences: Path) -> tuple[list[str], list[str]]:

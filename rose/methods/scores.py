@@ -47,10 +47,11 @@ def effective(method: Method, epochs: int) -> Method:
     return replace(method, seed=seed, checkpoints=method.checkpoints if some else None)
 
 
-@stage("scores", version=2)
+@stage("scores", version=3)
 def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
     """Writes scores.parquet: id, score, one column per subtask, length (tokens); rows without a score hold NaN.
 
+    influence.npz holds what they were made of: values, float32 [rows, targets], and subtasks [targets].
     `representation` is what the method's representation is made of, upstream: nothing, or its artifacts.
     """
     rows = table_of(tokens)
@@ -61,6 +62,8 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
     table.to_parquet(out / "scores.parquet", index=False)
+    values, subtasks = influence.values.astype(numpy.float32), numpy.array(influence.subtasks, dtype=str)
+    numpy.savez(out / "influence.npz", values=values, subtasks=subtasks)
 
 
 def table_of(tokens: Path) -> pandas.DataFrame:

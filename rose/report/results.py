@@ -24,6 +24,7 @@ NAMING = {
 }
 ZERO_SHOT = "zero_shot/"
 MEASURES = ("evaluation", "verdicts", "tasks")
+CHECKS = ("leakage", "momentum", "sample", "projection_error", "held_out", "fidelity", "diagnostics")
 SHARED = (  # no method's own cost
     *("base", "student_base", "pool", "preferences", "tokens", "student_tokens", "answers", *MEASURES),
     *("zero_shot", "zero_shot_answers", "zero_shot_verdicts", "zero_shot_tasks"),
@@ -123,7 +124,7 @@ def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
     metrics |= {
         f"cost/{name}/reused": float(stage["state"] == "reused") for name, stage in stages.items() if "state" in stage
     }
-    own = [cost for name, cost in each.items() if name not in SHARED]
+    own = [cost for name, cost in each.items() if name not in SHARED and not name.startswith(CHECKS)]
     for key in sorted({key for cost in own for key in cost}):
         values = [cost.get(key, 0) for cost in own]
         metrics[f"cost/{key}"] = max(values) if key == "peak_memory" else sum(values)

@@ -1,0 +1,84 @@
+"""What a selection is made of beside what the pool is made of: lengths, sources, copies.
+
+`table` is a scores.parquet with a column `selected`; `length` is in tokens.
+"""
+
+import numpy
+import pandas
+
+from rose.config import Warn
+from rose.diagnostics.finding import Finding, not_applicable, percent
+from rose.diagnostics.overlap import near_duplicates
+
+SIMILAR = 0.8  # as selection.dedup=near has it
+LISTED = 20
+
+
+def length_correlation(table: pandas.DataFrame, warn: Warn) -> Finding:
+    """Spearman's correlation of score and length over the rows that have a score."""
+    scored = table.dropna(subset="score")
+    if scored["score"].nunique() < 2 or scored["length"].nunique() < 2:
+        return not_applicable("length_correlation", "All rows have the same score or the same length.")
+    value = float(scored["score"].corr(scored["length"], method="spearman"))
+    liked = "hardly follows length" if abs(value) < 0.1 else f"rises with {'length' if value > 0 else 'shortness'}"
+    sentence = f"The score {liked}: Spearman's correlation is {value:+.2f}."
+    return Finding("length_correlation", value, abs(value) > warn.length_correlation, sentence)
+
+
+def length_ratio(table: pandas.DataFrame, warn: Warn) -> Finding:
+    """Mean length of the selected rows over that of the pool."""
+    selected, pool = table.loc[table["selected"], "length"].mean(), table["length"].mean()
+    value = float(selected / pool)
+    sentence = f"A selected row has {selected:.0f} tokens on average, a row of the pool {pool:.0f}."
+    return Finding("length_ratio", value, not 1 / warn.length_ratio <= value <= warn.length_ratio, sentence)
+
+
+def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
+    """How much of the selection is among as many longest, and shortest, rows of the pool (ties: first in the pool).
+
+    Suspicious is what exceeds chance k/n by more than `warn.extremes` of what is left above chance.
+    """
+    count = int(table["selected"].sum())
+    chance = count / len(table)
+    found = []
+    for name, lengths in (("longest", -table["length"]), ("shortest", table["length"])):
+        extreme = lengths.to_numpy().argsort(kind="stable")[:count]
+        value = float(table["selected"].to_numpy()[extreme].mean())
+        suspicious = value > chance + warn.extremes * (1 - chance)
+        sentence = (
+            f"{percent(value)} of the selection is among the pool's {count} {name} rows (chance: {percent(chance)})."
+        )
+        found.append(Finding(f"overlap_{name}", value, suspicious, sentence))
+    return found
+
+
+def source_mix(table: pandas.DataFrame, sources: pandas.Series, warn: Warn) -> Finding:
+    """Total variation distance ½Σ|p − q| of the shares of sources in the pool and in the selection."""
+    pool = sources.value_counts(normalize=True)
+    if len(pool) < 2:
+        return not_applicable("source_mix", "The pool has one source.")
+    chosen = sources[table["selected"].to_numpy()].value_counts(normalize=True).reindex(pool.index, fill_value=0.0)
+    value = float((pool - chosen).abs().sum() / 2)
+    most = (chosen - pool).idxmax()
+    sentence = (
+        f"{percent(value)} of the selection would have to change source to be mixed like the pool; "
+        f"{most} is {percent(chosen[most])} of it and {percent(pool[most])} of the pool."
+    )
+    shares = {str(name): {"pool": float(pool[name]), "selection": float(chosen[name])} for name in pool.index}
+    return Finding("source_mix", value, value > warn.source_mix, sentence, shares)
+
+
+def copies(selected: list[dict], warn: Warn) -> Finding:
+    """Share of the selected rows (best first) that are near-duplicates of a better one."""
+    texts = ["\n".join(message["content"] for message in row["messages"]) for row in selected]
+    pairs = near_duplicates(texts, SIMILAR)
+    value = len(pairs) / max(1, len(selected))
+    sentence = f"{len(pairs)} of {len(selected)} selected rows are nearly the text of a better one"
+    sentence += "; selection.dedup=near passes over them." if pairs else "."
+    listed = [{"id": selected[row]["id"], "of": selected[better]["id"]} for row, better in pairs[:LISTED]]
+    return Finding("near_duplicates", value, value > warn.near_duplicates, sentence, listed or None)
+
+
+def mark(table: pandas.DataFrame, selected: list[dict]) -> pandas.DataFrame:
+    """The scores with a column `selected`."""
+    return table.assign(selected=numpy.isin(table["id"], [row["id"] for row in selected]))

@@ -1,0 +1,114 @@
+"""The diagnostics stage: everything about one job's selection that a person should see before believing in it."""
+
+import json
+from pathlib import Path
+
+import numpy
+import pandas
+from datasets import load_from_disk
+
+from rose.artifacts import stage, write_json
+from rose.config import Method, Warn
+from rose.data import files
+from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, mark, source_mix
+from rose.diagnostics.fidelity import undefined
+from rose.diagnostics.finding import Finding, not_applicable, percent
+from rose.diagnostics.targets import momentum_share, stability, subtask_share
+from rose.methods.influence import Influence
+
+LISTED = 20  # leaks of each kind shown; the leakage stage has them all
+SIDES = {  # where a prompt was found → whose prompts, where, and what follows
+    "pool/test": ("test", "the pool", "what is measured on them may be memory"),
+    "pool/target": ("target", "the pool", "rows with the same prompt look more useful than they are"),
+    "target/test": ("test", "the target pairs", "the selection has seen what it is tested on"),
+}
+
+
+@stage("diagnostics", version=1)
+def diagnose(
+    out: Path,
+    warn: Warn,
+    resamples: int,
+    seed: int,
+    method: Method,
+    tokens: Path,
+    scores: Path,
+    selection: Path,
+    leakage: Path,
+    momentum: tuple,
+    exact: Path | None,
+    fidelity: Path | None,
+) -> None:
+    """Writes diagnostics.json: a list of {"name", "value", "state": pass | warn, "sentence", "details"}.
+
+    A value is null where a check does not apply to the method, which the sentence explains. `momentum` is empty, or
+    the pool's features and the common term in them; `exact` and `fidelity` are None where they were not asked for.
+    """
+    selected = list(files.load(selection / "selected.jsonl"))
+    table = mark(pandas.read_parquet(scores / "scores.parquet"), selected)
+    sources = pandas.Series(load_from_disk(str(tokens / "rows"))["dataset"][:], dtype=object)
+    stored = numpy.load(scores / "influence.npz")
+    influence = Influence(stored["values"], stored["subtasks"].tolist())
+    findings = [
+        length_correlation(table, warn),
+        length_ratio(table, warn),
+        *extremes(table, warn),
+        source_mix(table, sources, warn),
+        copies(selected, warn),
+        subtask_share(table, warn),
+        stability(method, table, influence, resamples, seed, warn),
+        momentum_share(table, *momentum, warn) if momentum else not_applicable("momentum_share", NO_MOMENTUM),
+        *leaks(leakage, warn),
+        *([] if exact is None else [projected(json.loads((exact / "projection_error.json").read_text()), warn)]),
+        *([] if fidelity is None else faithful(method, json.loads((fidelity / "metrics.json").read_text()))),
+    ]
+    write_json(out / "diagnostics.json", [finding.as_json() for finding in findings])
+
+
+NO_MOMENTUM = "The score is not made of stored features that hold Adam's old momentum."
+
+
+def leaks(leakage: Path, warn: Warn) -> list[Finding]:
+    """A finding for each pair of sides: how many prompts are on both."""
+    counts, found = json.loads((leakage / "leakage.json").read_text()), list(files.load(leakage / "leaks.jsonl"))
+    findings = []
+    for between, (whose, where, consequence) in SIDES.items():
+        count, listed = counts[between], [leak for leak in found if leak["between"] == between][:LISTED]
+        kinds = f"{count['exact']} word for word, {count['near']} nearly, {count['ngram']} by long runs of words"
+        sentence = f"{count['leaked']} of {count['prompts']} {whose} prompts are in {where}"
+        sentence += f" ({kinds}): {consequence}." if count["leaked"] else "."
+        value = count["leaked"] / max(1, count["prompts"])
+        name = f"leakage_{between.replace('/', '_')}"
+        findings.append(Finding(name, value, value > warn.leaked, sentence, listed or None))
+    return findings
+
+
+def projected(error: dict, warn: Warn) -> Finding:
+    value = error["spearman"]
+    sentence = (
+        f"Projected and whole gradients rank {error['rows']} sampled rows alike to {value:.3f} (Spearman); a single "
+        f"influence is off by {percent(error['rms'] / error['spread'])} of the influences' spread."
+    )
+    return Finding("projection", value, value < warn.projection, sentence, error)
+
+
+def faithful(method: Method, metrics: dict) -> list[Finding]:
+    """Suspicious is a score whose 95 % interval reaches down to chance."""
+    if reason := undefined(method):
+        return [not_applicable("fidelity", f"No score outside the pool: {reason}.")]
+    findings = []
+    for name, what in (
+        ("fidelity", "held-out pairs"),
+        ("fidelity_matched", "held-out pairs of answers alike in length"),
+    ):
+        count = metrics[f"{name}_pairs"]
+        if not count:
+            findings.append(not_applicable(name, f"There are no {what}."))
+            continue
+        value, low, high = metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"]
+        sentence = (
+            f"As training rows, the chosen answer scores higher than the rejected one in {percent(value)} of {count} "
+            f"{what} (95 %: {percent(low)} to {percent(high)}; chance: 50 %)."
+        )
+        findings.append(Finding(name, value, low <= 0.5, sentence))
+    return findings

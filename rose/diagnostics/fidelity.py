@@ -1,0 +1,126 @@
+"""Selector fidelity: would the score, choosing between the two answers of a held-out pair, take the better one?"""
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+import pandas
+
+from rose.artifacts import stage, write_json
+from rose.choices import Estimator, Representation, Rule
+from rose.config import Method
+from rose.data import files
+from rose.methods.influence import Influence
+from rose.methods.rules import RULES
+from rose.methods.scores import INFLUENCE, table_of
+
+log = logging.getLogger(__name__)
+
+Z = 1.959964  # the normal distribution's 97.5 % quantile
+OF_ONE_ROW = (Rule.mean_max, Rule.global_max, Rule.lowest)
+ORDERS = (Rule.round_robin, Rule.greedy, Rule.resample)  # of a whole pool, made from mean_max, which is of one row
+LEXICAL = (Representation.words, Representation.ngrams)
+
+
+def relative(method: Method) -> bool:
+    """Whether a row's score depends on the other rows of the pool."""
+    return method.whiten or method.representation in LEXICAL
+
+
+def undefined(method: Method) -> str | None:
+    """Why the method has no score for a row outside the pool; None where it has."""
+    if method.representation is Representation.none:
+        return f"method.rule={method.rule} looks at no row"
+    if method.rule not in OF_ONE_ROW + ORDERS:
+        return f"method.rule={method.rule} scores a row by its place in the pool"
+    if method.estimator in (Estimator.shapley, Estimator.datainf):
+        return f"method.estimator={method.estimator} values a row as one of the pool"
+    return None
+
+
+@stage("fidelity", version=1)
+def fidelity(
+    out: Path, method: Method, matched_length: float, held_out: Path, representation: tuple, background: tuple
+) -> None:
+    """Writes pairs.parquet (id, prompt, subtask, and score and answer tokens of both answers) and metrics.json.
+
+    Each answer of a held-out pair is scored as a row of the pool would be: `representation` is the method's, of these
+    answers; `background` the pool's own, where a score depends on it. `fidelity` is the share of pairs whose chosen
+    answer scores higher (a tie is half; 50 % is chance), with `_low`, `_high` (95 %), `_pairs`; `fidelity_matched` the
+    same of pairs whose answers differ in length by at most `matched_length` of the longer one; `fidelity_longer` the
+    share in which the chosen answer is the longer one, `fidelity_length` Spearman's correlation of the differences in
+    score and in length. Lengths are in tokens as the model reads them, after truncation.
+    """
+    if reason := undefined(method):
+        log.warning("no selector fidelity: %s", reason)
+        write_json(out / "metrics.json", {})
+        return
+    rows = table_of(held_out)
+    influence = INFLUENCE[method.representation](method, rows, *representation, *background)
+    pairs = compared(pandas.DataFrame(files.load(held_out / "pairs.jsonl")), rows, one_by_one(method, rows, influence))
+    pairs.to_parquet(out / "pairs.parquet", index=False)
+    write_json(out / "metrics.json", measured(pairs, matched_length))
+
+
+def one_by_one(method: Method, rows: pandas.DataFrame, influence: Influence) -> pandas.Series:
+    """The scores of `rows`, each by itself."""
+    rule = Rule.mean_max if method.rule in ORDERS else method.rule
+    return RULES[rule](method, rows, influence)[1]
+
+
+def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Series) -> pandas.DataFrame:
+    """`pairs` with both answers' scores and lengths; `rows` are chosen, rejected, chosen, …
+
+    Pairs of which an answer has no score are left out.
+    """
+    columns = {
+        "chosen_score": score[0::2],
+        "rejected_score": score[1::2],
+        "chosen_length": rows["answer_tokens"][0::2],
+        "rejected_length": rows["answer_tokens"][1::2],
+    }
+    table = pairs.assign(**{name: column.to_numpy() for name, column in columns.items()})
+    kept = table.dropna(subset=["chosen_score", "rejected_score"])
+    if len(kept) < len(table):
+        log.warning("%d of %d held-out pairs have an answer without a score", len(table) - len(kept), len(table))
+    return kept
+
+
+def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]:
+    """The metrics of `fidelity` from its pairs.parquet; those that no pair can tell are absent."""
+    score = pairs["chosen_score"] - pairs["rejected_score"]
+    longer = pairs["chosen_length"] - pairs["rejected_length"]
+    wins = (numpy.sign(score) + 1) / 2
+    matched = longer.abs() <= matched_length * pairs[["chosen_length", "rejected_length"]].max(axis=1)
+    metrics = {}
+    for name, chosen in (("fidelity", wins), ("fidelity_matched", wins[matched])):
+        metrics[f"{name}_pairs"] = len(chosen)
+        if len(chosen):
+            share = share_of(chosen.to_numpy(), pairs.loc[chosen.index, "prompt"].to_numpy())
+            metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+    metrics["fidelity_longer"] = float(((numpy.sign(longer) + 1) / 2).mean())
+    if score.nunique() > 1 and longer.nunique() > 1:
+        metrics["fidelity_length"] = float(score.corr(longer, method="spearman"))
+    return metrics
+
+
+class Share(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+def share_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Share:
+    """The mean of wins in [0, 1] and its 95 % interval, where those of a cluster (a prompt) may depend on one another.
+
+    Wilson's interval for the effective sample size n·p(1−p)/n / V, V the linearised variance of a mean of clusters
+    (Dean and Pagano, J. Survey Stat. Methodol. 2015); where V is 0 the number of clusters stands for it.
+    """
+    value, count = float(wins.mean()), len(set(clusters))
+    sums = pandas.Series(wins - value).groupby(clusters).sum()
+    variance = float((sums**2).sum()) / len(wins) ** 2
+    size = value * (1 - value) / variance if variance > 0 else count
+    middle, shrink = value + Z**2 / (2 * size), 1 + Z**2 / size
+    half = Z * (value * (1 - value) / size + Z**2 / (4 * size**2)) ** 0.5
+    return Share(value, max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink))

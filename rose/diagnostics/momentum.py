@@ -1,0 +1,33 @@
+"""What Adam's old momentum puts into every row's feature."""
+
+from pathlib import Path
+
+import numpy
+import torch
+
+from rose import models
+from rose.artifacts import stage
+from rose.choices import AdamMap
+from rose.config import Numerics, Projection
+from rose.gradients.adam import apply_adam
+from rose.gradients.per_example import PerExample
+from rose.gradients.projection import make_projector
+from rose.gradients.trajectory import Trajectory
+
+
+@stage("momentum", version=1)
+def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numerics, base: Path, warmup: Path) -> None:
+    """Writes momentum.npy, float32 [checkpoints, d]: the feature, of unit norm, of a row whose gradient is zero.
+
+    That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the map that no row has
+    a say in. A checkpoint without any momentum holds zeros.
+    """
+    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    engine = PerExample(trajectory.model)
+    points = len(trajectory.names)
+    projector = make_projector(projection, engine.size, engine.device, rows=points, batches=points)
+    nothing = torch.zeros(1, engine.size, device=engine.device)
+    common = [
+        projector.project(apply_adam(nothing.clone(), trajectory.moments(i, engine), adam)) for i in range(points)
+    ]
+    numpy.save(out / "momentum.npy", torch.nn.functional.normalize(torch.cat(common).float(), dim=1).cpu().numpy())

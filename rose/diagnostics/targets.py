@@ -1,0 +1,102 @@
+"""What a score owes to single targets, and to what all rows have in common."""
+
+from pathlib import Path
+
+import numpy
+import pandas
+import torch
+
+from rose.choices import Rule
+from rose.config import Method, Warn
+from rose.diagnostics.finding import Finding, not_applicable, percent
+from rose.gradients.store import FeatureStore
+from rose.methods.influence import Influence
+from rose.methods.rules import RULES
+from rose.seeds import numpy_generator
+
+OWN = ("id", "score", "length", "selected")  # columns of the scores that are no subtask
+RESAMPLED = (Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.resample, Rule.lowest)
+MOST_ROWS = 2048  # whose features are read
+
+
+def subtask_share(table: pandas.DataFrame, warn: Warn) -> Finding:
+    """The greatest share of the selected rows whose best subtask is the same."""
+    columns = table.loc[table["selected"], [name for name in table if name not in OWN]]
+    if columns.shape[1] < 2:
+        return not_applicable("subtask_share", "The targets have one subtask.")
+    shares = columns.idxmax(axis=1).value_counts(normalize=True).reindex(columns.columns, fill_value=0.0)
+    value, most = float(shares.max()), shares.idxmax()
+    sentence = f"{percent(value)} of the selected rows owe their score to {most}, one of {len(shares)} subtasks."
+    return Finding("subtask_share", value, value > warn.subtask_share, sentence, shares.to_dict())
+
+
+def stability(
+    method: Method, table: pandas.DataFrame, influence: Influence, resamples: int, seed: int, warn: Warn
+) -> Finding:
+    """Mean Jaccard index of the top k, k the selected rows, with the top k of resampled targets.
+
+    Each resample draws as many targets of every subtask, with replacement, and applies the method's own rule.
+    """
+    if influence.values.shape[1] < 2:
+        return not_applicable("stability", "The score is not made of several targets.")
+    if method.rule not in RESAMPLED:
+        return not_applicable("stability", f"method.rule={method.rule} is not applied again to resampled targets.")
+    count = int(table["selected"].sum())
+    original = _top(table["score"], count)
+    generator = numpy_generator(seed, "resampled targets")
+    indices = []
+    for _ in range(resamples):
+        drawn = _drawn(influence.subtasks, generator)
+        again = Influence(influence.values[:, drawn], [influence.subtasks[number] for number in drawn])
+        top = _top(RULES[method.rule](method, table, again)[1], count)
+        indices.append(len(original & top) / max(1, len(original | top)))
+    value = float(numpy.mean(indices))
+    sentence = (
+        f"With other pairs of the same kind, {percent(2 * value / (1 + value))} of the best {count} rows would stay "
+        f"(mean Jaccard index {value:.2f} of {resamples} resamples of {influence.values.shape[1]} pairs)."
+    )
+    return Finding("stability", value, value < warn.stability, sentence, {"least": min(indices), "most": max(indices)})
+
+
+def _drawn(subtasks: list[str], generator: numpy.random.Generator) -> numpy.ndarray:
+    names = numpy.array(subtasks)
+    groups = [numpy.flatnonzero(names == name) for name in dict.fromkeys(subtasks)]
+    return numpy.concatenate([numpy.sort(generator.choice(group, len(group))) for group in groups])
+
+
+def _top(score: pandas.Series, count: int) -> set[int]:
+    values = score.to_numpy(dtype=float)
+    order = numpy.argsort(numpy.where(numpy.isnan(values), numpy.inf, -values), kind="stable")
+    return set(order[: min(count, int((~numpy.isnan(values)).sum()))].tolist())
+
+
+def momentum_share(table: pandas.DataFrame, features: Path, momentum: Path, warn: Warn) -> Finding:
+    """R² of the least-squares fit of the score on the rows' cosines with the common momentum term.
+
+    A row's cosine c_i(z) = ⟨φ_i(z), û_i⟩ at checkpoint i is with û_i, the feature of a row without any gradient (see
+    `momentum`). R² is how much of the scores' variance follows how much of a row's feature is that term, whatever the
+    targets; details give the mean cosine at each checkpoint. At most 2,048 rows, evenly spaced, are read.
+    """
+    store, common = FeatureStore.open(features), torch.from_numpy(numpy.load(momentum / "momentum.npy"))
+    scored = numpy.flatnonzero(table["score"].notna())
+    numbers = scored[numpy.linspace(0, len(scored) - 1, min(len(scored), MOST_ROWS)).astype(int)]
+    cosines = torch.stack([_rows(store, i, numbers) @ common[i] for i in range(len(common))], dim=1).double().numpy()
+    score = table["score"].to_numpy(dtype=float)[numbers]
+    if numpy.ptp(score) == 0:
+        return not_applicable("momentum_share", "All rows have the same score.")
+    given = numpy.column_stack([numpy.ones(len(numbers)), cosines])
+    fitted = given @ numpy.linalg.lstsq(given, score, rcond=None)[0]
+    value = float(1 - ((score - fitted) ** 2).sum() / ((score - score.mean()) ** 2).sum())
+    mean = cosines.mean(axis=0)
+    sentence = (
+        f"{percent(value)} of the score's variance follows how much of a row's feature is Adam's old momentum, which "
+        f"all rows share (mean cosine with it {mean.min():.2f} to {mean.max():.2f} over checkpoints)."
+    )
+    details = {name: float(cosine) for name, cosine in zip(store.checkpoints, mean, strict=True)}
+    return Finding("momentum_share", value, value > warn.momentum_share, sentence, details)
+
+
+def _rows(store: FeatureStore, checkpoint: int, numbers: numpy.ndarray) -> torch.Tensor:
+    if len(numbers) == len(store):
+        return store.rows(checkpoint, 0, len(store))
+    return torch.cat([store.rows(checkpoint, int(number), int(number) + 1) for number in numbers])
