@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
 from rose.config import Base, Pretraining
 from rose.data import chat, world
@@ -20,11 +20,13 @@ log = logging.getLogger(__name__)
 CONTEXT = 512  # tokens; the world's longest conversation takes a tenth
 
 
-@stage("base", version=1)
+@stage("base", version=1, together=True)
 def prepare(out: Path, base: Base, fingerprint: str) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is."""
     if base.pretraining is not None:
         pretrain(out, base.pretraining)
+    elif not ranks.main():
+        return
     elif base.gguf is not None:
         models.convert(base, out)
     else:
@@ -42,8 +44,9 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
     model = _llama(pretraining, len(tokenizer), tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
     train(model, tokenizer, rows, pretraining.training, out)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    if ranks.main():
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
 
 
 def _llama(pretraining: Pretraining, vocabulary: int, tokenizer) -> LlamaForCausalLM:
