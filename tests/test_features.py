@@ -14,7 +14,7 @@ from tiny_models import adapted, distance, llama, random_rows, slow_gradient, sl
 
 from rose import models
 from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, Reference, StoreDtype
-from rose.config import Features, Numerics, Projection
+from rose.config import Base, Features, Lora, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.data.world_language import tokenizer
 from rose.errors import RoseError
@@ -23,6 +23,7 @@ from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.store import FeatureStore
 from rose.seeds import derive
+from rose.training.base import adapter_size
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
 NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
@@ -333,6 +334,15 @@ def test_published_adam_under_traks_projector_is_the_published_arithmetic(run, t
 def test_a_projection_wider_than_the_gradient_is_refused(run, tmp_path):
     with pytest.raises(RoseError, match=r"projection.dim=1000000 is wider than the gradient \(p="):
         pool(run, tmp_path / "features", Projection(kind=ProjectionKind.sketch, dim=1_000_000, seed=0))
+
+
+def test_the_gradients_width_is_known_before_there_is_a_model(run):
+    root, _, _ = run
+    model, _, _ = at_checkpoint(root, 1)
+    base = Base(path=str(root / "base"), revision=None, gguf=None, trust_remote_code=False, pretraining=None)
+    lora = Lora(rank=3, alpha=5, dropout=0.0, targets=["q_proj", "k_proj", "v_proj", "o_proj"], rank_stabilized=False)
+    assert adapter_size(base, lora) == sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert adapter_size(Base(**(vars(base) | {"path": "nobody/no-such-model"})), lora) is None
 
 
 def test_pairs_that_do_not_fit_are_named(run, tmp_path):
