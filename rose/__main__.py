@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rose import ranks
 from rose.config import Config
 from rose.errors import RoseError, explain
 from rose.sweep import register_resolvers, typed
@@ -28,7 +29,8 @@ def job(config: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     if config.dry_run:
-        job.dry_run(typed(config))
+        if ranks.main():
+            job.dry_run(typed(config))
     else:
         group = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else "runs"
         job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
@@ -36,6 +38,9 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Exit code 0: every job done; 1: a job failed or the input is wrong, said in one line."""
+    if not ranks.main():  # one of several processes of a job, whose files and log are the first one's
+        quiet = {"root.handlers": "[console]", "root.level": "ERROR", "handlers.file.filename": os.devnull}
+        sys.argv += ["hydra.output_subdir=null", *(f"hydra.job_logging.{key}={value}" for key, value in quiet.items())]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one
     try:
         job()
@@ -45,7 +50,7 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException, RoseError, OSError) as error:
         if os.environ.get("ROSE_DEBUG"):
             raise
-        sys.exit(f"rose: {explain(error)}")
+        sys.exit(f"rose: {explain(error)}" if ranks.speaks() else 1)
 
 
 if __name__ == "__main__":

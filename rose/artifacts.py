@@ -15,29 +15,31 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
 
-from rose import checksums, leases
-from rose.cost import Meter, stored
+from rose import checksums, leases, ranks
+from rose.cost import Meter, merged, stored
 
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between looks at what other processes compute
 
 
-def stage(name: str, version: int, resumable: bool = False) -> Callable[[Callable], Callable]:
+def stage(name: str, version: int, resumable: bool = False, together: bool = False) -> Callable[[Callable], Callable]:
     """Marks a function as a stage; raise `version` when the meaning of its output changes.
 
-    A `resumable` stage may find in `out` what a process that was killed left there, and goes on from it.
+    A `resumable` stage may find in `out` what a process that was killed left there, and goes on from it. One that works
+    `together` is run by all of a job's processes (`rose.ranks`) with the same `out`, others by the first alone.
     """
 
     def mark(function: Callable) -> Callable:
-        function.stage, function.version, function.resumable = name, version, resumable
+        function.stage, function.version, function.resumable, function.together = name, version, resumable, together
         return function
 
     return mark
@@ -175,11 +177,9 @@ def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> st
         try:
             _compute(node, part, outputs)
             _sync(part)
-        except Exception:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        except BaseException:  # interrupted, not wrong: a resumable stage goes on from here, on whatever host
-            if node.function.resumable:
+        except BaseException as error:
+            interrupted = isinstance(error, ranks.Lost) or not isinstance(error, Exception)
+            if interrupted and node.function.resumable:  # not wrong: goes on from here, on whatever host
                 leases.release(part, target)
             else:
                 shutil.rmtree(part, ignore_errors=True)
@@ -191,11 +191,43 @@ def _compute(node: Node, part: Path, outputs: Path) -> None:
     upstream = [other.path(outputs) for other in node.upstream]
     for directory in upstream:
         checksums.require(directory)
-    with Meter() as meter, checksums.blamed(upstream):
-        node.function(part, *_replace(node.inputs, lambda other: other.path(outputs)))
-    write_json(part / "cost.json", meter.values | {"bytes": stored(part)})
+    with checksums.blamed(upstream):
+        if node.function.together:
+            ranks.alone(lambda: (node.name, part))  # what the others wait for, in `assist`
+            cost = merged(ranks.together(lambda: _run(node, part, outputs)))
+        else:
+            cost = _run(node, part, outputs)
+    write_json(part / "cost.json", cost | {"bytes": stored(part)})
     write_json(part / "inputs.json", node.key)
     checksums.record(part)
+
+
+def _run(node: Node, part: Path, outputs: Path) -> dict[str, float]:
+    with Meter() as meter:
+        node.function(part, *_replace(node.inputs, lambda other: other.path(outputs)))
+    return meter.values
+
+
+def assist(goals: Iterable[Node], outputs: Path) -> None:
+    """What a job's other processes do while the first one is `leading`: their part of the stages that it names."""
+    nodes = {node.name: node for goal in goals for node in _ordered(goal)}
+    while (order := ranks.alone(lambda: None)) is not None:
+        name, part = order
+        with suppress(ranks.Elsewhere):  # the first process knows, and says what comes next
+            ranks.together(lambda name=name, part=part: _run(nodes[name], part, outputs))
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """The first process's: its others `assist` until the body ends."""
+    try:
+        yield
+    except ranks.Lost:
+        raise
+    except Exception:
+        ranks.alone(lambda: None)
+        raise
+    ranks.alone(lambda: None)
 
 
 def _publish(part: Path, target: Path) -> str:

@@ -191,6 +191,11 @@ class Projection:
 
 
 @dataclass
+class StoredProjection(Projection):
+    dtype: StoreDtype  # of the pool's stored features unless features.dtype says otherwise
+
+
+@dataclass
 class Method:
     name: str
     representation: Representation
@@ -322,7 +327,7 @@ class Config:
     preference: Preference
     warmup: Warmup
     features: Features
-    projection: Projection
+    projection: StoredProjection
     method: Method
     selection: Selection
     finetune: Training

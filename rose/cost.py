@@ -56,6 +56,12 @@ class Meter:
             states.register_hook(backward)
 
 
+def merged(costs: list[dict[str, float]]) -> dict[str, float]:
+    """What several processes took together: their tokens and FLOPs added up, the longest time, the highest peak."""
+    longest = ("seconds", "peak_memory")
+    return {name: (max if name in longest else sum)(cost[name] for cost in costs) for name in costs[0]}
+
+
 def stored(directory: Path) -> int:
     """Bytes of all files of a directory."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

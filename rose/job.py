@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable
 from itertools import chain
@@ -16,13 +17,14 @@ from typing import Any
 import filelock
 import torch
 
-from rose import checksums, pipeline, tracking
-from rose.artifacts import Built, Node, build, plan, write_json
+from rose import checksums, pipeline, ranks, tracking
+from rose.artifacts import Built, Node, assist, build, leading, plan, write_json
 from rose.choices import Until
 from rose.config import Config
 from rose.errors import RoseError, explain
 from rose.evaluation.items import merge_items
 from rose.leases import LEASE
+from rose.training.shares import micro_batches
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +32,51 @@ COLLECTED = (("scores", "scores.parquet"), ("selection", "selected.jsonl"), ("di
 
 
 def run(config: Config, directory: Path, group: str) -> None:
-    """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how."""
-    directory.mkdir(parents=True, exist_ok=True)
-    # The same command twice at once: one works, the other finds it done. A dead owner's lease ends.
-    with filelock.SoftFileLease(directory / ".lease", lease_duration=LEASE):
-        _run_alone(config, directory, group)
+    """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how.
+
+    Of several processes (`rose.ranks`) the first does; the others do their part of its stages.
+    """
+    with ranks.joined():
+        if not ranks.main():
+            _assist(config)
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        # The same command twice at once: one works, the other finds it done. A dead owner's lease ends.
+        with filelock.SoftFileLease(directory / ".lease", lease_duration=LEASE):
+            _run_alone(config, directory, group)
+
+
+def _assist(config: Config) -> None:
+    try:
+        assist(_prepared(config).values(), Path(config.outputs))
+    except Exception as error:
+        if not isinstance(error, ranks.Elsewhere):
+            log.error("process %d: %s", ranks.rank(), one_line(error))
+        sys.exit(1)
+
+
+def _prepared(config: Config) -> dict[str, Node]:
+    """The job's stages. Every process looks at its own inputs, and all go on or none does."""
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    nodes: dict[str, Node] = {}
+
+    def prepare() -> None:
+        for name in ("warmup", "finetune"):
+            micro_batches(getattr(config, name))  # refused here rather than after hours of features
+        nodes.update(pipeline.stages(config))
+
+    ranks.together(prepare)
+    return nodes
 
 
 def _run_alone(config: Config, directory: Path, group: str) -> None:
     if not _is_done(directory):
         _say(directory, "running")
     try:
-        _run(config, directory, group)
+        nodes = _prepared(config)
+        with leading():
+            _run(config, nodes, directory, group)
     except Exception as error:
         message = one_line(error)
         log.error("%s failed: %s", directory.name, message)
@@ -75,10 +110,8 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, RoseError | OSError) else f"{type(error).__name__}: {text}"
 
 
-def _run(config: Config, directory: Path, group: str) -> None:
-    if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)
-    outputs, nodes = Path(config.outputs), pipeline.stages(config)
+def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) -> None:
+    outputs = Path(config.outputs)
     names = {node.name: name for name, node in reversed(nodes.items())}
     stages: dict[str, dict] = {}
 

@@ -33,7 +33,7 @@ from rose.methods.scores import score
 from rose.methods.selection import effective as effective_selection
 from rose.methods.selection import select
 from rose.models import fingerprint as model_fingerprint
-from rose.training.base import prepare
+from rose.training.base import adapter_size, prepare
 from rose.training.finetune import fine_tune
 from rose.training.pairs import tune_by_dpo, tune_on_chosen
 from rose.training.warmup import warm_up
@@ -47,7 +47,8 @@ def stages(config: Config) -> dict[str, Node]:
     student = config.student or model
     numerics, max_length = model.numerics, model.max_length
     objective = effective_objective(method, preference)
-    projection = effective_projection(config.projection, config.features.keep)
+    size = adapter_size(model.base, model.lora) if method.representation is Representation.gradients else None
+    projection = effective_projection(config.projection, config.features.keep, size)
     encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
     amount = effective_selection(method, config.selection, config.warmup, config.finetune)
 

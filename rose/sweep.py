@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from rose import ranks
 from rose.artifacts import write_json
 from rose.checks import check
 from rose.config import Config
@@ -136,7 +137,7 @@ class Outcome(Callback):
         _or_exit(lambda: _result(config))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
+        if ranks.main() and not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
             sys.exit(1)  # the job has said why
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -149,6 +150,10 @@ class Outcome(Callback):
             _or_exit(lambda: self._report(Path(config.hydra.sweep.dir)))
 
     def _look_ahead(self, config: DictConfig) -> None:
+        if ranks.world() > 1:
+            raise RoseError(
+                f"WORLD_SIZE={ranks.world()}: several processes share one job, not a sweep; torchrun starts one job"
+            )
         overrides = expand(config)
         jobs = [compose(config, job) for job in overrides]
         for key in idle_keys(overrides, [_result(job) for job in jobs]):
@@ -191,4 +196,4 @@ def _or_exit(do: Callable[[], Any]) -> None:
         if os.environ.get("ROSE_DEBUG"):
             traceback.print_exc()
         known = isinstance(error, (RoseError, OSError, HydraException, OmegaConfBaseException))
-        sys.exit(f"rose: {'' if known else type(error).__name__ + ': '}{explain(error)}")
+        sys.exit(f"rose: {'' if known else type(error).__name__ + ': '}{explain(error)}" if ranks.speaks() else 1)

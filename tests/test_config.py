@@ -83,6 +83,7 @@ def refusal(*arguments: str) -> str:
         ("features.keep=stream method.whiten=true", ["features.keep=stream", "method.whiten=true", "keep=store"]),
         ("features.keep=stream method=gist", ["features.keep=stream", "method.estimator=gist", "keep=store"]),
         ("features.keep=stream method=greedy", ["features.keep=stream", "method.rule=greedy", "keep=store"]),
+        ("projection=sketch", ["projection.dim=32768", "(p=8192)", "projection=none"]),
         ("method.checkpoints=9", ["method.checkpoints=9", "warmup.epochs=4"]),
         ("finetune.micro_batch_size=3", ["finetune.micro_batch_size=3", "finetune.batch_size=16"]),
         ("+methd=rose", ["methd", "did you mean 'method'"]),
@@ -112,6 +113,15 @@ def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(compose
     assert result("preference.beta=0.1") == result("preference.beta=1")
     none = "preference.normalize=none"
     assert result(none, "preference.beta=0.1") != result(none, "preference.beta=1")
+
+
+def test_each_projection_has_a_type_of_store_that_another_may_replace(composed):
+    def dtype(*overrides):
+        return sweep.typed(composed(*overrides)).features.dtype
+
+    kinds = {kind: dtype(f"projection={kind}") for kind in ("trak", "sketch", "srht", "none")}
+    assert kinds == {"trak": "float16", "sketch": "int4", "srht": "int4", "none": "float32"}
+    assert dtype("projection=sketch", "features.dtype=int8") == "int8"
 
 
 def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(composed):

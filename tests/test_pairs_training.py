@@ -16,7 +16,7 @@ from rose.data import world
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
 from rose.gradients.features import encoded_pairs
 from rose.gradients.objectives import Loss, Objective
-from rose.training.pairs import interleave, preference_loss, tune_by_dpo, tune_on_chosen
+from rose.training.pairs import interleave, preference_losses, tune_by_dpo, tune_on_chosen
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
 LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"], rank_stabilized=False)
@@ -43,9 +43,9 @@ def test_the_dpo_loss_is_its_formula_with_the_base_model_as_reference():
             base = [float(slow_log_probs(model, row).sum()) for row in rows]
     gains = [after - before for after, before in zip(tuned, base, strict=True)]
     expected = [math.log(1 + math.exp(-0.3 * (gains[i] - gains[i + 1]))) for i in (0, 2)]
-    loss = preference_loss(model, Objective(Loss.dpo, 0.3, Reference.base), **interleave(pairs))
-    assert loss.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
-    loss.backward()
+    each = preference_losses(model, Objective(Loss.dpo, 0.3, Reference.base), **interleave(pairs))
+    assert each.tolist() == pytest.approx(expected, rel=1e-5)
+    each.sum().backward()
     assert any(weight.grad.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
 
 

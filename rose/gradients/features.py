@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
 from rose.choices import AdamMap, Balance, Reference, StoreDtype
 from rose.config import Features, Numerics, Projection
@@ -37,7 +37,7 @@ BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a tok
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant, so that batches are the same on every machine
 
 
-@stage("features", version=1, resumable=True)
+@stage("features", version=1, resumable=True, together=True)
 def pool_features(
     out: Path,
     features: Features,
@@ -59,13 +59,14 @@ def pool_features(
         batches = pool_batches(rows, features.batch_tokens, engine)
         points = len(trajectory.names)
         projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
-        store = FeatureStore.create(out, list(rows["id"]), features.dtype, projector.describe(), trajectory.rates)
+        described, ids = projector.describe(), list(rows["id"])
+        store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, described, trajectory.rates))
         for checkpoint, take in updates(trajectory, engine, rows, features.adam):
             fill(store, checkpoint, batches, take, projector, unit=True)
     report(out, store, [])
 
 
-@stage("targets", version=1, resumable=True)
+@stage("targets", version=1, resumable=True, together=True)
 def pair_features(
     out: Path,
     objective: Objective,
@@ -94,14 +95,9 @@ def pair_features(
         batches = length_batches(lengths, tokens // 2, max(1, _most_rows(engine.size) // 2))
         points = len(trajectory.names)
         projector = make_projector(projection, engine.size, engine.device, points * len(pairs), points * len(batches))
-        store = FeatureStore.create(
-            out,
-            [pair["id"] for pair in pairs],
-            StoreDtype.float32,
-            projector.describe(),
-            trajectory.rates,
-            [pair["subtask"] for pair in pairs],
-        )
+        ids, subtasks = ([pair[name] for pair in pairs] for name in ("id", "subtask"))
+        header = (StoreDtype.float32, projector.describe(), trajectory.rates, subtasks)
+        store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
         for checkpoint in trajectory:
             take = partial(_pair_gradients, engine, encoded, objective, reference)
             fill(store, checkpoint, batches, take, projector, unit=False)
@@ -132,10 +128,10 @@ def fill(
     unit: bool,
 ) -> None:
     """Projects `take(row numbers)`, gradients [rows, p], into the store; batches that are done already are
-    passed over.
+    passed over, and so are those of a job's other processes.
     """
     absent = store.flags(checkpoint) == ABSENT
-    left = [batch for batch in batches if absent[batch].any()]
+    left = [batch for batch in ranks.share(batches) if absent[batch].any()]
     for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):
         taken = take(batch)
         if batch is left[0]:
@@ -225,11 +221,13 @@ def _shortened(
 
 
 def report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
-    """Writes dropped.jsonl and says how many rows are in it; all of them is an error."""
+    """Writes dropped.jsonl, once every process is done, and says how many rows are in it; all of them is an error."""
+    ranks.barrier()
     dropped = dropped + [
         {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"} for row in store.not_finite()
     ]
-    (out / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
+    if ranks.main():
+        (out / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
     if dropped:
         log.warning("%d rows have no features, first %s; see dropped.jsonl", len(dropped), dropped[0])
     if not store.valid.any():

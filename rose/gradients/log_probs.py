@@ -19,7 +19,7 @@ def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tenso
     log-probability's slope along its hidden state, not the logits; several backward passes can share it.
     """
     mask = targets != IGNORED
-    head = model.get_output_embeddings()
+    head = getattr(model, "module", model).get_output_embeddings()  # several processes train a wrapped model
     if isinstance(head, Linear):  # an adapted head: rows stay apart, for its per-example gradients
         logits = model(input_ids=inputs, use_cache=False).logits[mask]
         picked = _log_softmax(logits).gather(1, targets[mask][:, None])[:, 0]

@@ -44,11 +44,16 @@ class Projector(Protocol):
         """[n, p] to [n, dim] float32; the input is left as it is."""
 
 
-def effective(projection: Projection, keep: Keep) -> Projection:
-    """The projection without what cannot matter: streamed features have none; none has neither a width nor a seed."""
+def effective(projection: Projection, keep: Keep, size: int | None) -> Projection:
+    """The projection without what cannot matter: streamed features have none; none has neither a width nor a seed.
+
+    `size` is the gradients' width where it is known already. Raises RoseError where the projection is wider.
+    """
     if keep is Keep.stream or projection.kind == ProjectionKind.none:
         return Projection(ProjectionKind.none, dim=0, seed=0)
-    return projection
+    if size is not None:
+        _fits(projection.dim, size)
+    return Projection(projection.kind, projection.dim, projection.seed)
 
 
 def make_projector(
@@ -63,17 +68,20 @@ def make_projector(
     kind, device = ProjectionKind(projection.kind), torch.device(device)
     if kind is ProjectionKind.none:
         return Identity(size)
-    if not 1 <= projection.dim <= size:
-        raise RoseError(
-            f"projection.dim={projection.dim}: allowed are 1 to the gradient's width p={size}, "
-            "or projection=none; a projection that is wider than the gradient only loses"
-            if projection.dim < 1
-            else f"projection.dim={projection.dim} is wider than the gradient (p={size}): "
-            f"set projection.dim to at most {size}, or projection=none"
-        )
+    _fits(projection.dim, size)
     if kind is ProjectionKind.trak:
         return _trak(projection, size, device, rows, batches)
     return Sketch(size, projection.dim, projection.seed, device, mixed=kind is ProjectionKind.srht)
+
+
+def _fits(dim: int, size: int) -> None:
+    if dim < 1:
+        raise RoseError(f"projection.dim={dim}: allowed are 1 to the gradient's width p={size}, or projection=none")
+    if dim > size:
+        raise RoseError(
+            f"projection.dim={dim} is wider than the gradient (p={size}): set projection.dim to at most {size}, "
+            "or projection=none"
+        )
 
 
 class Identity:

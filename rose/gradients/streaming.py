@@ -10,7 +10,7 @@ import torch
 from datasets import load_from_disk
 from torch.nn.functional import normalize
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
 from rose.choices import AdamMap, StoreDtype
 from rose.config import Numerics
@@ -21,7 +21,7 @@ from rose.gradients.store import FeatureStore
 from rose.gradients.trajectory import Trajectory
 
 
-@stage("cosines", version=1, resumable=True)
+@stage("cosines", version=1, resumable=True, together=True)
 def pool_cosines(
     out: Path,
     adam: AdamMap,
@@ -43,8 +43,9 @@ def pool_cosines(
     trajectory = Trajectory(models.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         batches = pool_batches(rows, batch_tokens, engine)
-        described = Cosines(aims, 0, engine.device).describe()
-        store = FeatureStore.create(out, list(rows["id"]), StoreDtype.float32, described, trajectory.rates)
+        described = {"kind": TARGETS, "seed": None, "dim": len(aims), "version": VERSIONS[TARGETS]}
+        ids = list(rows["id"])
+        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, described, trajectory.rates))
         for checkpoint, take in updates(trajectory, engine, rows, adam):
             fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
     report(out, store, [])
@@ -56,9 +57,6 @@ class Cosines:
     def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
         self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)
         self.dim = len(targets)
-
-    def describe(self) -> dict:
-        return {"kind": TARGETS, "seed": None, "dim": self.dim, "version": VERSIONS[TARGETS]}
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)

@@ -2,15 +2,25 @@
 
 import json
 import logging
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+)
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
-from rose.config import Base, Pretraining
+from rose.config import Base, Lora, Pretraining
 from rose.data import chat, world
 from rose.seeds import derive
 from rose.training.supervised import train
@@ -20,11 +30,13 @@ log = logging.getLogger(__name__)
 CONTEXT = 512  # tokens; the world's longest conversation takes a tenth
 
 
-@stage("base", version=1)
+@stage("base", version=1, together=True)
 def prepare(out: Path, base: Base, fingerprint: str) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is."""
     if base.pretraining is not None:
         pretrain(out, base.pretraining)
+    elif not ranks.main():
+        return
     elif base.gguf is not None:
         models.convert(base, out)
     else:
@@ -42,24 +54,49 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
     model = _llama(pretraining, len(tokenizer), tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
     train(model, tokenizer, rows, pretraining.training, out)
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    if ranks.main():
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
 
 
 def _llama(pretraining: Pretraining, vocabulary: int, tokenizer) -> LlamaForCausalLM:
+    tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     with torch.random.fork_rng():
         torch.manual_seed(derive(pretraining.training.seed, "weights"))
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocabulary,
-                hidden_size=pretraining.width,
-                intermediate_size=4 * pretraining.width,
-                num_hidden_layers=pretraining.layers,
-                num_attention_heads=pretraining.heads,
-                max_position_embeddings=CONTEXT,
-                tie_word_embeddings=True,
-                pad_token_id=tokenizer.pad_token_id,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-        )
+        return LlamaForCausalLM(_shape(pretraining, vocab_size=vocabulary, **tokens))
+
+
+def _shape(pretraining: Pretraining, **tokens: int) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=pretraining.width,
+        intermediate_size=4 * pretraining.width,
+        num_hidden_layers=pretraining.layers,
+        num_attention_heads=pretraining.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        **tokens,
+    )
+
+
+def adapter_size(base: Base, lora: Lora) -> int | None:
+    """How many weights an adapter has, before there is a model: from its configuration, if that is on this machine."""
+    if base.pretraining is not None:
+        return _weights(_shape(base.pretraining), lora.rank, tuple(lora.targets))
+    if base.gguf is not None or base.trust_remote_code:
+        return None
+    return _found_weights(base.path, base.revision, lora.rank, tuple(lora.targets))
+
+
+@cache  # every job of a sweep asks
+def _found_weights(path: str, revision: str | None, rank: int, targets: tuple[str, ...]) -> int | None:
+    with suppress(OSError, ValueError):
+        return _weights(AutoConfig.from_pretrained(path, revision=revision, local_files_only=True), rank, targets)
+    return None
+
+
+def _weights(config: PreTrainedConfig, rank: int, targets: tuple[str, ...]) -> int | None:
+    with suppress(ValueError), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        adapted = get_peft_model(model, LoraConfig(r=rank, target_modules=list(targets)))
+        return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
+    return None

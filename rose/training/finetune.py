@@ -5,14 +5,14 @@ from pathlib import Path
 
 from datasets import Dataset, load_from_disk
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
 from rose.config import Lora, Numerics, Training
 from rose.seeds import derive
 from rose.training.supervised import train
 
 
-@stage("finetune", version=1)
+@stage("finetune", version=1, together=True)
 def fine_tune(
     out: Path, training: Training, lora: Lora, numerics: Numerics, base: Path, tokens: Path, selection: Path
 ) -> None:
@@ -20,7 +20,8 @@ def fine_tune(
     rows = selected_rows(load_from_disk(str(tokens / "rows")), selection)
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
     train(model, models.load_tokenizer(base), rows, training, out)
-    model.save_pretrained(str(out))
+    if ranks.main():
+        model.save_pretrained(str(out))
 
 
 def selected_rows(rows: Dataset, selection: Path) -> Dataset:

@@ -8,11 +8,11 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
 from rose.choices import Reference
 from rose.config import Lora, Numerics, Training
-from rose.gradients.batching import collate
+from rose.gradients.batching import IGNORED, collate
 from rose.gradients.features import encoded_pairs
 from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import Loss, Objective, losses
@@ -20,7 +20,7 @@ from rose.seeds import derive
 from rose.training.supervised import train
 
 
-@stage("pairs_sft", version=1)
+@stage("pairs_sft", version=1, together=True)
 def tune_on_chosen(
     out: Path, training: Training, lora: Lora, numerics: Numerics, max_length: int, base: Path, preferences: Path
 ) -> None:
@@ -30,10 +30,11 @@ def tune_on_chosen(
     rows = [{"id": pair["id"], **chosen} for pair, (chosen, _) in zip(pairs, encoded, strict=True)]
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
     train(model, tokenizer, Dataset.from_list(rows), training, out)
-    model.save_pretrained(str(out))
+    if ranks.main():
+        model.save_pretrained(str(out))
 
 
-@stage("pairs_dpo", version=1)
+@stage("pairs_dpo", version=2, together=True)
 def tune_by_dpo(
     out: Path,
     training: Training,
@@ -54,7 +55,8 @@ def tune_by_dpo(
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
     objective = Objective(Loss.dpo, beta, Reference.base)
     train(model, tokenizer, Dataset.from_list(rows), training, out, trainer=trainer_of(objective), collator=interleave)
-    model.save_pretrained(str(out))
+    if ranks.main():
+        model.save_pretrained(str(out))
 
 
 def interleave(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
@@ -69,20 +71,34 @@ def interleave(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
 
 
 def trainer_of(objective: Objective) -> type[Trainer]:
-    """A Trainer whose loss is the mean of `objective` over a batch's pairs."""
+    """A Trainer whose loss is the mean of `objective` over the pairs of a step; idle pairs do not count."""
 
     class PairTrainer(Trainer):
+        loss_is_scaled_for_ga = True
+
+        def _get_num_items_in_batch(self, batch_samples, device):
+            count = sum(answered(batch["targets"]).sum() for batch in batch_samples)
+            return self.accelerator.gather(count.to(device)).sum()
+
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-            return preference_loss(model, objective, inputs["inputs"], inputs["targets"])
+            each = preference_losses(model, objective, inputs["inputs"], inputs["targets"])
+            total = (each * answered(inputs["targets"])).sum()
+            return total * self.accelerator.num_processes / num_items_in_batch  # processes' gradients are averaged
 
     return PairTrainer
 
 
-def preference_loss(
+def answered(targets: torch.Tensor) -> torch.Tensor:
+    """Which pairs of interleaved rows [2 · pairs, tokens] have labels: bool [pairs]."""
+    return (targets[0::2] != IGNORED).any(1)
+
+
+def preference_losses(
     model: PeftModel, objective: Objective, inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Mean over pairs of `objective` for interleaved rows [2 · pairs, tokens]; the reference is without adapter."""
-    with torch.no_grad(), model.disable_adapter():
-        reference, _ = token_log_probs(model, inputs, targets)
+    """`objective` of each pair of interleaved rows [2 · pairs, tokens]; the reference is without adapter."""
+    plain = getattr(model, "module", model)  # several processes train a wrapped model
+    with torch.no_grad(), plain.disable_adapter():
+        reference, _ = token_log_probs(plain, inputs, targets)
     log_probs, mask = token_log_probs(model, inputs, targets)
-    return losses(objective, log_probs, mask, reference.sum(1)).mean()
+    return losses(objective, log_probs, mask, reference.sum(1))

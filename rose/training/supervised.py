@@ -17,10 +17,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from rose import ranks
 from rose.config import Training
-from rose.errors import RoseError
 from rose.seeds import derive
 from rose.training import finite
+from rose.training.shares import evened, micro_batches, ordered
 
 
 def train(
@@ -36,20 +37,19 @@ def train(
     """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
 
     `trainer` may hold another loss, with `collator` to make its batches. By themselves the loss is the mean over the
-    labelled tokens of a step, whatever `micro_batch_size` splits it into. Rows whose loss or gradient is not finite
-    are left out as if they had never been there, and listed in out/dropped.jsonl {"id", "reason"}. Raises RoseError
-    where that is so for most of them.
+    labelled tokens of a step, whatever `micro_batch_size` and a job's processes split it into. Rows whose loss or
+    gradient is not finite are left out as if they had never been there, and listed in out/dropped.jsonl {"id",
+    "reason"}. Raises RoseError where that is so for most of them.
     """
-    if training.batch_size % training.micro_batch_size:
-        raise RoseError(f"micro_batch_size={training.micro_batch_size}: must divide batch_size={training.batch_size}")
+    size, accumulated = micro_batches(training)
     seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
     collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
     start = {name: weight.detach().clone() for name, weight in finite.trainable(model)}
     while True:
-        run = trainer(
+        run = ordered(trainer, len(rows))(
             model=model,
-            args=_arguments(training, seed, out),
-            train_dataset=rows.select_columns(["input_ids", "labels"]),
+            args=_arguments(training, size, accumulated, seed, out),
+            train_dataset=evened(rows.select_columns(["input_ids", "labels"]), size),
             data_collator=collator,
             callbacks=[*callbacks, finite.Watch()],
         )
@@ -61,24 +61,27 @@ def train(
             rows = finite.without_bad_rows(run, rows, collator, out, str(stopped))
             finite.restore(model, start)
     model.eval()
-    _write_log(out, run.state.log_history)
+    if ranks.main():
+        _write_log(out, run.state.log_history)
 
 
-def _arguments(training: Training, seed: int, out: Path) -> TrainingArguments:
+def _arguments(training: Training, size: int, accumulated: int, seed: int, out: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(out),
         num_train_epochs=training.epochs,
         learning_rate=training.learning_rate,
-        per_device_train_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=training.batch_size // training.micro_batch_size,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=accumulated,
         lr_scheduler_type=training.schedule,
         warmup_steps=training.warmup_ratio,  # below 1: a share of the steps
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         activation_checkpointing=training.gradient_checkpointing,
         optim="adamw_torch",
-        seed=seed,
+        seed=(seed + ranks.rank()) % 2**32,  # of dropout: a process's masks are its own
         data_seed=seed,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         save_strategy="no",
         logging_steps=1,
         report_to=[],

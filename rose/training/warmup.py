@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from rose import models
+from rose import models, ranks
 from rose.artifacts import stage
 from rose.config import Lora, Numerics, Warmup
 from rose.seeds import derive, numpy_generator
@@ -18,7 +18,7 @@ from rose.training.supervised import train
 log = logging.getLogger(__name__)
 
 
-@stage("warmup", version=1)
+@stage("warmup", version=1, together=True)
 def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Path, tokens: Path) -> None:
     """Writes one checkpoint an epoch: adapter, Adam moments, and in manifest.json the epoch's mean learning rate."""
     rows = sample(load_from_disk(str(tokens / "rows")), warmup)
@@ -26,8 +26,9 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(warmup.seed, "adapter"))
     checkpoints = Checkpoints(out, model)
     train(model, models.load_tokenizer(base), rows, warmup, out, [checkpoints])
-    manifest = {"optimizer": checkpoints.optimizer, "checkpoints": checkpoints.entries}
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    if ranks.main():
+        manifest = {"optimizer": checkpoints.optimizer, "checkpoints": checkpoints.entries}
+        (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
 def sample(rows: Dataset, warmup: Warmup) -> Dataset:
@@ -54,6 +55,8 @@ class Checkpoints(TrainerCallback):
         self.rates.append(optimizer.param_groups[0]["lr"])  # before the scheduler moves on: the rate just used
 
     def on_epoch_end(self, args, state, control, optimizer, **_):
+        if not ranks.main():
+            return
         directory = self.out / f"checkpoint-{len(self.entries) + 1}"
         self.model.save_pretrained(str(directory))
         save_file(_moments(self.model, optimizer), directory / "moments.safetensors")

@@ -1,0 +1,144 @@
+"""Several processes on one job: `torchrun --nproc_per_node 2 -m rose …`, `accelerate launch`, or any starter that sets
+RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+
+The first process is the program: it plans, locks, publishes and reports. The others join it in the stages marked
+`together`, where each takes its share of the batches, and wait meanwhile. What comes out does not depend on their
+number, but for rounding and dropout's masks in training, so no stage's key holds it. An error of one process ends the
+stage on all; a process that dies closes its connections, which ends the others' waiting. Rows are written in place, by
+every process: on several machines `outputs` needs a file system that they all see at once.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+from rose.errors import RoseError
+
+Value = TypeVar("Value")
+
+STEP = timedelta(minutes=10)  # for another process within a training step; NCCL's own default
+STAGE = timedelta(hours=24)  # for the first process to finish what it does alone
+
+
+class Elsewhere(RoseError):
+    """Another process of this job failed."""
+
+
+class Lost(RoseError):
+    """Another process of this job is gone."""
+
+
+class Outcome(NamedTuple):
+    value: Any = None
+    error: str | None = None
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def world() -> int:
+    """How many processes work on this job."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def main() -> bool:
+    """Whether this is the process that plans, publishes and reports."""
+    return rank() == 0
+
+
+def speaks() -> bool:
+    """Whether this process says what is wrong with its input: one a machine does."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Connects this process with the others of its job, where there are any, each on a device of its own."""
+    if world() == 1:
+        yield
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise RoseError(f"WORLD_SIZE={world()}: {', '.join(missing)} must be set too; torchrun does that")
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=STEP)
+    _waiting()
+    try:
+        yield
+    finally:
+        _waiting.cache_clear()
+        torch.distributed.destroy_process_group()
+
+
+def together(do: Callable[[], Value]) -> list[Value]:
+    """Runs `do` on every process: what each returned, on all. An error on one is raised on all."""
+    try:
+        own = Outcome(do())
+    except (Elsewhere, Lost):
+        raise  # all know of it
+    except Exception as error:
+        _meet(Outcome(error=_line(error)), raises=not main())  # what is said of it, the first process says
+        raise
+    return _meet(own)
+
+
+def alone(do: Callable[[], Value]) -> Value:
+    """Runs `do` on the first process while the others wait: what it returned, or raised, on all."""
+    return together(do if main() else lambda: None)[0]
+
+
+def first(do: Callable[[], Value]) -> Value:
+    """Runs `do` on the first process, then on the others."""
+    if not main():
+        barrier()
+    value = do()
+    if main():
+        barrier()
+    return value
+
+
+def barrier() -> None:
+    """Waits until every process is here. Raises Elsewhere where one has failed instead."""
+    _meet(Outcome())
+
+
+def share(batches: list) -> list:
+    """This process's part of `batches`, every world()-th: they are sorted by length, so that parts cost the same."""
+    return batches[rank() :: world()]
+
+
+def _meet(own: Outcome, raises: bool = True) -> list[Any]:
+    """Every wait is this one exchange, so that a process that fails meets the others wherever they wait for it."""
+    if world() == 1:
+        return [own.value]
+    import torch  # late: a typo should not wait for it
+
+    outcomes: list[Outcome] = [own] * world()
+    try:
+        torch.distributed.all_gather_object(outcomes, own, group=_waiting())
+    except RuntimeError as error:
+        raise Lost("another process of this job has ended; the same command goes on from here") from error
+    failed = [f"process {number}: {outcome.error}" for number, outcome in enumerate(outcomes) if outcome.error]
+    if failed and raises:
+        raise Elsewhere("; ".join(failed))
+    return [outcome.value for outcome in outcomes]
+
+
+@cache
+def _waiting() -> Any:
+    """The group to wait in: patient, and of gloo, which sees a connection close; NCCL would not."""
+    import torch
+
+    return torch.distributed.new_group(backend="gloo", timeout=STAGE)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, RoseError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,71 @@
+"""One training run over several processes (`rose.ranks`) with the steps that a single one would make."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from accelerate.data_loader import SeedableRandomSampler
+from datasets import Dataset, concatenate_datasets
+from torch.utils.data import Sampler
+from transformers import Trainer
+
+from rose import ranks
+from rose.config import Training
+from rose.errors import RoseError
+from rose.gradients.batching import IGNORED
+
+
+def micro_batches(training: Training) -> tuple[int, int]:
+    """Rows a process holds at once, at most `micro_batch_size`, and how many times it does so a step.
+
+    Raises RoseError where the processes cannot share the batch equally.
+    """
+    each, left = divmod(training.batch_size, ranks.world())
+    if left:
+        raise RoseError(f"batch_size={training.batch_size}: must be a multiple of the {ranks.world()} processes")
+    size = min(training.micro_batch_size, each)
+    if each % size:
+        raise RoseError(f"micro_batch_size={size}: must divide the {each} rows of batch_size that are each process's")
+    return size, each // size
+
+
+def evened(rows: Dataset, size: int) -> Dataset:
+    """The rows, and as many idle ones, whose tokens carry no loss, as give every process whole batches of `size`."""
+    idle = {"input_ids": rows[0]["input_ids"], "labels": _ignored(rows[0]["labels"])}
+    missing = -len(rows) % (size * ranks.world())
+    if ranks.world() == 1 or not missing:
+        return rows
+    return concatenate_datasets([rows, Dataset.from_list([idle] * missing, features=rows.features)])
+
+
+def ordered(trainer: type[Trainer], count: int) -> type[Trainer]:
+    """A Trainer that shuffles the first `count` rows as a single process does, and takes the idle ones last.
+
+    accelerate would fill up the last batch with rows from the front, which then count twice.
+    """
+
+    class Ordered(trainer):
+        def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+            return IdleLast(count, len(self.train_dataset), self.args.data_seed)
+
+    return trainer if ranks.world() == 1 else Ordered
+
+
+class IdleLast(Sampler):
+    """accelerate's seeded order of `count` rows, a new one each epoch, then those up to `total` in their own order."""
+
+    def __init__(self, count: int, total: int, seed: int) -> None:
+        self.order, self.idle = SeedableRandomSampler(range(count), data_seed=seed), range(count, total)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order
+        yield from self.idle
+
+    def __len__(self) -> int:
+        return len(self.order) + len(self.idle)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.order.set_epoch(epoch)
+
+
+def _ignored(labels: Any) -> Any:
+    return [_ignored(label) for label in labels] if isinstance(labels, list) else IGNORED
