@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
-from rose.choices import Estimator, Keep, Representation, Rule, Share, Target
-from rose.config import Config, Method, Selection
+from rose.choices import Estimator, JudgeKind, Keep, Representation, Rule, Share, Target
+from rose.config import Config, Judge, Method, Selection
 from rose.errors import RoseError
 
 Range = tuple[Callable[[float], bool], str]
@@ -61,6 +61,16 @@ RANGES: dict[str, Range] = {
     "evaluation.batch_tokens": COUNT,
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
+    "judge.max_length": COUNT,
+    "judge.batch_tokens": COUNT,
+    "judge.price_input": NOT_NEGATIVE,
+    "judge.price_output": NOT_NEGATIVE,
+    "judge.concurrency": COUNT,
+    "judge.retries": NOT_NEGATIVE,
+    "judge.timeout": POSITIVE,
+    "tasks.shots": NOT_NEGATIVE,
+    "tasks.limit": COUNT,
+    "tasks.max_new_tokens": COUNT,
     "runtime.threads": COUNT,
     "runtime.workers": COUNT,
 }
@@ -96,6 +106,7 @@ def check(config: Config) -> None:
             f"warmup.epochs={config.warmup.epochs}"
         )
     _amount(config.method, config.selection)
+    _judge(config.judge, config.preference.pairs.world is not None)
 
 
 def _refuse_secrets(config: Config) -> None:
@@ -120,6 +131,9 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item, key)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}")
 
 
 def _method(method: Method) -> None:
@@ -158,6 +172,18 @@ def _amount(method: Method, selection: Selection) -> None:
     if (selection.min_length or 0) > (selection.max_length or float("inf")):
         raise RoseError(
             f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
+        )
+
+
+def _judge(judge: Judge, in_world: bool) -> None:
+    """What each kind of judge cannot do without."""
+    needs = {JudgeKind.reward_model: ("model",), JudgeKind.llm: ("model", "base_url")}.get(judge.kind, ())
+    for name in needs:
+        if not getattr(judge, name):
+            raise RoseError(f"judge.{name}={getattr(judge, name)}: judge.kind={judge.kind} needs one")
+    if judge.kind is JudgeKind.reward_world and not in_world:
+        raise RoseError(
+            "judge=reward_world: knows only the prompts of preference=world; for others: reward_model, llm, none"
         )
 
 
