@@ -184,6 +184,13 @@ def test_a_second_run_asks_nothing_and_says_the_same(judge, serve, answers):
     assert (len(first.requests), len(second.requests)) == (6, 0)
 
 
+def test_what_only_this_server_knows_reaches_it(judge, serve, answers):
+    server = serve(honest)
+    judged(replace(judge, request={"top_k": 1, "max_tokens": 9}), server, answers)
+    assert {(request["top_k"], request["max_tokens"]) for request in server.requests} == {(1, 9)}
+    assert "temperature" not in server.requests[0]
+
+
 def test_another_model_or_other_parameters_are_asked_anew(judge, serve, answers):
     server = serve(honest)
     for own in (judge, replace(judge, model="other"), replace(judge, request={"temperature": 0.5})):
