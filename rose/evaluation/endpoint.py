@@ -17,7 +17,7 @@ from rose.progress import track
 
 log = logging.getLogger(__name__)
 
-TYPED = ("model", "messages", "response_format")
+TYPED = ("model", "messages", "response_format")  # the rest goes past the client, which knows not all that servers do
 
 
 class Reply(NamedTuple):
