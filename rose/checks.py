@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
-from rose.choices import Estimator, Keep, Representation, Rule, Share, Target
-from rose.config import Config, Method, Selection
+from rose.choices import Estimator, JudgeKind, Keep, Representation, Rule, Share, Target
+from rose.config import Config, Judge, Method, Selection
 from rose.errors import RoseError
 
 Range = tuple[Callable[[float], bool], str]
@@ -61,6 +61,7 @@ RANGES: dict[str, Range] = {
     "evaluation.batch_tokens": COUNT,
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
+<<<<<<< HEAD
     "diagnostics.resamples": COUNT,
     "diagnostics.exact_rows": NOT_NEGATIVE,
     "diagnostics.fidelity_pairs": COUNT,
@@ -75,6 +76,18 @@ RANGES: dict[str, Range] = {
     "diagnostics.warn.momentum_share": SHARE,
     "diagnostics.warn.projection": SHARE,
     "diagnostics.warn.leaked": PART,
+=======
+    "judge.max_length": COUNT,
+    "judge.batch_tokens": COUNT,
+    "judge.price_input": NOT_NEGATIVE,
+    "judge.price_output": NOT_NEGATIVE,
+    "judge.concurrency": COUNT,
+    "judge.retries": NOT_NEGATIVE,
+    "judge.timeout": POSITIVE,
+    "tasks.shots": NOT_NEGATIVE,
+    "tasks.limit": COUNT,
+    "tasks.max_new_tokens": COUNT,
+>>>>>>> 868093f0065243a6341791952c0c437b69ac6752
     "runtime.threads": COUNT,
     "runtime.workers": COUNT,
 }
@@ -110,6 +123,7 @@ def check(config: Config) -> None:
             f"warmup.epochs={config.warmup.epochs}"
         )
     _amount(config.method, config.selection)
+    _judge(config.judge, config.preference.pairs.world is not None)
 
 
 def _refuse_secrets(config: Config) -> None:
@@ -134,6 +148,9 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item, key)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}")
 
 
 def _method(method: Method) -> None:
@@ -172,6 +189,18 @@ def _amount(method: Method, selection: Selection) -> None:
     if (selection.min_length or 0) > (selection.max_length or float("inf")):
         raise RoseError(
             f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
+        )
+
+
+def _judge(judge: Judge, in_world: bool) -> None:
+    """What each kind of judge cannot do without."""
+    needs = {JudgeKind.reward_model: ("model",), JudgeKind.llm: ("model", "base_url")}.get(judge.kind, ())
+    for name in needs:
+        if not getattr(judge, name):
+            raise RoseError(f"judge.{name}={getattr(judge, name)}: judge.kind={judge.kind} needs one")
+    if judge.kind is JudgeKind.reward_world and not in_world:
+        raise RoseError(
+            "judge=reward_world: knows only the prompts of preference=world; for others: reward_model, llm, none"
         )
 
 

@@ -274,7 +274,6 @@ class Tasks:
     shots: int  # solved examples before each question, of its own subtask
     shots_split: str | None  # where they come from; null: from `split`, and then they are not asked
     limit: int | None  # questions a subtask
-    instruction: str  # what a question without choices ends with
     max_new_tokens: int
     on_bad_row: OnBadRow
     seed: int

@@ -17,7 +17,9 @@ from rose.diagnostics.nodes import checks
 from rose.evaluation.answers import answer
 from rose.evaluation.answers import effective as effective_evaluation
 from rose.evaluation.evaluate import evaluate
+from rose.evaluation.questions import fingerprint as questions_fingerprint
 from rose.evaluation.reward_model import source as judge_source
+from rose.evaluation.tasks import solve
 from rose.evaluation.verdicts import effective as effective_judge
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.gradients.features import pair_features, pool_features
@@ -104,17 +106,8 @@ def stages(config: Config) -> dict[str, Node]:
         Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, preference.beta, *taught),
         Lesson.none: None,
     }[method.lesson]
-    measure = (config.evaluation.batch_tokens, student.numerics, student.max_length, student_base)
-    zero_shot = Node(evaluate, *measure, None, None, pairs)
-    evaluation = zero_shot if adapter is None else Node(evaluate, *measure, adapter, zero_shot, pairs)
-    say = (effective_evaluation(config.evaluation), student.numerics, student.max_length, student_base)
-    answers, zero_shot_answers = Node(answer, *say, adapter, pairs), Node(answer, *say, None, pairs)
-    judge = (effective_judge(config.judge), model_fingerprint(judge_source(config.judge)))
-    judge = (*judge, shares_model(config.judge, model.base))
-    opponent = {Opponent.reference: None, Opponent.zero_shot: zero_shot_answers}[config.judge.opponent]
-    judged = config.judge.kind is not JudgeKind.none
-    verdicts = Node(judge_answers, *judge, answers, opponent) if judged else None
-    zero_shot_verdicts = Node(judge_answers, *judge, zero_shot_answers, opponent) if judged else None
+    zero_shot = _measures(config, student_base, pairs, None, {})
+    own = zero_shot if adapter is None else _measures(config, student_base, pairs, adapter, zero_shot)
 
     named = {
         "base": base,
@@ -138,15 +131,32 @@ def stages(config: Config) -> dict[str, Node]:
         "finetune": adapter,
         "pairs_sft": pairs_sft,
         "pairs_dpo": pairs_dpo,
-        "evaluation": evaluation,
-        "zero_shot": zero_shot,
-        "answers": answers,
-        "zero_shot_answers": zero_shot_answers,
-        "verdicts": verdicts,
-        "zero_shot_verdicts": zero_shot_verdicts,
+        **own,
+        "zero_shot": zero_shot["evaluation"],
+        **{f"zero_shot_{name}": node for name, node in zero_shot.items() if name != "evaluation"},
     }
     made = {name: node for name, node in named.items() if node is not None}
     return made | checks(config, scored, objective, projection, representation, made)
+
+
+def _measures(
+    config: Config, base: Node, pairs: Node, adapter: Node | None, zero_shot: dict[str, Node | None]
+) -> dict[str, Node | None]:
+    """What is asked of a fine-tuned model, or with `adapter=None` of the base model, whom the others meet."""
+    judge, tasks, model = config.judge, config.tasks, config.student or config.model
+    setting = (model.numerics, model.max_length, base, adapter)
+    evaluation = Node(evaluate, config.evaluation.batch_tokens, *setting, zero_shot.get("evaluation"), pairs)
+    answers = Node(answer, effective_evaluation(config.evaluation), *setting, pairs)
+    opponent = None if judge.opponent is Opponent.reference else zero_shot.get("answers", answers)
+    who = (effective_judge(judge), model_fingerprint(judge_source(judge)), shares_model(judge, config.model.base))
+    verdicts = Node(judge_answers, *who, answers, opponent)
+    questions = (tasks, questions_fingerprint(tasks), config.evaluation.batch_tokens)
+    return {
+        "evaluation": evaluation,
+        "answers": answers,
+        "verdicts": None if judge.kind is JudgeKind.none else verdicts,
+        "tasks": Node(solve, *questions, *setting, label=tasks.name) if tasks.path else None,
+    }
 
 
 def result(nodes: dict[str, Node]) -> str:

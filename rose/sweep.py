@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rose import ranks
 from rose.artifacts import write_json
 from rose.checks import check
+from rose.choices import JudgeKind
 from rose.config import Config
 from rose.errors import CONF, RoseError, explain, keys
 
@@ -134,7 +135,7 @@ class Outcome(Callback):
     """Checks every job before the first one starts, reports a sweep when it ends, and sets the exit code."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        _or_exit(lambda: _result(config))
+        _or_exit(lambda: (_result(config), _warn(judge_warning(config))))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
         if ranks.main() and not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
@@ -157,10 +158,9 @@ class Outcome(Callback):
         overrides = expand(config)
         jobs = [compose(config, job) for job in overrides]
         for key in idle_keys(overrides, [_result(job) for job in jobs]):
-            print(
-                f"rose: sweeping {key} cannot change the outcome of these jobs: their results are shared",
-                file=sys.stderr,
-            )
+            _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
+        for line in sorted({judge_warning(job) for job in jobs}):
+            _warn(line)
         if not config.dry_run:
             sweep = Path(config.hydra.sweep.dir)
             sweep.mkdir(parents=True, exist_ok=True)
@@ -181,6 +181,23 @@ def _result(config: DictConfig) -> str:
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
     return pipeline.result(pipeline.stages(typed(config)))
+
+
+def judge_warning(config: DictConfig) -> str:
+    """What must be known of a judge that is not independent of the selection; empty where it is."""
+    from rose.evaluation.verdicts import shares_model
+
+    own = typed(config)
+    if not shares_model(own.judge, own.model.base):
+        return ""
+    if own.judge.kind is JudgeKind.reward_world:
+        return "judge=reward_world also ranked the preference pairs: its win rates favour methods that see the pairs"
+    return f"judge.model={own.judge.model} is also the model that selects: it may favour its own taste"
+
+
+def _warn(line: str) -> None:
+    if line:
+        print(f"rose: {line}", file=sys.stderr)
 
 
 def _state(job: Path) -> str:

@@ -104,6 +104,14 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int) 
     return chosen, rejected
 
 
+def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, max_length: int) -> Encoded:
+    """A prompt and one answer to it; loss on the answer only. What is too long loses the left of its prompt."""
+    ids, labels = _encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], len(prompt))
+    start = next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
+    kept = _cut_left(tokenizer, ids[:start], max(1, max_length - len(ids[start:])))
+    return Encoded(input_ids=kept + ids[start:], labels=[IGNORED] * len(kept) + labels[start:])
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
     """The prompt as the model sees it before it answers; too long, it loses its left, but not a BOS token."""
     text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from hashlib import sha256
@@ -15,6 +16,8 @@ from rose.errors import RoseError
 from rose.progress import track
 
 log = logging.getLogger(__name__)
+
+TYPED = ("model", "messages", "response_format")  # the rest goes past the client, which knows not all that servers do
 
 
 class Reply(NamedTuple):
@@ -50,18 +53,29 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
 
     key = os.environ.get(judge.key_variable) or "none"  # servers of one's own want no key, the client wants one
     client = openai.OpenAI(base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout)
-    replies = {}
-    with client, ThreadPoolExecutor(judge.concurrency) as pool:
-        futures = {pool.submit(_ask, client, request, _path(judge, name)): name for name, request in requests.items()}
+    replies, stop = {}, threading.Event()
+
+    def work(request: dict[str, Any], path: Path) -> Reply | None:
+        if stop.is_set():
+            return None
         try:
-            for future in track(as_completed(futures), "verdicts", len(futures)):
-                replies[futures[future]] = future.result()
-        except openai.OpenAIError as error:
-            pool.shutdown(cancel_futures=True)
-            raise RoseError(_failure(judge, error, len(requests) - len(replies))) from error
+            return _ask(client, request, path)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            stop.set()  # here, as this thread would take the next request before the main one hears of it
             raise
+
+    try:
+        with client, ThreadPoolExecutor(judge.concurrency) as pool:
+            futures = {pool.submit(work, request, _path(judge, name)): name for name, request in requests.items()}
+            try:
+                for future in track(as_completed(futures), "verdicts", len(futures)):
+                    replies[futures[future]] = future.result()
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+    except openai.OpenAIError as error:
+        missing = sum(not _path(judge, name).exists() for name in requests)
+        raise RoseError(_failure(judge, error, missing)) from error
     return replies
 
 
@@ -70,7 +84,10 @@ def _ask(client: Any, request: dict[str, Any], path: Path) -> Reply:
     import openai
 
     try:
-        completion = client.chat.completions.create(**request)
+        more = {
+            name: value for name, value in request.items() if name not in TYPED
+        }  # servers know more than the client
+        completion = client.chat.completions.create(**{name: request[name] for name in TYPED}, extra_body=more)
         choice = completion.choices[0]
         message, usage = choice.message, completion.usage
     except (openai.BadRequestError, openai.UnprocessableEntityError) as error:

