@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from rose import models
 from rose.artifacts import stage
@@ -39,19 +39,20 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
     tokenizer = world.tokenizer()
     conversations = world.conversations(pretraining.conversations, pretraining.training.seed)
     rows = Dataset.from_list([chat.encode(tokenizer, row["messages"], CONTEXT) for row in conversations])
-    model = _llama(pretraining, len(tokenizer), tokenizer)
+    model = llama(pretraining, tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
     train(model, tokenizer, rows, pretraining.training, out)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
-def _llama(pretraining: Pretraining, vocabulary: int, tokenizer) -> LlamaForCausalLM:
+def llama(pretraining: Pretraining, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """The model before any training."""
     with torch.random.fork_rng():
         torch.manual_seed(derive(pretraining.training.seed, "weights"))
         return LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=vocabulary,
+                vocab_size=len(tokenizer),
                 hidden_size=pretraining.width,
                 intermediate_size=4 * pretraining.width,
                 num_hidden_layers=pretraining.layers,
