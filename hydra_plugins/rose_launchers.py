@@ -1,6 +1,6 @@
 """The launchers where Hydra looks for plugins, which is this namespace alone; what they do is in rose/launchers."""
 
-from rose.launchers import processes, slurm
+from rose.launchers import processes, ray, slurm
 
 
 class Processes(processes.Processes):
@@ -9,3 +9,7 @@ class Processes(processes.Processes):
 
 class Slurm(slurm.Slurm):
     """hydra/launcher=slurm, slurm_gpu"""
+
+
+class Ray(ray.Ray):
+    """hydra/launcher=ray"""

@@ -1,5 +1,6 @@
 """Launchers: a job that dies takes no other with it, and who runs the jobs changes nothing in their results."""
 
+import importlib.util
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rose import plan
 from rose.__main__ import ROOT
 
 SWEEP = ["-m", "method=rose,random", "seed=0,1"]
@@ -182,4 +184,45 @@ def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, 
         time.sleep(2)
     assert interrupted == 3
     assert sweep.returncode == 0, sweep.stderr.read()
+    assert results(tmp_path) == basic
+
+
+@needs_slurm
+def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(tmp_path, basic):
+    plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
+    deadline = time.monotonic() + 300
+    while slurm("squeue", "--noheader"):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert results(tmp_path) == basic
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    assert "| rose " in (folder / "report.md").read_text()
+    assert not [log for log in folder.glob("*/rose.log") if "waiting for" in log.read_text()]
+
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here: pip install 'rose[ray]'")
+
+
+@needs_ray
+def test_on_ray_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path):
+    settings = {"init": "{address: local, include_dashboard: false}", "task": "{num_cpus: 1, max_retries: 0}"}
+    said, stderr = died(tmp_path, "Ray", **settings, environment="[]")
+    assert set(said) == {"1", "2"}, stderr
+    assert all("WorkerCrashedError" in error for error in said.values())
+    assert [number for number, _, _ in marks(tmp_path, "ended")] == ["0", "3", "4"]
+    assert len({process for _, _, process in marks(tmp_path, "begun")}) == 5
+
+
+@needs_ray
+def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic):
+    port = "26379"
+    command = [str(Path(sys.executable).with_name("ray"))]
+    cluster = [*command, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    with subprocess.Popen(cluster, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as head:
+        try:
+            sweep = rose(tmp_path, "hydra/launcher=ray", f"hydra.launcher.init.address=127.0.0.1:{port}")
+            _, errors = sweep.communicate()
+        finally:
+            head.terminate()
+    assert sweep.returncode == 0, errors
     assert results(tmp_path) == basic
