@@ -63,7 +63,10 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,
     "evaluation": lambda c, s: 2 * s.tests,
     "zero_shot": lambda c, s: 2 * s.tests,
-} | {kind: lambda c, s: 0 for kind in ("pool", "preferences", "tokens", "scores", "selection")}
+    "answers": lambda c, s: s.tests,
+    "zero_shot_answers": lambda c, s: s.tests,
+} | {kind: lambda c, s: 0 for kind in ("pool", "preferences", "tokens", "student_tokens", "scores", "selection")}
+STUDENT = ("finetune", "evaluation", "zero_shot", "answers", "zero_shot_answers")  # by the model that is fine-tuned
 BACKWARD = ("warmup", "features", "targets", "finetune", "pairs_sft", "pairs_dpo")
 
 
@@ -75,18 +78,21 @@ class Estimator:
         self.weights: dict[str, tuple[float, float]] = {}
         self.lengths: dict[str, tuple[int, float]] = {}
 
-    def estimate(self, kind: str, node: Node, config: Config, tokens: Node) -> Estimate:
-        """The cost of `node`, the stage that the pipeline calls `kind`; `tokens` is the pool its job works on."""
+    def estimate(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Estimate:
+        """The cost of `node`, the stage that a job's pipeline, `nodes`, calls `kind`."""
         target = node.path(self.outputs)
         if target.exists():
             return _measured(target, "measured")
         alike = [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]
         if alike:
             return _measured(max(alike, key=lambda path: _similarity(node, path)), "like")
-        return _counted(kind, config, self.size(config, tokens)) if kind in ROWS else UNKNOWN
+        if kind not in ROWS:
+            return UNKNOWN
+        student = config.student if kind in STUDENT else None
+        return _counted(kind, config, self.size(config, student or config.model, nodes["tokens"]))
 
-    def size(self, config: Config, tokens: Node) -> Size:
-        pool, pairs, model = config.dataset.world, config.preference.pairs, config.model
+    def size(self, config: Config, model: Model, tokens: Node) -> Size:
+        pool, pairs = config.dataset.world, config.preference.pairs
         if tokens.name not in self.lengths and tokens.path(self.outputs).exists():
             self.lengths[tokens.name] = _lengths(tokens.path(self.outputs))
         rows, length = self.lengths.get(tokens.name, (pool.rows if pool else NAN, None))

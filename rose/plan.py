@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.types import HydraContext
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from rose import pipeline, sweep
@@ -32,6 +32,8 @@ from rose.launchers.base import Worker
 from rose.launchers.slurm import Slurm
 from rose.report.table import write_report
 
+Group = tuple[int, ...]  # whether what its stages make is needed, and the jobs that want it
+
 
 @dataclass
 class Stage:
@@ -42,6 +44,7 @@ class Stage:
     ready: bool
     jobs: list[int]
     cost: Estimate
+    needed: bool = True  # its jobs fail without it; without a judge's verdicts they keep their other metrics
 
 
 @dataclass
@@ -50,6 +53,10 @@ class Step:
 
     stages: list[Stage]
     after: list[int]
+
+    @property
+    def needed(self) -> bool:
+        return self.stages[0].needed
 
     @property
     def jobs(self) -> tuple[int, ...]:
@@ -67,44 +74,53 @@ def survey(configs: Sequence[Config]) -> dict[str, Stage]:
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
         kinds = {node.name: kind for kind, node in reversed(nodes.items())}
-        needed = [step for goal in goals(config.until) for step in plan(nodes[goal], Path(config.outputs))]
-        for name, (node, state) in {node.name: (node, state) for node, state in needed if state != "gone"}.items():
-            if name not in found:
-                cost = estimators[config.outputs].estimate(kinds[name], node, config, nodes["tokens"])
-                found[name] = Stage(kinds[name], node, state == "ready", [], cost)
-            found[name].jobs.append(number)
+        for position, ends in enumerate(goals(config.until, nodes)):
+            for node, state in [step for end in ends for step in plan(nodes[end], Path(config.outputs))]:
+                if state == "gone":
+                    continue
+                if node.name not in found:
+                    cost = estimators[config.outputs].estimate(kinds[node.name], node, config, nodes)
+                    found[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
+                found[node.name].needed |= position == 0
+                if number not in found[node.name].jobs:
+                    found[node.name].jobs.append(number)
     return found
 
 
 def steps(stages: dict[str, Stage]) -> list[Step]:
     """The missing stages in the order to run them: what the longest chain of work hangs on comes first."""
-    groups: dict[tuple[int, ...], list[Stage]] = defaultdict(list)
+    groups: dict[Group, list[Stage]] = defaultdict(list)
     for stage in stages.values():
         if not stage.ready:
-            groups[tuple(stage.jobs)].append(stage)
-    numbers = {stage.node.name: jobs for jobs, group in groups.items() for stage in group}
+            groups[stage.needed, *stage.jobs].append(stage)
+    place = {stage.node.name: key for key, group in groups.items() for stage in group}
     before = {
-        jobs: {numbers[node.name] for stage in group for node in stage.node.upstream if node.name in numbers} - {jobs}
-        for jobs, group in groups.items()
+        key: {place[node.name] for stage in group for node in stage.node.upstream if node.name in place} - {key}
+        for key, group in groups.items()
     }
     ahead = _work_ahead(groups, before)
-    order = sorted(groups, key=lambda jobs: -ahead[jobs])
-    behind: dict[tuple[int, ...], set] = {}  # what each group rests on, at any remove
-    for jobs in order:
-        behind[jobs] = before[jobs].union(*(behind[other] for other in before[jobs]))
-    direct = {jobs: before[jobs] - set().union(*(behind[other] for other in before[jobs])) for jobs in order}
-    return [Step(groups[jobs], sorted(order.index(other) for other in direct[jobs])) for jobs in order]
+    order = sorted(groups, key=lambda key: -ahead[key])
+    behind: dict[Group, set[Group]] = {}  # what each rests on, at any remove
+    for key in order:
+        behind[key] = before[key].union(*(behind[other] for other in before[key]))
+    direct = {key: before[key] - set().union(*(behind[other] for other in before[key])) for key in order}
+    return [Step(groups[key], sorted(order.index(other) for other in direct[key])) for key in order]
 
 
-def _work_ahead(groups: dict, before: dict) -> dict[tuple[int, ...], float]:
+def _work_ahead(groups: dict[Group, list[Stage]], before: dict[Group, set[Group]]) -> dict[Group, float]:
     """FLOPs from the start of each group to the end of the sweep, along the longest chain; never none, so that what
     comes before has more.
     """
-    after = {jobs: [other for other in groups if jobs in before[other]] for jobs in groups}
-    ahead: dict[tuple[int, ...], float] = {}
-    for jobs in sorted(groups, key=len):  # what comes later is needed by fewer jobs
-        own = 1 + sum(stage.cost.flops or 0 for stage in groups[jobs])
-        ahead[jobs] = own + max((ahead[other] for other in after[jobs]), default=0)
+    ahead: dict[Group, float] = {}
+
+    def work(key: Group) -> float:
+        if key not in ahead:
+            own = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
+            ahead[key] = own + max((work(other) for other in groups if key in before[other]), default=0)
+        return ahead[key]
+
+    for key in groups:
+        work(key)
     return ahead
 
 
@@ -185,27 +201,32 @@ def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Con
     for number, step in enumerate(order):
         if step.shared:
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages])
-            (own,) = slurm.submit(Prefix(), [work], **_after("afterok", [sent[other] for other in step.after], slurm))
+            (own,) = slurm.submit(Prefix(), [work], **_after(order, sent, step.after, slurm))
             sent[number] = own.job_id
-    behind: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    behind: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for job in range(len(overrides)):
-        behind[tuple(sent[number] for number, step in enumerate(order) if step.shared and job in step.jobs)].append(job)
+        behind[tuple(number for number in sent if job in order[number].jobs)].append(job)
     worker = Worker(context, task.__wrapped__, master)
     arrays = [
-        slurm.submit(worker, [(job, overrides[job]) for job in jobs], **_after("afterok", ids, slurm))
-        for ids, jobs in behind.items()
+        slurm.submit(worker, [(job, overrides[job]) for job in jobs], **_after(order, sent, numbers, slurm))
+        for numbers, jobs in behind.items()
     ]
     ids = [array[0].job_id.split("_")[0] for array in arrays]
-    (report,) = slurm.submit(write_report, [Path(master.hydra.sweep.dir).resolve()], **_after("afterany", ids, slurm))
+    folder = Path(master.hydra.sweep.dir).resolve()
+    (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(ids)}")
     return [*sent.values(), *ids, report.job_id]
 
 
-def _after(kind: str, ids: Sequence[str], slurm: Slurm) -> dict[str, Any]:
-    """sbatch's options for a job that starts when others have ended, and goes when it never can."""
-    if not ids:
+def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
+    """sbatch's options for what starts when other steps have ended, and goes when a needed one has failed."""
+    numbers = list(numbers)
+    kinds = {"afterok": [sent[n] for n in numbers if order[n].needed]}
+    kinds["afterany"] = [sent[n] for n in numbers if not order[n].needed]
+    texts = [":".join([kind, *ids]) for kind, ids in kinds.items() if ids]
+    if not texts:
         return {}
     more = {**(slurm.sbatch.get("additional_parameters") or {}), "kill-on-invalid-dep": "yes"}
-    return {"dependency": f"{kind}:{':'.join(ids)}", "additional_parameters": more}
+    return {"dependency": ",".join(texts), "additional_parameters": more}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -218,7 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _plan(arguments: list[str], send: bool) -> None:
-    master = compose("config", [*arguments, "hydra.mode=MULTIRUN"], return_hydra_config=True)
+    hydra = GlobalHydra.instance().hydra
+    master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     sweep.name_directory(master)
     overrides = sweep.expand(master)
     jobs = [sweep.compose(master, job) for job in overrides]

@@ -59,7 +59,7 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
     nodes = plan.pipeline.stages(config)
 
     def count(kind: str) -> Estimate:
-        return Estimator(tmp_path).estimate(kind, nodes[kind], config, nodes["tokens"])
+        return Estimator(tmp_path).estimate(kind, nodes[kind], config, nodes)
 
     vocabulary, width = len(world.tokenizer()), 32
     # a Llama with tied embeddings: q, k, v, o; gate, up, down; two norms a layer and one at the end
@@ -75,10 +75,9 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
 
 
 def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):
-    tokens = Node(toy, "tokens", ())
     build(Node(toy, "first", (), label="same"), tmp_path)
-    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "second", (), label="same"), config, tokens).flops == 0
-    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "third", (), label="other"), config, tokens) == UNKNOWN
+    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
+    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "third", (), label="other"), config, {}) == UNKNOWN
 
 
 def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path, capsys):
