@@ -197,6 +197,7 @@ def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Con
     slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
+    slurm.refuse_twice()
     sent: dict[int, str] = {}
     for number, step in enumerate(order):
         if step.shared:

@@ -190,6 +190,8 @@ def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, 
 @needs_slurm
 def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(tmp_path, basic):
     plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
+    with pytest.raises(SystemExit, match="Slurm still has jobs of this sweep"):
+        plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
     deadline = time.monotonic() + 300
     while slurm("squeue", "--noheader"):
         assert time.monotonic() < deadline

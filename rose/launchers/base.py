@@ -80,7 +80,7 @@ class SweepLauncher(Launcher):
             log.info("\t#%d : %s", number, " ".join(text for text in filter_overrides(overrides) if text not in shared))
         worker = Worker(self.context, self.task, self.config)
         for number, reason in self.run(worker, jobs).items():
-            mark(worker.directory(next(job for job in jobs if job[0] == number)), reason)
+            mark(worker.directory((number, dict(jobs)[number])), reason)
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for _, overrides in jobs]
 
     @abstractmethod

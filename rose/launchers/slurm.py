@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -35,12 +36,20 @@ class Slurm(SweepLauncher):
         }
 
     def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+        self.refuse_twice()
         sent = self.submit(worker, jobs)
         array = sent[0].job_id.split("_")[0]
         log.info(
             "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them", len(sent), array, self.folder, array
         )
         return self.wait({number: own for (number, _), own in zip(jobs, sent, strict=True)})
+
+    def refuse_twice(self) -> None:
+        """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder."""
+        earlier = {path.name.split("_")[0] for path in Path(self.folder).glob("[0-9]*")}
+        if ours := earlier & {job.split("_")[0] for job in _queued() or ()}:
+            ids = " ".join(sorted(ours))
+            raise RoseError(f"{self.folder}: Slurm still has jobs of this sweep; wait for them, or scancel {ids}")
 
     def submit(self, function: Any, arguments: list[Any], **sbatch: Any) -> list["submitit.Job"]:
         """Sends one Slurm job an argument, as an array."""
