@@ -1,7 +1,15 @@
 """The launchers where Hydra looks for plugins, which is this namespace alone; what they do is in rose/launchers."""
 
-from rose.launchers import processes
+from rose.launchers import processes, ray, slurm
 
 
 class Processes(processes.Processes):
     """hydra/launcher=processes"""
+
+
+class Slurm(slurm.Slurm):
+    """hydra/launcher=slurm, slurm_gpu"""
+
+
+class Ray(ray.Ray):
+    """hydra/launcher=ray"""

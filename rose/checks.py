@@ -61,7 +61,6 @@ RANGES: dict[str, Range] = {
     "evaluation.batch_tokens": COUNT,
     "evaluation.max_new_tokens": COUNT,
     "evaluation.temperature": NOT_NEGATIVE,
-<<<<<<< HEAD
     "diagnostics.resamples": COUNT,
     "diagnostics.exact_rows": NOT_NEGATIVE,
     "diagnostics.fidelity_pairs": COUNT,
@@ -76,7 +75,6 @@ RANGES: dict[str, Range] = {
     "diagnostics.warn.momentum_share": SHARE,
     "diagnostics.warn.projection": SHARE,
     "diagnostics.warn.leaked": PART,
-=======
     "judge.max_length": COUNT,
     "judge.batch_tokens": COUNT,
     "judge.price_input": NOT_NEGATIVE,
@@ -87,7 +85,6 @@ RANGES: dict[str, Range] = {
     "tasks.shots": NOT_NEGATIVE,
     "tasks.limit": COUNT,
     "tasks.max_new_tokens": COUNT,
->>>>>>> 868093f0065243a6341791952c0c437b69ac6752
     "runtime.threads": COUNT,
     "runtime.workers": COUNT,
 }

@@ -119,6 +119,12 @@ def _loader() -> Any:
     return GlobalHydra.instance().config_loader()
 
 
+def announce(sweep: Path, jobs: list[DictConfig]) -> None:
+    """Writes down which jobs a sweep is made of, for its report."""
+    sweep.mkdir(parents=True, exist_ok=True)
+    write_json(sweep / "sweep.json", {"jobs": [job.hydra.sweep.subdir for job in jobs]})
+
+
 def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
     """Swept keys that change nothing: jobs that differ in such a key alone always have the same result."""
     settings = [dict(text.split("=", 1) for text in job) for job in jobs]
@@ -135,7 +141,7 @@ class Outcome(Callback):
     """Checks every job before the first one starts, reports a sweep when it ends, and sets the exit code."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        _or_exit(lambda: (_result(config), _warn(judge_warning(config))))
+        or_exit(lambda: (_result(config), _warn(judge_warning(config))))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
         if ranks.main() and not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
@@ -144,11 +150,11 @@ class Outcome(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         name_directory(config)
         choose_launcher(config)
-        _or_exit(lambda: self._look_ahead(config))
+        or_exit(lambda: self._look_ahead(config))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if not config.dry_run:
-            _or_exit(lambda: self._report(Path(config.hydra.sweep.dir)))
+            or_exit(lambda: self._report(Path(config.hydra.sweep.dir)))
 
     def _look_ahead(self, config: DictConfig) -> None:
         if ranks.world() > 1:
@@ -162,9 +168,7 @@ class Outcome(Callback):
         for line in sorted({judge_warning(job) for job in jobs}):
             _warn(line)
         if not config.dry_run:
-            sweep = Path(config.hydra.sweep.dir)
-            sweep.mkdir(parents=True, exist_ok=True)
-            write_json(sweep / "sweep.json", {"jobs": [job.hydra.sweep.subdir for job in jobs]})
+            announce(Path(config.hydra.sweep.dir), jobs)
 
     def _report(self, sweep: Path) -> None:
         from rose.report.table import write_report
@@ -205,7 +209,7 @@ def _state(job: Path) -> str:
     return json.loads(status.read_text())["state"] if status.exists() else "missing"
 
 
-def _or_exit(do: Callable[[], Any]) -> None:
+def or_exit(do: Callable[[], Any]) -> None:
     """Hydra turns what a callback raises into a warning and goes on; these end the program, in one line."""
     try:
         do()

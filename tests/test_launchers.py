@@ -1,7 +1,10 @@
 """Launchers: a job that dies takes no other with it, and who runs the jobs changes nothing in their results."""
 
+import importlib.util
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rose import plan
 from rose.__main__ import ROOT
 
 SWEEP = ["-m", "method=rose,random", "seed=0,1"]
@@ -38,7 +42,7 @@ def job(config):
     (folder / f"begun-{config.number}-{time.monotonic_ns()}-{os.getpid()}").touch()
     time.sleep(0.3)
     {1: lambda: os.kill(os.getpid(), 9), 2: lambda: os._exit(3)}.get(config.number, lambda: None)()
-    (folder / f"ended-{config.number}-{time.monotonic_ns()}-{os.environ['OMP_NUM_THREADS']}").touch()
+    (folder / f"ended-{config.number}-{time.monotonic_ns()}-{os.environ.get('OMP_NUM_THREADS')}").touch()
 if __name__ == "__main__":
     job()
 """
@@ -96,33 +100,40 @@ def test_a_job_killed_in_a_sweep_fails_by_name_and_the_sweep_run_again_ends_as_i
     assert results(tmp_path) == basic
 
 
-def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_path):
+def died(tmp_path: Path, launcher: str, **settings: object) -> tuple[dict[str, str], str]:
+    """Five jobs of which number 1 kills itself and number 2 leaves: what is said of the dead, and stderr."""
     (tmp_path / "app.py").write_text(APP)
     arguments = ["-m", "+number=0,1,2,3,4", f"+folder={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep"]
-    launcher = ["hydra.launcher._target_=hydra_plugins.rose_launchers.Processes", "+hydra.launcher.workers=2"]
+    target = f"hydra.launcher._target_=hydra_plugins.rose_launchers.{launcher}"
+    settings = [f"+hydra.launcher.{name}={value}" for name, value in settings.items()]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "app.py", *arguments, *launcher],
+        [sys.executable, "app.py", *arguments, target, *settings],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env=environment | {"PYTHONPATH": str(ROOT)},
     )
-    begun = [path.name.split("-")[1:] for path in tmp_path.glob("begun-*")]
-    ended = [path.name.split("-")[1:] for path in tmp_path.glob("ended-*")]
-    assert sorted(number for number, _, _ in begun) == ["0", "1", "2", "3", "4"]
-    assert sorted(number for number, _, _ in ended) == ["0", "3", "4"]
+    said = {path.parent.name: json.loads(path.read_text())["error"] for path in tmp_path.glob("sweep/*/status.json")}
+    return said, done.stderr
+
+
+def marks(folder: Path, name: str) -> list[list[str]]:
+    return sorted(path.name.split("-")[1:] for path in folder.glob(f"{name}-*"))
+
+
+def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_path):
+    said, stderr = died(tmp_path, "Processes", workers=2)
+    assert said == {"1": "died: SIGKILL, as when memory runs out", "2": "died: its process ended with exit code 3"}
+    assert "rose: 1 died: SIGKILL" in stderr
+    begun, ended = marks(tmp_path, "begun"), marks(tmp_path, "ended")
+    assert [number for number, _, _ in begun] == ["0", "1", "2", "3", "4"]
+    assert [number for number, _, _ in ended] == ["0", "3", "4"]
     assert len({process for _, _, process in begun}) == 5
     assert {threads for _, _, threads in ended} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
-    for number, moment, _ in ended:  # while a job lasted, at most one other began
+    for number, moment, _ in ended:  # while a job lasted, at most one other began before the next could
         first = next(int(time) for job, time, _ in begun if job == number)
         assert sum(first < int(time) < int(moment) for _, time, _ in begun) <= 2
-    died = {path.parent.name: json.loads(path.read_text())["error"] for path in tmp_path.glob("sweep/*/status.json")}
-    assert died == {
-        "1": "died: SIGKILL, as when memory runs out",
-        "2": "died: its process ended with exit code 3",
-    }
-    assert "rose: 1 died: SIGKILL" in done.stderr
 
 
 def test_jobs_end_when_their_launcher_is_killed(tmp_path):
@@ -134,3 +145,86 @@ def test_jobs_end_when_their_launcher_is_killed(tmp_path):
     while Path(f"/proc/{job}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def slurm(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+needs_slurm = pytest.mark.skipif(
+    shutil.which("sbatch") is None or not slurm("sinfo", "--noheader"),
+    reason="no Slurm answers here: eval $(tests/slurm_node.sh up FOLDER)",
+)
+SLURM = [
+    "hydra/launcher=slurm",
+    *(f"hydra.launcher.{text}" for text in ("cpus_per_task=1", "mem=1GB", "poll_seconds=1")),
+]
+
+
+@needs_slurm
+def test_on_slurm_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path):
+    folder = {"folder": f"{tmp_path}/slurm", "max_num_timeout": 1, "poll_seconds": 0.5, "cpus_per_task": 1}
+    said, stderr = died(tmp_path, "Slurm", **folder)
+    assert set(said) == {"1", "2"}, stderr
+    assert all("FAILED" in error for error in said.values())
+    assert [number for number, _, _ in marks(tmp_path, "ended")] == ["0", "3", "4"]
+
+
+@needs_slurm
+def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, basic):
+    sweep, draw = rose(tmp_path, *SLURM), random.Random(0)  # noqa: S311
+    interrupted = 0
+    while sweep.poll() is None:
+        computing = list(tmp_path.glob("stages/*/.*.part"))
+        running = slurm("squeue", "--noheader", "--array", "--states", "running", "--format", "%i").split()
+        if interrupted < 3 and computing and running:
+            job = draw.choice(running)
+            slurm(*draw.choice([("scontrol", "requeue", job), ("scancel", "--signal=USR2", job)]))
+            interrupted += 1
+        time.sleep(2)
+    assert interrupted == 3
+    assert sweep.returncode == 0, sweep.stderr.read()
+    assert results(tmp_path) == basic
+
+
+@needs_slurm
+def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(tmp_path, basic):
+    plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
+    with pytest.raises(SystemExit, match="Slurm still has jobs of this sweep"):
+        plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
+    deadline = time.monotonic() + 300
+    while slurm("squeue", "--noheader"):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert results(tmp_path) == basic
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    assert "| rose " in (folder / "report.md").read_text()
+    assert not [log for log in folder.glob("*/rose.log") if "waiting for" in log.read_text()]
+
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here: pip install 'rose[ray]'")
+
+
+@needs_ray
+def test_on_ray_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path):
+    settings = {"init": "{address: local, include_dashboard: false}", "task": "{num_cpus: 1, max_retries: 0}"}
+    said, stderr = died(tmp_path, "Ray", **settings, environment="[]")
+    assert set(said) == {"1", "2"}, stderr
+    assert all("WorkerCrashedError" in error for error in said.values())
+    assert [number for number, _, _ in marks(tmp_path, "ended")] == ["0", "3", "4"]
+    assert len({process for _, _, process in marks(tmp_path, "begun")}) == 5
+
+
+@needs_ray
+def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic):
+    port = "26379"
+    command = [str(Path(sys.executable).with_name("ray"))]
+    cluster = [*command, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    with subprocess.Popen(cluster, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as head:
+        try:
+            sweep = rose(tmp_path, "hydra/launcher=ray", f"hydra.launcher.init.address=127.0.0.1:{port}")
+            _, errors = sweep.communicate()
+        finally:
+            head.terminate()
+    assert sweep.returncode == 0, errors
+    assert results(tmp_path) == basic

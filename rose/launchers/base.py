@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import sys
+import traceback
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
@@ -39,7 +41,16 @@ class Worker:
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        _ = done.return_value  # raises what the job raised
+        if done.status is JobStatus.FAILED:  # by an error that `rose.job.run` does not know what to do with
+            error = done._return_value
+            traceback.print_exception(error)
+            mark(self.directory(job), f"{type(error).__name__}: {error}")
+
+    def checkpoint(self, job: Job) -> Any:
+        """What submitit runs when it has requeued a job: the same again, which goes on from the finished stages."""
+        from submitit.helpers import DelayedSubmission  # late: only Slurm needs it
+
+        return DelayedSubmission(self, job)
 
     def compose(self, job: Job) -> DictConfig:
         number, overrides = job
@@ -64,11 +75,12 @@ class SweepLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         jobs = [(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)]
+        shared = set.intersection(*(set(overrides) for _, overrides in jobs)) if len(jobs) > 1 else set()
         for number, overrides in jobs:
-            log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+            log.info("\t#%d : %s", number, " ".join(text for text in filter_overrides(overrides) if text not in shared))
         worker = Worker(self.context, self.task, self.config)
         for number, reason in self.run(worker, jobs).items():
-            mark(worker.directory(next(job for job in jobs if job[0] == number)), reason)
+            mark(worker.directory((number, dict(jobs)[number])), reason)
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for _, overrides in jobs]
 
     @abstractmethod

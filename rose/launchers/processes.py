@@ -31,7 +31,7 @@ class Processes(SweepLauncher):
 
     def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
         at_once = min(self.workers, len(jobs))
-        threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+        threads = max(1, _processors() // at_once)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read by what loads OpenMP: the workers, not this one
         log.info("%d jobs, %d at a time with %s threads each", len(jobs), at_once, os.environ["OMP_NUM_THREADS"])
         context = multiprocessing.get_context("forkserver")
@@ -70,6 +70,11 @@ def _follow(launcher: BaseProcess) -> None:
     """Ends this process when the launcher has gone, so that nothing computes unseen."""
     launcher.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _processors() -> int:
+    """Those that this process may use, where the system says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _devices(at_once: int) -> list[str | None]:

@@ -16,6 +16,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
+    PreTrainedTokenizerBase,
 )
 
 from rose import models, ranks
@@ -51,7 +52,7 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
     tokenizer = world.tokenizer()
     conversations = world.conversations(pretraining.conversations, pretraining.training.seed)
     rows = Dataset.from_list([chat.encode(tokenizer, row["messages"], CONTEXT) for row in conversations])
-    model = _llama(pretraining, len(tokenizer), tokenizer)
+    model = llama(pretraining, tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
     train(model, tokenizer, rows, pretraining.training, out)
     if ranks.main():
@@ -59,11 +60,12 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
         tokenizer.save_pretrained(out)
 
 
-def _llama(pretraining: Pretraining, vocabulary: int, tokenizer) -> LlamaForCausalLM:
+def llama(pretraining: Pretraining, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """The model before any training."""
     tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     with torch.random.fork_rng():
         torch.manual_seed(derive(pretraining.training.seed, "weights"))
-        return LlamaForCausalLM(_shape(pretraining, vocab_size=vocabulary, **tokens))
+        return LlamaForCausalLM(_shape(pretraining, vocab_size=len(tokenizer), **tokens))
 
 
 def _shape(pretraining: Pretraining, **tokens: int) -> LlamaConfig:

@@ -1,0 +1,173 @@
+"""What a stage that is not there yet will cost: by one like it that is, else by arithmetic from the configuration."""
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import load_from_disk
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rose.artifacts import Node
+from rose.choices import ProjectionKind
+from rose.config import Config, Model
+from rose.data import world
+from rose.gradients.quantize import width
+from rose.methods.selection import effective
+from rose.training.base import llama
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """None: not known. `seconds` are those of whatever machine measured them."""
+
+    tokens: float | None
+    flops: float | None
+    bytes: float | None
+    seconds: float | None
+    source: str  # measured: its own cost.json; like: that of the most similar stage; counted: from the configuration;
+    # at most: the same with every row taken for as long as model.max_length lets it be
+
+
+NAN = float("nan")
+UNKNOWN = Estimate(None, None, None, None, "")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the arithmetic needs: numbers of things, as far as they are known."""
+
+    rows: float
+    length: float | None  # mean tokens a row; None: not known yet
+    pairs: float
+    tests: float
+    weights: float
+    trained: float
+
+
+# rows that pass through the model; an answer of a pair counts as one
+ROWS: dict[str, Callable[[Config, Size], float]] = {
+    "warmup": lambda c, s: max(c.warmup.batch_size, c.warmup.ratio * s.rows) * c.warmup.epochs,
+    "features": lambda c, s: s.rows * c.warmup.epochs,
+    "targets": lambda c, s: 2 * s.pairs * c.warmup.epochs,
+    "hidden": lambda c, s: s.rows,
+    "target_hidden": lambda c, s: s.pairs,
+    "losses": lambda c, s: s.rows,
+    "tuned_losses": lambda c, s: s.rows,
+    "answer_losses": lambda c, s: s.rows,
+    "finetune": lambda c, s: _selected(c, s) * c.finetune.epochs,
+    "pairs_sft": lambda c, s: s.pairs * c.finetune.epochs,
+    "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,
+    "evaluation": lambda c, s: 2 * s.tests,
+    "zero_shot": lambda c, s: 2 * s.tests,
+    "answers": lambda c, s: s.tests,
+    "zero_shot_answers": lambda c, s: s.tests,
+} | {kind: lambda c, s: 0 for kind in ("pool", "preferences", "tokens", "student_tokens", "scores", "selection")}
+STUDENT = ("finetune", "evaluation", "zero_shot", "answers", "zero_shot_answers")  # by the model that is fine-tuned
+BACKWARD = ("warmup", "features", "targets", "finetune", "pairs_sft", "pairs_dpo")
+
+
+class Estimator:
+    """Estimates the stages of one outputs folder; keeps the sizes of models and pools, which many stages share."""
+
+    def __init__(self, outputs: Path):
+        self.outputs = outputs
+        self.weights: dict[str, tuple[float, float]] = {}
+        self.lengths: dict[str, tuple[int, float]] = {}
+
+    def estimate(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Estimate:
+        """The cost of `node`, the stage that a job's pipeline, `nodes`, calls `kind`."""
+        target = node.path(self.outputs)
+        if target.exists():
+            return _measured(target, "measured")
+        alike = [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]
+        if alike:
+            return _measured(max(alike, key=lambda path: _similarity(node, path)), "like")
+        if kind not in ROWS:
+            return UNKNOWN
+        student = config.student if kind in STUDENT else None
+        return _counted(kind, config, self.size(config, student or config.model, nodes["tokens"]))
+
+    def size(self, config: Config, model: Model, tokens: Node) -> Size:
+        pool, pairs = config.dataset.world, config.preference.pairs
+        if tokens.name not in self.lengths and tokens.path(self.outputs).exists():
+            self.lengths[tokens.name] = _lengths(tokens.path(self.outputs))
+        rows, length = self.lengths.get(tokens.name, (pool.rows if pool else NAN, None))
+        if (name := repr(model)) not in self.weights:
+            self.weights[name] = _weights(model)
+        weights, trained = self.weights[name]
+        targets = pairs.world.targets if pairs.world else pairs.shots or NAN
+        tests = pairs.world.tests if pairs.world else pairs.tests or NAN
+        return Size(rows, length, targets, tests, weights, trained)
+
+
+def _measured(path: Path, source: str) -> Estimate:
+    cost = json.loads((path / "cost.json").read_text())
+    tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
+    values = (tokens, *(cost.get(name, NAN) for name in ("flops", "bytes", "seconds")))
+    return Estimate(*map(_known, values), source)
+
+
+def _similarity(node: Node, path: Path) -> int:
+    """How many values of two stages' keys agree."""
+    return len(_leaves(node.key) & _leaves(json.loads((path / "inputs.json").read_text())))
+
+
+def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
+    if isinstance(value, dict):
+        return {leaf for name, item in value.items() for leaf in _leaves(item, f"{place}.{name}")}
+    return {(place, json.dumps(value))}
+
+
+def _counted(kind: str, config: Config, size: Size) -> Estimate:
+    """2 FLOPs a weight and token forward, as many again plus 2 a trained weight backward (`rose.cost`)."""
+    tokens = ROWS[kind](config, size) * (size.length or config.model.max_length)
+    backward = tokens if kind in BACKWARD else 0
+    flops = 2 * size.weights * tokens + 2 * (size.weights + size.trained) * backward
+    source = "counted" if size.length or not tokens else "at most"
+    values = (tokens + backward, flops, _bytes(kind, config, size))
+    return Estimate(*map(_known, values), None, source)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _selected(config: Config, size: Size) -> float:
+    amount = effective(config.method, config.selection, config.warmup, config.finetune)
+    if amount.tokens:
+        return amount.tokens / (size.length or config.model.max_length)
+    return amount.count or amount.ratio * size.rows
+
+
+def _bytes(kind: str, config: Config, size: Size) -> float:
+    dim = size.trained if config.projection.kind == ProjectionKind.none else config.projection.dim
+    stored = {
+        "features": size.rows * config.warmup.epochs * width(config.features.dtype, 1000) / 1000 * dim,
+        "targets": size.pairs * config.warmup.epochs * 4 * dim,
+        "warmup": config.warmup.epochs * 3 * 4 * size.trained,  # the adapter and two moments
+        "finetune": 4 * size.trained,
+    }
+    return stored.get(kind, NAN)
+
+
+def _lengths(tokens: Path) -> tuple[int, float]:
+    """Rows, and mean tokens a row, of a finished `tokens` stage."""
+    rows = load_from_disk(str(tokens / "rows"))
+    return len(rows), sum(len(ids) for batch in rows.iter(1000) for ids in batch["input_ids"]) / len(rows)
+
+
+def _weights(model: Model) -> tuple[float, float]:
+    """Weights of a model and of its adapter, from its configuration alone; NaN where that is out of reach."""
+    base, lora = model.base, model.lora
+    with torch.device("meta"), suppress(OSError, ValueError):
+        if base.pretraining is not None:
+            bare = llama(base.pretraining, world.tokenizer())
+        else:
+            bare = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, revision=base.revision))
+        layers = [module for name, module in bare.named_modules() if name.rpartition(".")[2] in lora.targets]
+        return bare.num_parameters(), sum(lora.rank * sum(layer.weight.shape) for layer in layers)
+    return NAN, NAN

@@ -1,0 +1,46 @@
+"""Ray: a task a job, each in a process of its own, on this machine or on a cluster that is running."""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle
+from omegaconf import OmegaConf
+
+from rose.errors import RoseError
+from rose.launchers.base import Job, SweepLauncher, Worker
+
+log = logging.getLogger(__name__)
+
+
+class Ray(SweepLauncher):
+    """`init` goes to ray.init, `task` to ray.remote; the variables named in `environment` reach the jobs."""
+
+    def __init__(self, init: dict[str, Any], task: dict[str, Any], environment: Sequence[str]):
+        self.init, self.options = OmegaConf.to_container(init), OmegaConf.to_container(task)
+        self.variables = {name: os.environ[name] for name in environment if name in os.environ}
+
+    def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+        try:
+            import ray
+        except ImportError as error:
+            raise RoseError("hydra/launcher=ray: ray is missing; pip install 'rose[ray]'") from error
+        died = {}
+        with ray.init(**self.init, runtime_env={"env_vars": self.variables}):
+            task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
+            pickled = ray.put(cloudpickle.dumps(worker))
+            left = {task.remote(pickled, job): job[0] for job in jobs}
+            log.info("%d jobs sent to Ray, which has %s", len(jobs), ray.cluster_resources())
+            while left:
+                (ended,), _ = ray.wait(list(left))
+                try:
+                    ray.get(ended)
+                except ray.exceptions.RayError as error:
+                    died[left[ended]] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                del left[ended]
+        return died
+
+
+def _work(pickled: bytes, job: Job) -> None:
+    cloudpickle.loads(pickled)(job)

@@ -1,0 +1,259 @@
+"""python -m rose.plan experiments=NAME [--submit]: a sweep as a graph, what it will cost, and in which order to run it.
+
+Stages that several jobs need come first, those that the same jobs need as one step; a job follows the steps that make
+its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that nothing there ever waits for a stage.
+"""
+
+import argparse
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from rose import pipeline, sweep
+from rose.__main__ import ROOT
+from rose.__main__ import job as task
+from rose.artifacts import Node, build, plan
+from rose.config import Config
+from rose.errors import RoseError
+from rose.estimates import UNKNOWN, Estimate, Estimator
+from rose.job import goals
+from rose.launchers.base import Worker
+from rose.launchers.slurm import Slurm
+from rose.report.table import write_report
+
+Group = tuple[int, ...]  # whether what its stages make is needed, and the jobs that want it
+
+
+@dataclass
+class Stage:
+    """A stage of the sweep, with every job that needs it."""
+
+    kind: str  # what the pipeline calls it
+    node: Node
+    ready: bool
+    jobs: list[int]
+    cost: Estimate
+    needed: bool = True  # its jobs fail without it; without a judge's verdicts they keep their other metrics
+
+
+@dataclass
+class Step:
+    """Missing stages that the same jobs need, upstream first, and the numbers of the steps they rest on."""
+
+    stages: list[Stage]
+    after: list[int]
+
+    @property
+    def needed(self) -> bool:
+        return self.stages[0].needed
+
+    @property
+    def jobs(self) -> tuple[int, ...]:
+        return tuple(self.stages[0].jobs)
+
+    @property
+    def shared(self) -> bool:
+        return len(self.jobs) > 1
+
+
+def survey(configs: Sequence[Config]) -> dict[str, Stage]:
+    """Every stage that the jobs will use, by name, upstream first."""
+    found: dict[str, Stage] = {}
+    estimators = {config.outputs: Estimator(Path(config.outputs)) for config in configs}
+    for number, config in enumerate(configs):
+        nodes = pipeline.stages(config)
+        kinds = {node.name: kind for kind, node in reversed(nodes.items())}
+        for position, ends in enumerate(goals(config.until, nodes)):
+            for node, state in [step for end in ends for step in plan(nodes[end], Path(config.outputs))]:
+                if state == "gone":
+                    continue
+                if node.name not in found:
+                    cost = estimators[config.outputs].estimate(kinds[node.name], node, config, nodes)
+                    found[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
+                found[node.name].needed |= position == 0
+                if number not in found[node.name].jobs:
+                    found[node.name].jobs.append(number)
+    return found
+
+
+def steps(stages: dict[str, Stage]) -> list[Step]:
+    """The missing stages in the order to run them: what the longest chain of work hangs on comes first."""
+    groups: dict[Group, list[Stage]] = defaultdict(list)
+    for stage in stages.values():
+        if not stage.ready:
+            groups[stage.needed, *stage.jobs].append(stage)
+    place = {stage.node.name: key for key, group in groups.items() for stage in group}
+    before = {
+        key: {place[node.name] for stage in group for node in stage.node.upstream if node.name in place} - {key}
+        for key, group in groups.items()
+    }
+    ahead = _work_ahead(groups, before)
+    order = sorted(groups, key=lambda key: -ahead[key])
+    behind: dict[Group, set[Group]] = {}  # what each rests on, at any remove
+    for key in order:
+        behind[key] = before[key].union(*(behind[other] for other in before[key]))
+    direct = {key: before[key] - set().union(*(behind[other] for other in before[key])) for key in order}
+    return [Step(groups[key], sorted(order.index(other) for other in direct[key])) for key in order]
+
+
+def _work_ahead(groups: dict[Group, list[Stage]], before: dict[Group, set[Group]]) -> dict[Group, float]:
+    """FLOPs from the start of each group to the end of the sweep, along the longest chain; never none, so that what
+    comes before has more.
+    """
+    ahead: dict[Group, float] = {}
+
+    def work(key: Group) -> float:
+        if key not in ahead:
+            own = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
+            ahead[key] = own + max((work(other) for other in groups if key in before[other]), default=0)
+        return ahead[key]
+
+    for key in groups:
+        work(key)
+    return ahead
+
+
+def show(stages: dict[str, Stage], order: list[Step], names: Sequence[str]) -> str:
+    """The graph as text: ready stages, then each step with its stages and what it waits for, then the sum."""
+    ready = [stage for stage in stages.values() if stage.ready]
+    lines = [f"{len(names)} jobs, {len(stages)} stages: {len(ready)} ready, {len(stages) - len(ready)} to compute", ""]
+    rows = [["ready", stage.node.name, _count(stage.jobs), *_figures(stage.cost)] for stage in ready]
+    for number, step in enumerate(order):
+        waits = f"after {', '.join(str(other + 1) for other in step.after)}" if step.after else ""
+        whose = _count(step.jobs) if step.shared else names[step.jobs[0]]
+        rows.append([f"step {number + 1}", waits, whose, *_figures(_sum(stage.cost for stage in step.stages))])
+        rows += [["", stage.node.name, "", *_figures(stage.cost)] for stage in step.stages]
+    rows.append(["to compute", "", "", *_figures(_sum(stage.cost for step in order for stage in step.stages))])
+    header = ["", "stage", "jobs", "tokens", "FLOPs", "bytes", "seconds", "figures"]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    return "\n".join(lines)
+
+
+def _count(jobs: Sequence[int]) -> str:
+    return f"{len(jobs)} job{'s' * (len(jobs) > 1)}"
+
+
+def _figures(cost: Estimate) -> list[str]:
+    numbers = [cost.tokens, cost.flops, cost.bytes, cost.seconds]
+    return [*("?" if number is None else _short(number) for number in numbers), cost.source]
+
+
+def _short(number: float) -> str:
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def _sum(costs: Iterable[Estimate]) -> Estimate:
+    """Of what is known; where parts are not, the sum is a lower bound."""
+    costs = list(costs)
+    values = {}
+    for name in ("tokens", "flops", "bytes", "seconds"):
+        known = [value for cost in costs if (value := getattr(cost, name)) is not None]
+        values[name] = sum(known) if known else None
+    return Estimate(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
+
+
+class Prefix:
+    """Builds the stages of a step on a node of the cluster; a failure fails the Slurm job, and what waits for it."""
+
+    def __init__(self) -> None:
+        self.folder = os.getcwd()
+
+    def __call__(self, work: tuple[Config, list[str]]) -> None:
+        config, names = work
+        os.chdir(self.folder)
+        if config.runtime.threads:
+            torch.set_num_threads(config.runtime.threads)
+        nodes = {node.name: node for node in pipeline.stages(config).values()}
+        for name in names:
+            if name not in nodes:
+                raise RoseError(f"{name}: the data or the model have changed since the plan was made")
+            build(nodes[name], Path(config.outputs))
+
+    def checkpoint(self, work: tuple[Config, list[str]]) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, work)
+
+
+def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Config], order: list[Step]) -> list[str]:
+    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
+    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(master))
+    slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
+    if not isinstance(slurm, Slurm):
+        raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
+    slurm.refuse_twice()
+    sent: dict[int, str] = {}
+    for number, step in enumerate(order):
+        if step.shared:
+            work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages])
+            (own,) = slurm.submit(Prefix(), [work], **_after(order, sent, step.after, slurm))
+            sent[number] = own.job_id
+    behind: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for job in range(len(overrides)):
+        behind[tuple(number for number in sent if job in order[number].jobs)].append(job)
+    worker = Worker(context, task.__wrapped__, master)
+    arrays = [
+        slurm.submit(worker, [(job, overrides[job]) for job in jobs], **_after(order, sent, numbers, slurm))
+        for numbers, jobs in behind.items()
+    ]
+    ids = [array[0].job_id.split("_")[0] for array in arrays]
+    folder = Path(master.hydra.sweep.dir).resolve()
+    (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(ids)}")
+    return [*sent.values(), *ids, report.job_id]
+
+
+def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
+    """sbatch's options for what starts when other steps have ended, and goes when a needed one has failed."""
+    numbers = list(numbers)
+    kinds = {"afterok": [sent[n] for n in numbers if order[n].needed]}
+    kinds["afterany"] = [sent[n] for n in numbers if not order[n].needed]
+    texts = [":".join([kind, *ids]) for kind, ids in kinds.items() if ids]
+    if not texts:
+        return {}
+    more = {**(slurm.sbatch.get("additional_parameters") or {}), "kill-on-invalid-dep": "yes"}
+    return {"dependency": ",".join(texts), "additional_parameters": more}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__.splitlines()[0])
+    parser.add_argument("--submit", action="store_true", help="send it to Slurm, as hydra/launcher=slurm… says")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
+    arguments = parser.parse_args(argv)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        sweep.or_exit(lambda: _plan(arguments.overrides, arguments.submit))
+
+
+def _plan(arguments: list[str], send: bool) -> None:
+    hydra = GlobalHydra.instance().hydra
+    master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    sweep.name_directory(master)
+    overrides = sweep.expand(master)
+    jobs = [sweep.compose(master, job) for job in overrides]
+    configs = [sweep.typed(job) for job in jobs]
+    stages = survey(configs)
+    order = steps(stages)
+    print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
+    if send:
+        sweep.announce(Path(master.hydra.sweep.dir), jobs)
+        ids = submit(master, overrides, configs, order)
+        print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The plan of a sweep: which stages are shared, what comes after what, and what it will cost."""
+
+from pathlib import Path
+
+import pytest
+from test_launchers import SMALL, SWEEP
+
+from rose import plan, sweep
+from rose.artifacts import Node, build, stage
+from rose.config import Config
+from rose.data import world
+from rose.estimates import UNKNOWN, Estimate, Estimator
+
+
+@stage("toy", version=1)
+def toy(out: Path, name: str, upstream: tuple[Path, ...]) -> None:
+    (out / "name").write_text(name)
+
+
+def graph(**needs: tuple[str, list[int], float]) -> dict[str, plan.Stage]:
+    """Stages by name: (names of upstream stages, the jobs that need it, its FLOPs)."""
+    nodes, found = {}, {}
+    for name, (upstream, jobs, flops) in needs.items():
+        nodes[name] = Node(toy, name, tuple(nodes[other] for other in upstream))
+        cost = Estimate(None, flops, None, None, "counted")
+        found[nodes[name].name] = plan.Stage(name, nodes[name], False, jobs, cost)
+    return found
+
+
+def kinds(order: list[plan.Step]) -> list[tuple[str, list[int]]]:
+    return [("".join(stage.kind for stage in step.stages), step.after) for step in order]
+
+
+def test_stages_of_the_same_jobs_are_one_step_and_the_longest_chain_comes_first():
+    stages = graph(
+        a=("", [0, 1, 2], 5.0),
+        b=("a", [0, 1, 2], 5.0),
+        c=("b", [2], 1.0),
+        d=("b", [0, 1], 50.0),
+        e=("ad", [0], 9.0),
+        f=("d", [1], 20.0),
+    )
+    # a and b, then d, on which the long chains hang, then their ends by length, then c; a is behind d already
+    assert kinds(plan.steps(stages)) == [("ab", []), ("d", [0]), ("f", [1]), ("e", [1]), ("c", [0])]
+
+
+def test_what_is_ready_is_in_no_step():
+    stages = graph(a=("", [0, 1], 1.0), b=("a", [0], 1.0), c=("a", [1], 2.0))
+    next(iter(stages.values())).ready = True
+    assert kinds(plan.steps(stages)) == [("c", []), ("b", [])]
+
+
+@pytest.fixture
+def config(composed, tmp_path) -> Config:
+    return sweep.typed(composed(*SMALL, f"outputs={tmp_path}", "selection.ratio=0.25"))
+
+
+def test_a_cost_is_counted_by_hand(config, tmp_path):
+    nodes = plan.pipeline.stages(config)
+
+    def count(kind: str) -> Estimate:
+        return Estimator(tmp_path).estimate(kind, nodes[kind], config, nodes)
+
+    vocabulary, width = len(world.tokenizer()), 32
+    # a Llama with tied embeddings: q, k, v, o; gate, up, down; two norms a layer and one at the end
+    weights = vocabulary * width + 2 * (4 * width**2 + 3 * width * 4 * width + 2 * width) + width
+    trained = 2 * 4 * 8 * (width + width)
+    tokens = 80 * 2 * 256  # rows, epochs, model.max_length: the rows are not tokenised yet
+    features = count("features")
+    assert features.tokens == 2 * tokens
+    assert features.flops == 2 * weights * tokens + 2 * (weights + trained) * tokens
+    assert features.source == "at most"
+    assert count("finetune").tokens == 2 * (80 // 4) * 1 * 256
+    assert count("pool").tokens == 0
+
+
+def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):
+    build(Node(toy, "first", (), label="same"), tmp_path)
+    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
+    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "third", (), label="other"), config, {}) == UNKNOWN
+
+
+def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path, capsys):
+    plan.main([*SWEEP[1:], *SMALL, f"outputs={tmp_path}"])
+    text = capsys.readouterr().out
+    assert text.startswith("4 jobs, ") and " 0 ready" in text
+    first = text[text.index("step 1") : text.index("step 2")]
+    assert "4 jobs" in first and all(f" {stage}/" in first for stage in ("base", "pool", "tokens", "preferences"))
+    second = text[text.index("step 2") : text.index("step 3")]
+    assert "after 1" in second and "features/" in second and "rose-0.05-seed" in second
+    assert not list(tmp_path.iterdir())
