@@ -55,8 +55,8 @@ def main() -> None:
     results = compare("cpu", ORDER)
     more = {name: _run(name)["table"] for name in ("widths", "balance")}
     _run("scoring_store")
-    _run("pools")
-    more |= {"scoring": [_run("scoring")], "memory": [_run(f"pool_{rows}") for rows in POOLS]}
+    _run("pools", "tiny")
+    more |= {"scoring": [_run("scoring")], "memory": [_run(f"pool_{rows}", "tiny") for rows in POOLS]}
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (HERE / "details.json").write_text(json.dumps({"machine": _machine(), **more}, indent=1) + "\n")
     for table in (results, *more.values()):
@@ -69,7 +69,8 @@ def gpu() -> None:
     here = torch.cuda.is_available()
     if here and not _install("less", FAST_JL):
         print("fast_jl does not build here: less runs on TRAK's BasicProjector", file=sys.stderr)
-    tables = {name: compare(name, GPU_ORDER if here else ()) for name in SETTINGS if name != "cpu"}
+    names = [name for name, setting in SETTINGS.items() if setting.device == "cuda"]
+    tables = {name: compare(name, GPU_ORDER if here else ()) for name in names}
     for name, table in tables.items():
         print(f"{name}{'' if here else ': not measured, there is no GPU here'}")
         print(_table(table))

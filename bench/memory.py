@@ -1,4 +1,4 @@
-"""Whether memory grows with the pool: the features stage itself, on pools of two sizes and a model of no size."""
+"""Whether memory grows with the pool: the features stage itself, on pools of two sizes; meant for a tiny model."""
 
 import json
 import shutil
@@ -15,7 +15,6 @@ from rose.choices import AdamMap, Attention, Dtype, ProjectionKind, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
-MODEL = Setting(layers=1, width=64, inner=64, heads=2, key_value_heads=2, vocabulary=512, rank=8, rows=0)
 FEATURES = Features(AdamMap.exact, StoreDtype.float16, batch_tokens=2048)
 
 

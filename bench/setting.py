@@ -86,10 +86,10 @@ class Setting:
         return length_batches(lengths, self.batch_tokens, max(1, GRADIENT_BYTES // (4 * self.size)))
 
 
-CPU = Setting(layers=8, width=512, inner=1376, heads=8, key_value_heads=8, vocabulary=32_000, rank=8, rows=256)
 ON_GPU = {"dtype": torch.bfloat16, "device": "cuda"}
 SETTINGS = {
-    "cpu": CPU,
+    "cpu": Setting(8, 512, 1376, 8, 8, 32_000, rank=8, rows=256),
+    "tiny": Setting(1, 64, 64, 2, 2, 512, rank=8, rows=32),
     # SmolLM2-135M's shape, the adapter of conf/model/smollm2_135m.yaml
     "smollm2_135m": Setting(30, 576, 1536, 9, 3, 49_152, rank=8, rows=256, batch_tokens=16_384, **ON_GPU),
     # Llama 2 7B's shape, LESS's adapter; 8 of its 32 layers, as exact gradients of all rows are held in memory

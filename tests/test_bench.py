@@ -56,7 +56,7 @@ def test_a_low_precision_model_keeps_its_adapter_in_float32():
 def test_without_a_gpu_its_tables_say_so(capsys):
     gpu()
     printed = capsys.readouterr().out
-    assert printed.count("not measured") == len(SETTINGS) - 1
+    assert printed.count("not measured") == 2
     assert all(column in printed for column in COLUMNS)
 
 
@@ -73,7 +73,7 @@ def test_the_store_that_scoring_is_timed_on_is_whole(tmp_path, monkeypatch):
 
 
 def test_the_pools_that_memory_is_measured_on_are_featurised(tmp_path):
-    memory.make(memory.MODEL, tmp_path, sizes=(40,))
-    memory.featurise(memory.MODEL, tmp_path, rows=40)
+    memory.make(SETTINGS["tiny"], tmp_path, sizes=(40,))
+    memory.featurise(SETTINGS["tiny"], tmp_path, rows=40)
     assert FeatureStore.open(tmp_path / "features_40").valid.all()
     assert json.loads((tmp_path / "warmup" / "manifest.json").read_text())["checkpoints"]
