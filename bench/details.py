@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from bench import setting
+from bench.setting import Setting, cosines, load_exact, load_moments, quality
 from rose.choices import AdamMap, Balance, ProjectionKind, StoreDtype
 from rose.config import Projection
 from rose.gradients.adam import apply_adam
@@ -23,13 +23,13 @@ OBJECTIVES = {
 }
 
 
-def widths(folder: Path) -> dict:
+def widths(setting: Setting, folder: Path) -> dict:
     """Quality (mean of SEEDS projections of the exact gradients) and cost of projecting, storing and reading
     back.
     """
-    pool, aims = setting.load_exact(folder)
-    updates = apply_adam(pool.clone(), setting.load_moments(folder), AdamMap.exact)
-    exact = setting.cosines(updates, aims)
+    pool, aims = load_exact(folder)
+    updates = apply_adam(pool.clone(), load_moments(folder, setting.device), AdamMap.exact)
+    exact = cosines(updates, aims)
     table = []
     for kind, dims in ((ProjectionKind.sketch, WIDTHS), (ProjectionKind.srht, (8192,))):
         for dim in dims:
@@ -37,8 +37,7 @@ def widths(folder: Path) -> dict:
             for dtype in StoreDtype:
                 stored = [_stored(features, dtype) for features, _, _ in projected]
                 found = [
-                    setting.quality(setting.cosines(rows, aim), exact)
-                    for (rows, _), (_, aim, _) in zip(stored, projected, strict=True)
+                    quality(cosines(rows, aim), exact) for (rows, _), (_, aim, _) in zip(stored, projected, strict=True)
                 ]
                 cost = min(seconds for *_, seconds in projected) + min(seconds for _, seconds in stored)
                 table.append(
@@ -55,7 +54,7 @@ def widths(folder: Path) -> dict:
     return {"table": table}
 
 
-def balance(folder: Path) -> dict:
+def balance(setting: Setting, folder: Path) -> dict:
     """Seconds a pair of each objective, on pairs of 2 × 100 to 200 tokens."""
     model = setting.model()
     rows = [row for row in setting.pool() if 100 <= len(row["input_ids"]) <= 200][:8]

@@ -5,7 +5,6 @@ vmap, dattri_llm), the published ones (less), gradients over the root of Adam's 
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from datasets import Dataset
 from peft import PeftModel
 from trak.projectors import BasicProjector, ProjectionType
 
-from bench import setting
+from bench.setting import EPS, Setting, clock, cosines, load_exact, load_moments, loop, quality
 from rose.choices import AdamMap, ProjectionKind, StoreDtype
 from rose.config import Projection
 from rose.gradients.adam import apply_adam
@@ -35,30 +34,30 @@ SLOW_BATCHES = 3  # of systems too slow for the whole pool
 def timed(batches: list[list[int]], step: Callable[[list[int]], object]) -> float:
     """Examples a second over `batches`, after one of them to warm up."""
     step(batches[len(batches) // 2])
-    start = time.perf_counter()
+    start = clock()
     for batch in batches:
         step(batch)
-    return sum(map(len, batches)) / (time.perf_counter() - start)
+    return sum(map(len, batches)) / (clock() - start)
 
 
-def backward(folder: Path) -> dict:
+def backward(setting: Setting, folder: Path) -> dict:
     """The limit: a plain forward and backward pass of the same batches, logits at labelled tokens only."""
     model, rows = setting.model(), setting.pool()
 
     def step(batch: list[int]) -> None:
-        log_probs, mask = token_log_probs(model, *collate([rows[i] for i in batch]))
+        log_probs, mask = token_log_probs(model, *collate([rows[i] for i in batch], setting.device))
         (-log_probs.sum(1) / mask.sum(1)).sum().backward()
         model.zero_grad()
 
     return {"examples_per_s": timed(setting.batches(rows), step)}
 
 
-def rose(folder: Path) -> dict:
+def rose(setting: Setting, folder: Path) -> dict:
     """This project: per-example gradients, exact Adam, sketch, unit norm, store."""
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
-    moments = setting.load_moments(folder)
+    moments = load_moments(folder, setting.device)
     with PerExample(model) as engine, tempfile.TemporaryDirectory(dir=folder) as place:
-        projector = make_projector(Projection(ProjectionKind.sketch, ROSE_DIM, 0), engine.size)
+        projector = make_projector(Projection(ProjectionKind.sketch, ROSE_DIM, 0), engine.size, engine.device)
         store = FeatureStore.create(
             Path(place),
             [str(i) for i in range(len(rows))],
@@ -73,40 +72,47 @@ def rose(folder: Path) -> dict:
 
         speed = timed(setting.batches(rows), step)
         taken = torch.cat([projector.project(gradients(engine, [row], SFT)) for row in aims])
-        found = setting.cosines(store.rows(0, 0, len(rows)), taken)
+        found = cosines(store.rows(0, 0, len(rows)), taken.cpu())
     return {
         "examples_per_s": speed,
         "bytes_per_example": width(ROSE_DTYPE, ROSE_DIM),
-        **setting.quality(found, _exact(folder, AdamMap.exact)),
+        **quality(found, _exact(folder, AdamMap.exact)),
     }
 
 
-def less(folder: Path) -> dict:
-    """Batch 1, the published Adam map, TRAK's BasicProjector on 16 gradients at a time."""
-    model, rows = setting.model(), setting.pool()
-    moments, (pool, aims) = setting.load_moments(folder), setting.load_exact(folder)
-    projector = BasicProjector(
-        pool.shape[1], DIM, seed=0, proj_type=ProjectionType.rademacher, device="cpu", block_size=128
-    )
+def less(setting: Setting, folder: Path) -> dict:
+    """Batch 1, the published Adam map, TRAK's projector on 16 gradients at a time."""
+    model, rows, moments = setting.model(), setting.pool(), load_moments(folder, setting.device)
+    project = _trak(setting)
     some = [i for batch in setting.batches(rows) for i in batch][:: len(rows) // LESS_ROWS][:LESS_ROWS]
-    setting.loop(model, rows[:1])
-    start = time.perf_counter()
-    updates = apply_adam(setting.loop(model, [rows[i] for i in some]), moments, AdamMap.published)
-    projector.project(updates, model_id=0)
-    speed = len(some) / (time.perf_counter() - start)
-    updates = apply_adam(pool.clone(), moments, AdamMap.published)
-    features = projector.project(torch.cat((updates, aims)), model_id=0)
-    found = setting.cosines(features[: len(rows)], features[len(rows) :])
+    loop(model, rows[:1])
+    start = clock()
+    project(apply_adam(loop(model, [rows[i] for i in some]), moments, AdamMap.published))
+    speed = len(some) / (clock() - start)
+    pool, aims = load_exact(folder)
+    updates = apply_adam(pool.clone(), load_moments(folder, "cpu"), AdamMap.published)
+    features = project(torch.cat((updates, aims)))
+    found = cosines(features[: len(rows)], features[len(rows) :])
     return {
         "examples_per_s": speed,
         "bytes_per_example": 2 * DIM,
-        **setting.quality(found, _exact(folder, AdamMap.published)),
+        **quality(found, _exact(folder, AdamMap.published)),
     }
 
 
-def vmap(folder: Path) -> dict:
+def _trak(setting: Setting) -> Callable[[torch.Tensor], torch.Tensor]:
+    """[n, p] to [n, DIM] on the CPU: on a GPU what TRAK has for it, elsewhere its BasicProjector in LESS's blocks."""
+    if setting.device == "cuda":
+        projector = make_projector(Projection(ProjectionKind.trak, DIM, 0), setting.size, setting.device)
+        return lambda gradients: torch.cat([projector.project(part).cpu() for part in gradients.split(LESS_ROWS)])
+    rademacher, size = ProjectionType.rademacher, setting.size
+    projector = BasicProjector(size, DIM, seed=0, proj_type=rademacher, device="cpu", block_size=128)
+    return lambda gradients: projector.project(gradients, model_id=0)
+
+
+def vmap(setting: Setting, folder: Path) -> dict:
     """torch.func: vmap of grad over the rows of a batch, exact Adam, no projection."""
-    model, rows, moments = setting.model(), setting.pool(), setting.load_moments(folder)
+    model, rows, moments = setting.model(), setting.pool(), load_moments(folder, setting.device)
     weights = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
 
     def loss(values: dict, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -118,27 +124,27 @@ def vmap(folder: Path) -> dict:
     features = torch.empty(len(rows), sum(weight.numel() for weight in weights.values()))
 
     def step(batch: list[int]) -> None:
-        taken = each(weights, *collate([rows[i] for i in batch]))
+        taken = each(weights, *collate([rows[i] for i in batch], setting.device))
         flat = torch.cat([taken[name].flatten(1) for name in weights], dim=1)
         features[batch] = apply_adam(flat, moments, AdamMap.exact)
 
     speed = timed(setting.batches(rows), step)
-    found = setting.cosines(features, setting.load_exact(folder)[1])
+    found = cosines(features, load_exact(folder)[1])
     return {
         "examples_per_s": speed,
         "bytes_per_example": 4 * features.shape[1],
-        **setting.quality(found, _exact(folder, AdamMap.exact)),
+        **quality(found, _exact(folder, AdamMap.exact)),
     }
 
 
-def bergson(folder: Path) -> dict:
+def bergson(setting: Setting, folder: Path) -> dict:
     """bergson's hooks with its Adam normalizer and its global projection, the one of full quality."""
     from bergson import GradientCollector, GradientProcessor, IndexConfig
     from bergson.gradients import AdamNormalizer
 
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     modules = [name.removesuffix(".weight") for name, weight in model.named_parameters() if weight.requires_grad]
-    spread = setting.load_moments(folder).exp_avg_sq
+    spread = load_moments(folder, setting.device).exp_avg_sq
     normalizers = {name: AdamNormalizer(v) for name, v in zip(modules, _as_weights(model, spread), strict=True)}
 
     def collect(of: list[dict], batches: list[list[int]], how: dict) -> tuple[float, torch.Tensor]:
@@ -163,24 +169,24 @@ def bergson(folder: Path) -> dict:
     some = [i for batch in measured for i in batch]
     speed, features = collect(rows, measured, normalizers)
     _, taken = collect(aims, setting.batches(aims), {})
-    pool, exact = setting.load_exact(folder)
-    updates = pool[some] / (spread.sqrt() + setting.EPS)
-    found = setting.cosines(features[some], taken)
+    pool, exact = load_exact(folder)
+    updates = pool[some] / (spread.sqrt() + EPS)
+    found = cosines(features[some], taken)
     return {
         "examples_per_s": speed,
         "bytes_per_example": 4 * DIM,
-        **setting.quality(found, setting.cosines(updates, exact)),
+        **quality(found, cosines(updates, exact)),
     }
 
 
-def dattri_llm(folder: Path) -> dict:
+def dattri_llm(setting: Setting, folder: Path) -> dict:
     """dattri-llm's hooks with exact Adam, then one dense projection a module: 64 × 128 = 8192 numbers."""
     from dattri_llm import HookManager, HookManagerConfig
     from dattri_llm.gradient.callbacks import CaptureCallback
 
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    state = setting.load_moments(folder)
+    state = load_moments(folder, setting.device)
     optimizer = torch.optim.AdamW(weights, lr=1.0, betas=(state.beta1, state.beta2), eps=state.eps, weight_decay=0.0)
     parts = zip(weights, _as_weights(model, state.exp_avg), _as_weights(model, state.exp_avg_sq), strict=True)
     for weight, first, second in parts:
@@ -214,11 +220,11 @@ def dattri_llm(folder: Path) -> dict:
 
     speed, features = collect(rows, setting.batches(rows), optimizer)
     _, taken = collect(aims, setting.batches(aims), None)
-    found = setting.cosines(features, taken)
+    found = cosines(features, taken)
     return {
         "examples_per_s": speed,
         "bytes_per_example": 4 * DIM,
-        **setting.quality(found, _exact(folder, AdamMap.exact)),
+        **quality(found, _exact(folder, AdamMap.exact)),
     }
 
 
@@ -232,8 +238,8 @@ def _full_backward(model: PeftModel, rows: list[dict]) -> None:
 
 
 def _exact(folder: Path, how: AdamMap) -> torch.Tensor:
-    pool, aims = setting.load_exact(folder)
-    return setting.cosines(apply_adam(pool.clone(), setting.load_moments(folder), how), aims)
+    pool, aims = load_exact(folder)
+    return cosines(apply_adam(pool.clone(), load_moments(folder, "cpu"), how), aims)
 
 
 def _as_weights(model: PeftModel, flat: torch.Tensor) -> list[torch.Tensor]:

@@ -25,7 +25,9 @@ def composed_method(name: str, *overrides: str) -> Method:
         return sweep.typed(compose("config", [f"method={name}", *overrides], return_hydra_config=True)).method
 
 
-def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], subtasks=None, names=None) -> Path:
+def store(
+    path: Path, checkpoints: list[list[list[float]]], rates: list[float], subtasks=None, names=None, dtype="float32"
+) -> Path:
     """A feature store written from plain numbers: one [rows, d] list a checkpoint."""
     values = torch.tensor(checkpoints)
     ids = [f"r{row}" for row in range(values.shape[1])]
@@ -38,7 +40,7 @@ def store(path: Path, checkpoints: list[list[list[float]]], rates: list[float], 
     names = names or [f"checkpoint-{i + 1}" for i in range(len(rates))]
     weights = dict(zip(names, rates, strict=True))
     path.mkdir()
-    made = FeatureStore.create(path, ids, StoreDtype.float32, projection, weights, subtasks)
+    made = FeatureStore.create(path, ids, StoreDtype(dtype), projection, weights, subtasks)
     for checkpoint in range(len(rates)):
         made.write(checkpoint, range(len(ids)), values[checkpoint])
     return path

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy
 import pandas
 import pytest
-from method_toys import composed_method, rows_table, scored, selected, store
+from method_toys import composed_method, rows_table, scored, selected, store, tokens_of
 
 from rose import sweep
 from rose.choices import Normalize
+from rose.methods import scores
 from rose.methods.gradient import influence
 from rose.methods.selection import effective
 
@@ -126,3 +127,12 @@ def test_at_least_one_row_is_selected(tmp_path):
 def test_how_much_of_the_pool_a_method_takes(composed, method, ratio):
     config = sweep.typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
     assert effective(config.method, config.selection, config.warmup, config.finetune).ratio == pytest.approx(ratio)
+
+
+def test_tokens_and_answer_tokens_of_a_row_are_counted_across_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "BATCH", 2)
+    labels = [[-100, 5], [-100, 5, -100, 6], [7], [-100, -100, 1], [1, 2, 3]]
+    table = scores.table_of(tokens_of(tmp_path, [{"input_ids": [1] * len(row), "labels": row} for row in labels]))
+    assert table["id"].tolist() == ["r0", "r1", "r2", "r3", "r4"]
+    assert table["length"].tolist() == [2, 4, 1, 3, 3]
+    assert table["answer_tokens"].tolist() == [1, 2, 1, 1, 3]

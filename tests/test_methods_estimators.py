@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
-from method_toys import composed_method, store
+from method_toys import composed_method, rows_table, store
 
+from rose.choices import Normalize, StoreDtype
 from rose.gradients.store import FeatureStore
+from rose.methods import estimators, gradient
 from rose.methods.estimators import View, datainf, gist, shapley
 
 ROSE = composed_method("rose")
@@ -94,3 +96,20 @@ def test_knn_shapley_is_the_mean_gain_over_all_orders_of_arrival(tmp_path, neigh
 def estimate_of_unit(pool, unit, neighbours, tmp_path) -> numpy.ndarray:
     made = View(FeatureStore.open(store(tmp_path / "unit", [unit.tolist()], [1.0])), 0)
     return estimate(shapley, made, neighbours=neighbours)
+
+
+@pytest.mark.parametrize("dtype", list(StoreDtype))
+def test_influence_is_the_weighted_inner_product_however_the_store_is_cut(tmp_path, monkeypatch, dtype):
+    """Against plain float64 loops over rows, pairs and checkpoints; the last chunk and block are not full."""
+    rng = numpy.random.default_rng(1)
+    rows, pairs, weights = rng.normal(size=(2, 11, 7)), rng.normal(size=(2, 3, 7)), [0.75, 0.25]
+    pool = FeatureStore.open(store(tmp_path / "pool", rows.tolist(), weights, dtype=dtype))
+    aims = FeatureStore.open(store(tmp_path / "pairs", pairs.tolist(), weights, ["a", "b", "a"]))
+    back = [pool.rows(checkpoint, 0, 11).double().numpy() for checkpoint in range(2)]
+    expected = [
+        [sum(w * float(back[c][r] @ pairs[c][p]) for c, w in enumerate(weights)) for p in range(3)] for r in range(11)
+    ]
+    monkeypatch.setattr(estimators, "CHUNK_BYTES", 4 * 7 * 4)  # four rows
+    monkeypatch.setattr(gradient, "BLOCK", 4)
+    found = gradient.compare(ROSE, rows_table(11), pool, aims, dict(enumerate(weights)), Normalize.none)
+    numpy.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)

@@ -1,6 +1,6 @@
 """Estimators: features of rows [rows, d] at one checkpoint × target directions [targets, d] → [rows, targets]."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from rose.choices import Estimator
 from rose.config import Method
 from rose.gradients.store import FeatureStore
 
-CHUNK = 4096  # pool rows in memory at once
+CHUNK_BYTES = 8 << 20  # of features in memory at once: few enough to be decoded and multiplied inside the cache
 
 
 class View(NamedTuple):
@@ -23,13 +23,22 @@ class View(NamedTuple):
         return int(self.store.valid.sum())
 
     def chunks(self) -> Iterator[torch.Tensor]:
-        for start in range(0, len(self.store), CHUNK):
-            yield self.store.rows(self.checkpoint, start, start + CHUNK)
+        size = max(1, CHUNK_BYTES // (4 * self.store.dim))
+        for start in range(0, len(self.store), size):
+            yield self.store.rows(self.checkpoint, start, start + size)
+
+    def apply(self, function: Callable[[torch.Tensor], torch.Tensor], targets: int) -> torch.Tensor:
+        """What `function` makes of the features, [k, d] → [k, targets], for every row: float32 [rows, targets]."""
+        result, start = torch.empty(len(self.store), targets), 0
+        for chunk in self.chunks():
+            result[start : start + len(chunk)] = function(chunk)
+            start += len(chunk)
+        return result
 
 
 def inner(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
     """⟨φ(z), v⟩; with φ and v of unit norm the cosine (LESS, ROSE)."""
-    return torch.cat([(chunk @ directions.T).double() for chunk in pool.chunks()])
+    return pool.apply(lambda chunk: chunk @ directions.T, len(directions))
 
 
 def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
@@ -58,9 +67,7 @@ def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
     rank = int((singular > singular[0] * 1e-6).sum())
     basis = right[: min(method.components, rank)].float()
     targets = torch.nn.functional.normalize(directions @ basis.T, dim=1)
-    return torch.cat(
-        [(torch.nn.functional.normalize(chunk @ basis.T, dim=1) @ targets.T).double() for chunk in pool.chunks()]
-    )
+    return pool.apply(lambda chunk: torch.nn.functional.normalize(chunk @ basis.T, dim=1) @ targets.T, len(targets))
 
 
 def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
@@ -70,7 +77,7 @@ def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tenso
     rows no class, so 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
     """
     values = torch.zeros(len(pool.store), len(directions), dtype=torch.float64)
-    cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1))[pool.store.valid]
+    cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1))[pool.store.valid].double()
     label, order = ((1 + cosine) / 2).sort(dim=0, descending=True, stable=True)
     count = len(label)
     nearest = min(method.neighbours, count)
@@ -95,7 +102,8 @@ def whiten(pool: View, directions: torch.Tensor, ridge: float) -> torch.Tensor:
         return ((directions.double() - (rows.T @ solved).T) / kappa).float()
     moment = torch.zeros(width, width, dtype=torch.float64)
     for chunk in pool.chunks():
-        moment += chunk.double().T @ chunk.double()
+        rows = chunk.double()
+        moment.addmm_(rows.T, rows)
     moment, _ = _ridged(moment, ridge, pool.count)
     return torch.linalg.solve(moment, directions.double().T).T.float()
 

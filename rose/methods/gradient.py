@@ -14,6 +14,8 @@ from rose.gradients.store import FeatureStore
 from rose.methods.estimators import ESTIMATORS, View, whiten
 from rose.methods.influence import Influence
 
+BLOCK = 1 << 14  # rows added at once: torch widens all it is given to float64 before it adds
+
 
 def influence(
     method: Method,
@@ -65,7 +67,7 @@ def compare(
         directions = aims(pool, pairs, checkpoint, subtasks, normalize)
         if method.whiten:
             directions = whiten(View(background or pool, checkpoint), directions, method.ridge)
-        total += weight * ESTIMATORS[method.estimator](method, view, directions)
+        _add(total, weight, ESTIMATORS[method.estimator](method, view, directions))
     total[~pool.valid] = torch.nan
 
     def vectors(numbers: Sequence[int]) -> numpy.ndarray:
@@ -87,6 +89,12 @@ def aims(
     """
     scaled = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
     return torch.diag(scaled.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid] if pool.streamed else scaled
+
+
+def _add(total: torch.Tensor, weight: float, values: torch.Tensor) -> None:
+    """total [rows, targets] += weight × values, in blocks of rows."""
+    for into, part in zip(total.split(BLOCK), values.split(BLOCK), strict=True):
+        into.add_(part, alpha=weight)
 
 
 def scale(gradients: torch.Tensor, subtasks: list[str], normalize: Normalize) -> torch.Tensor:

@@ -6,17 +6,22 @@ from pathlib import Path
 
 import numpy
 import pandas
+import pyarrow
+import pyarrow.compute
 from datasets import load_from_disk
 
 from rose.artifacts import stage
 from rose.checks import DRAWS
 from rose.choices import Representation
 from rose.config import Method
+from rose.gradients.batching import IGNORED
 from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 
 log = logging.getLogger(__name__)
+
+BATCH = 10_000  # rows whose tokens are counted at once
 
 
 def nothing(method: Method, rows: pandas.DataFrame) -> Influence:
@@ -69,6 +74,15 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
 def table_of(tokens: Path) -> pandas.DataFrame:
     """id, dataset (source), length and answer_tokens of each row of a `tokens` artifact, in its order."""
     rows = load_from_disk(str(tokens / "rows"))
-    lengths = [len(ids) for ids in rows["input_ids"]]
-    answers = [sum(label != -100 for label in labels) for labels in rows["labels"]]
-    return pandas.DataFrame({"id": rows["id"], "dataset": rows["dataset"], "length": lengths, "answer_tokens": answers})
+    columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
+    counts = pandas.concat([_counts(table) for table in columns.iter(BATCH)], ignore_index=True)
+    return pandas.DataFrame({"id": rows["id"][:], "dataset": rows["dataset"][:]}).join(counts)
+
+
+def _counts(table: pyarrow.Table) -> pandas.DataFrame:
+    """Tokens of each row, and how many of them are labelled; counted in bulk, for pools have 10⁸ tokens and more."""
+    labels = table["labels"].combine_chunks()
+    labelled = labels.flatten().to_numpy() != IGNORED
+    answers = numpy.bincount(pyarrow.compute.list_parent_indices(labels).to_numpy()[labelled], minlength=len(labels))
+    lengths = pyarrow.compute.list_value_length(table["input_ids"]).to_numpy()
+    return pandas.DataFrame({"length": lengths, "answer_tokens": answers})

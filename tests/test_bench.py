@@ -1,0 +1,79 @@
+"""The bench's own arithmetic, on models and stores of no size: what runs here on a CPU is what runs on a GPU."""
+
+import json
+
+import pytest
+import torch
+
+from bench import memory, scoring, systems
+from bench.__main__ import COLUMNS, gpu
+from bench.setting import SETTINGS, Setting, load_exact, loop, save
+from rose.gradients.store import FeatureStore
+
+TOY = Setting(layers=1, width=128, inner=64, heads=4, key_value_heads=2, vocabulary=97, rank=64, rows=24)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    save(TOY, folder)
+    return folder
+
+
+def test_the_adapter_is_as_wide_as_said(measured):
+    model = TOY.model()
+    assert TOY.size == sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    assert SETTINGS["cpu"].size == 262_144
+    assert len(load_exact(measured)[0]) == TOY.rows
+
+
+@pytest.mark.parametrize("system", [systems.backward, systems.rose, systems.less, systems.vmap])
+def test_every_system_runs_on_any_setting(measured, monkeypatch, system):
+    monkeypatch.setattr(systems, "DIM", 512)
+    found = system(TOY, measured)
+    assert found["examples_per_s"] > 0
+    if system is systems.vmap:
+        assert found["rmse_cos"] < 1e-5  # it computes the exact answer, so the exact answer is right
+    elif system is not systems.backward:
+        assert found["rmse_cos"] < 0.1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_systems_of_the_gpu_table_on_a_gpu(tmp_path):
+    toy = Setting(1, 128, 64, 4, 2, 97, rank=64, rows=24, dtype=torch.bfloat16, device="cuda")
+    save(toy, tmp_path)
+    for system in (systems.backward, systems.rose, systems.less):
+        assert system(toy, tmp_path)["examples_per_s"] > 0
+
+
+def test_a_low_precision_model_keeps_its_adapter_in_float32():
+    half = Setting(1, 128, 64, 4, 2, 97, rank=4, rows=4, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in half.model().parameters() if weight.requires_grad} == {torch.float32}
+    assert loop(half.model(), half.pool()).isfinite().all()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device: the table would be measured")
+def test_without_a_gpu_its_tables_say_so(capsys):
+    gpu()
+    printed = capsys.readouterr().out
+    assert printed.count("not measured") == 2
+    assert all(column in printed for column in COLUMNS)
+
+
+def test_the_store_that_scoring_is_timed_on_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "ROWS", 60)
+    scoring.make(TOY, tmp_path, share=2)
+    store = FeatureStore.open(tmp_path / "features")
+    assert store.valid.all()
+    assert store.rows(3, 0, 30).norm(dim=1).mean().item() == pytest.approx(1, rel=0.02)
+    found = scoring.scoring(TOY, tmp_path)
+    assert found["rows"] == 30
+    assert found["seconds_of_all"] == pytest.approx(2 * found["seconds"])
+    assert found["store_bytes"] == 30 * 4 * 4096
+
+
+def test_the_pools_that_memory_is_measured_on_are_featurised(tmp_path):
+    memory.make(SETTINGS["tiny"], tmp_path, sizes=(40,))
+    memory.featurise(SETTINGS["tiny"], tmp_path, rows=40)
+    assert FeatureStore.open(tmp_path / "features_40").valid.all()
+    assert json.loads((tmp_path / "warmup" / "manifest.json").read_text())["checkpoints"]
