@@ -3,12 +3,13 @@
 A method's mean is uncertain because of the seeds it was run with and the prompts it was tested on. With three seeds a
 bootstrap of the seeds is far too narrow, so the two are treated apart and added, draw by draw:
 
-- seeds: Student's t with seeds − 1 degrees of freedom on the seeds' means. Their spread holds all that differs from one
-  seed to the next: the seed itself, and its luck with single prompts.
+- seeds: Student's t with seeds − 1 degrees of freedom on the seeds' means. Their spread holds all that differs from
+  one seed to the next: the seed itself, and its luck with single prompts.
 - prompts: a bootstrap of whole prompts, the same ones for every seed and both arms of a difference, scaled to what
   seeds share: the mean covariance between the means of two seeds that comes from their common prompts. What single
   seeds owe to their prompts is in the t already and would count twice (Owen, 2007; Cameron, Gelbach and Miller, 2011).
-  Seeds that were tested on different prompts share nothing, and the t alone remains.
+  Seeds that were tested on different prompts share nothing, and the t alone remains; but with seeds that happen to
+  agree the interval is never narrower than the prompts alone make it.
 
 The sum of the two is the Behrens–Fisher fiducial distribution, known to err on the wide side (Robinson, 1976). Coverage
 of the nominal 95 % in 2,000 simulated samples each of 100 prompts; effects of prompts and the rest have a standard
@@ -76,9 +77,13 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
         limits = (mean, mean + rest) if mean == low else (mean - rest, mean)
         return Estimate(seeds, items, mean, *limits, min(1.0, 2 * 0.5 ** len(names)), 0.0, 0.0)
     shared, total = _prompt_variance(sums, counts, means)
+    variance = float(means.var(ddof=1)) if seeds > 1 else numpy.nan
+    if seeds > 1:
+        shared = max(
+            shared, total - variance / seeds
+        )  # seeds that agree by luck: never narrower than the prompts alone
     deviations = _resampled(sums, counts).mean(axis=1) - mean
     deviations *= numpy.sqrt(shared / total) if total else 0.0
-    variance = float(means.var(ddof=1)) if seeds > 1 else numpy.nan
     draws = mean + numpy.tile(deviations, TILES)
     if seeds > 1:
         draws += _student(seeds - 1) * numpy.sqrt(variance / seeds)
