@@ -149,7 +149,7 @@ def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` in one step: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8", errors="replace")
     temporary.replace(path)
 
 

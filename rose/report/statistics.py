@@ -16,12 +16,12 @@ of the nominal 95 % in 2,000 simulated samples each of 100 prompts; effects of p
 deviation of 1, those of seeds as given, and "plain" resamples seeds and prompts with replacement and nothing else
 (`tests/test_report_statistics.py` repeats it with fewer samples):
 
-    seeds' deviation     0: 2 seeds .987, 3 seeds .974, 5 seeds .960   plain .965, .972, .969
-                        .2: 2 seeds .977, 3 seeds .965, 5 seeds .964   plain .886, .926, .948
-                         1: 2 seeds .951, 3 seeds .949, 5 seeds .949   plain .607, .751, .850
-    .2, own prompts a seed: 2 seeds .950, 3 seeds .955, 5 seeds .953
+    seeds' deviation     0: 2 seeds .994, 3 seeds .984, 5 seeds .964   plain .965, .972, .969
+                        .2: 2 seeds .984, 3 seeds .970, 5 seeds .965   plain .886, .926, .948
+                         1: 2 seeds .953, 3 seeds .949, 5 seeds .949   plain .607, .751, .850
+    .2, own prompts a seed: 2 seeds .983, 3 seeds .973, 5 seeds .959
     difference of two rates near .2, spread over seeds:
-                            2 seeds .950, 3 seeds .958, 5 seeds .949   plain .742, .833, .879
+                            2 seeds .961, 3 seeds .962, 5 seeds .951   plain .742, .833, .879
 
 One seed: the interval is the bootstrap of the prompts and speaks of that one model, not of the method.
 """

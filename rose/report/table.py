@@ -6,6 +6,7 @@ from rose.report.arms import is_seed, lower_is_better
 from rose.report.comparison import Comparison, verdict
 from rose.report.results import Job, swept_keys
 from rose.report.statistics import Estimate
+from rose.report.text import number
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
 
@@ -25,14 +26,14 @@ def render(jobs: list[Job], comparison: Comparison, title: str) -> str:
 def cells(comparison: Comparison) -> list[list[str]]:
     """The table, header first: the columns that differ, finished jobs, a cell a metric."""
     table = [[*comparison.columns, "n", *comparison.metrics]]
-    for number, arm in enumerate(comparison.arms):
+    for place, arm in enumerate(comparison.arms):
         row = [*arm.key, str(arm.done) if arm.done == arm.jobs else f"{arm.done} of {arm.jobs}"]
         for metric in comparison.metrics:
-            estimate = comparison.estimates[metric][number]
+            estimate = comparison.estimates[metric][place]
             text = interval(estimate)
             if estimate.seeds not in (0, arm.done):
                 text += f", n={estimate.seeds}"
-            row.append(f"**{text}**" if number in comparison.best[metric] else text)
+            row.append(f"**{text}**" if place in comparison.best[metric] else text)
         table.append([cell.replace("|", "\\|") for cell in row])
     return table
 
@@ -45,11 +46,6 @@ def interval(estimate: Estimate, sign: str = "") -> str:
         return number(estimate.mean, sign)
     between = " to " if sign or estimate.low < 0 else "–"
     return f"{number(estimate.mean, sign)} ({number(estimate.low, sign)}{between}{number(estimate.high, sign)})"
-
-
-def number(value: float, sign: str = "") -> str:
-    digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
 def verdicts(comparison: Comparison) -> list[str]:
