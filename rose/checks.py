@@ -55,6 +55,8 @@ RANGES: dict[str, Range] = {
     "selection.ratio": SHARE,
     "selection.count": COUNT,
     "selection.tokens": COUNT,
+    "selection.slice": COUNT,
+    "selection.slices": COUNT,
     "selection.per_source": SHARE,
     "selection.min_length": COUNT,
     "selection.max_length": COUNT,
@@ -181,8 +183,14 @@ def _streams(method: Method) -> None:
 def _amount(method: Method, selection: Selection) -> None:
     if selection.count is not None and selection.tokens is not None:
         raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
-    if method.share is Share.matched and (selection.count or selection.tokens):
-        raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count or selection.tokens")
+    if selection.slice is not None and (selection.count or selection.tokens):
+        raise RoseError(
+            f"selection.slice={selection.slice}: cannot be given beside selection.count or selection.tokens"
+        )
+    if (selection.slice or 0) > selection.slices:
+        raise RoseError(f"selection.slice={selection.slice}: must not exceed selection.slices={selection.slices}")
+    if method.share is Share.matched and (selection.count or selection.tokens or selection.slice):
+        raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count, .tokens or .slice")
     if (selection.min_length or 0) > (selection.max_length or float("inf")):
         raise RoseError(
             f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"

@@ -225,6 +225,8 @@ class Selection:
     ratio: float  # share of the pool's rows, in (0, 1]
     count: int | None  # rows, in place of the ratio
     tokens: int | None  # tokens, prompts included, in place of the ratio
+    slice: int | None  # in place of the ratio the k-th of `slices` equal parts of the ranking; 1 = the best
+    slices: int
     dedup: Dedup
     per_source: float | None  # at most this share of the selection from one source
     min_length: int | None  # tokens a row
@@ -317,6 +319,7 @@ class Tracking:
     mode: TrackingMode
     project: str
     entity: str | None
+    artifacts: bool  # whether a job's selection and adapter go to W&B too
 
 
 @dataclass

@@ -154,7 +154,7 @@ class Outcome(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if not config.dry_run:
-            or_exit(lambda: self._report(Path(config.hydra.sweep.dir)))
+            or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
     def _look_ahead(self, config: DictConfig) -> None:
         if ranks.world() > 1:
@@ -170,10 +170,13 @@ class Outcome(Callback):
         if not config.dry_run:
             announce(Path(config.hydra.sweep.dir), jobs)
 
-    def _report(self, sweep: Path) -> None:
-        from rose.report.table import write_report
+    def _report(self, sweep: Path, tracking: DictConfig) -> None:
+        from rose.report.report import write_report
+        from rose.report.summary import track_summary
 
         print(write_report(sweep))
+        print(f"Report: {sweep / 'report.html'}")
+        track_summary(OmegaConf.to_object(tracking), sweep)
         jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
         failed = [job for job in dict.fromkeys(jobs) if _state(sweep / job) != "done"]
         if failed:

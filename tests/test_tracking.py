@@ -12,7 +12,7 @@ import pytest
 from rose.config import Tracking
 from rose.tracking import holds_run, log, run_id, track
 
-OFFLINE = Tracking(mode="offline", project="rose", entity=None)
+OFFLINE = Tracking(mode="offline", project="rose", entity=None, artifacts=False)
 COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25}}
 REUSED = {"warmup": {"dir": "stages/warmup/x", "state": "reused", "seconds": 1.25}}
 CURVES = [
@@ -119,7 +119,7 @@ from pathlib import Path
 from rose.config import Tracking
 from rose.tracking import log, track
 job = Path(sys.argv[1])
-with track(Tracking("disabled", "rose", None), job, {}, "demo", "rose-0") as run:
+with track(Tracking("disabled", "rose", None, False), job, {}, "demo", "rose-0") as run:
     log(run, job / "metrics.jsonl", {}, {})
 assert run is None and "wandb" not in sys.modules
 """

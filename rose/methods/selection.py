@@ -13,38 +13,40 @@ import pandas
 from rose.artifacts import stage, write_json
 from rose.choices import Share
 from rose.config import Method, Selection, Training, Warmup
+from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
 
 log = logging.getLogger(__name__)
 
 
 def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> Selection:
-    """What is really selected, without what cannot matter: the seed, and the ratio beside a count or tokens.
+    """What is really selected, without what cannot matter: the seed, and the ratio beside what replaces it.
 
     share=everything (`method=full`) takes every row that passes the filters. share=matched takes as many rows as a
     gradient method's whole cost would have trained on: its warm-up, one pass over the pool a checkpoint (forward and
     backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
     """
-    whole = replace(selection, ratio=1.0, seed=0)
+    whole = replace(selection, ratio=1.0, seed=0, slices=selection.slices if selection.slice else 1)
     if method.share is Share.everything:
-        return replace(whole, count=None, tokens=None, per_source=None)
+        return replace(whole, count=None, tokens=None, per_source=None, slice=None, slices=1)
     if method.share is Share.matched:
         spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
         return replace(whole, ratio=min(1.0, selection.ratio + spent))
-    return whole if selection.count or selection.tokens else replace(whole, ratio=selection.ratio)
+    return whole if selection.count or selection.tokens or selection.slice else replace(whole, ratio=selection.ratio)
 
 
 @stage("selection", version=2)
 def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
-    The ratio counts the rows that could be tokenised; rows without a score are never selected. metrics.json holds
-    rows, tokens, Spearman's correlation of score and length, and in the world `precision`, the recovered-useful
-    fraction.
+    The ratio counts the rows that could be tokenised, a slice those with a score that pass the length limits; rows
+    without a score are never selected. metrics.json holds rows, tokens, Spearman's correlation of score and length,
+    and in the world `precision`, the recovered-useful fraction.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
     ranked = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
+    ranked = _slice(ranked, selection)
     best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
     wanted = {row.id: {"score": row.score, "rank": rank} for rank, row in enumerate(best.itertuples(), start=1)}
     rows = sorted((_renamed(row) | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
@@ -65,6 +67,7 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     is taken is passed over, and so is a row whose source has had its share of the budget.
     """
     budget = selection.tokens or selection.count or max(1, math.floor(selection.ratio * total + 0.5))
+    budget = len(ranked) if selection.slice else budget
     source, text = {}, {}
     if selection.per_source or selection.dedup in SEEN:
         for row in _lines(pool, set(ranked["id"])):
@@ -84,6 +87,16 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     if not selection.tokens and len(chosen) < budget:
         log.warning("selected %d rows, not %d: no other row has a score and passes", len(chosen), budget)
     return set(chosen)
+
+
+def _slice(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:
+    """The slice asked for, without which all; slices differ by one row at most."""
+    if not selection.slice:
+        return ranked
+    start, stop = (number * len(ranked) // selection.slices for number in (selection.slice - 1, selection.slice))
+    if start == stop:
+        raise RoseError(f"selection.slices={selection.slices}: more than the {len(ranked)} rows that have a score")
+    return ranked.iloc[start:stop]
 
 
 def _lines(pool: Path, wanted: set[str] | dict) -> Iterator[dict]:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rose.errors import RoseError, explain
-from rose.report.table import write_report
+from rose.report.report import write_report
 
 
 def main() -> int:
@@ -14,7 +14,8 @@ def main() -> int:
     parser.add_argument("sweep", type=Path, metavar="DIR", help="a sweep's folder, or a single job's")
     arguments = parser.parse_args()
     try:
-        print(write_report(arguments.sweep), end="")
+        print(write_report(arguments.sweep))
+        print(f"Report: {arguments.sweep / 'report.html'}")
     except (RoseError, OSError) as error:
         if os.environ.get("ROSE_DEBUG") == "1":
             raise

@@ -25,9 +25,10 @@ NAMING = {
 ZERO_SHOT = "zero_shot/"
 MEASURES = ("evaluation", "verdicts", "tasks")
 CHECKS = ("leakage", "momentum", "sample", "projection_error", "held_out", "fidelity", "diagnostics")
+BASE_MEASURES = ("zero_shot", "zero_shot_verdicts", "zero_shot_tasks")
 SHARED = (  # no method's own cost
-    *("base", "student_base", "pool", "preferences", "tokens", "student_tokens", "answers", *MEASURES),
-    *("zero_shot", "zero_shot_answers", "zero_shot_verdicts", "zero_shot_tasks"),
+    *("base", "student_base", "pool", "preferences", "tokens", "student_tokens", "answers"),
+    *("zero_shot_answers", *MEASURES, *BASE_MEASURES),
 )
 
 
@@ -42,8 +43,23 @@ class Job:
     state: str  # running | done | failed; missing without status.json, unreadable when a file is broken
     error: str
     metrics: dict[str, float]
-    zero_shot: str | None  # directory of the base model's evaluation
-    result: str | None  # the evaluating stages' directories: jobs that share them have one result between them
+    stages: dict[str, dict[str, Any]]  # stages.json
+
+    @property
+    def result(self) -> str | None:
+        """Directories of the evaluating stages: jobs that share them have one result between them."""
+        return _measured(self.stages, MEASURES)
+
+    @property
+    def zero_shot(self) -> str | None:
+        """The same of the base model's."""
+        return _measured(self.stages, BASE_MEASURES)
+
+    def stage(self, name: str) -> Path | None:
+        """The directory of a stage; None where the job has none or it is gone."""
+        folder = self.stages.get(name, {}).get("dir")
+        root = next((parent for parent in self.dir.absolute().parents if (parent / "stages").is_dir()), None)
+        return root / folder if folder and root and (root / folder).is_dir() else None
 
     def value(self, key: str) -> Any:
         """The value of a configuration key or the option chosen for a group; None where there is none."""
@@ -92,13 +108,13 @@ def tabulate(jobs: list[Job]) -> pandas.DataFrame:
     rows = []
     for job in jobs:
         own = {name: value for name, value in job.metrics.items() if not name.startswith(ZERO_SHOT)}
-        rows.append(_naming(job, swept) | {"state": job.state} | own | {"result": job.result})
+        rows.append(_naming(job, swept) | {"state": job.state} | own | {"result": job.result, "job": job.dir.name})
     zero_shot = _zero_shot_rows(jobs, swept)
-    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result"})
+    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result", "job"})
     order = ["model", "dataset", "preference", "projection", "method", "ratio", *swept, "seed"]
     for part in (rows, zero_shot):
         part.sort(key=lambda row: [_sortable(row.get(name)) for name in order])
-    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics, "result"], dtype=object)
+    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics, "result", "job"], dtype=object)
     return frame.convert_dtypes()
 
 
@@ -134,7 +150,7 @@ def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` in one step: a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8", errors="replace")
     temporary.replace(path)
 
 
@@ -158,9 +174,13 @@ def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
             if _task(row) in own_jobs:
                 continue
             key = _task(row) + tuple(sorted(own.items()))
-            groups.setdefault(key, []).append(row | {"state": "done"} | own | {"result": job.zero_shot})
+            measured = {"result": job.zero_shot, "job": job.dir.name}
+            groups.setdefault(key, []).append(row | {"state": "done"} | own | measured)
     return [
-        {name: value if all(row[name] == value for row in group) else None for name, value in group[0].items()}
+        {
+            name: value if name == "job" or all(row[name] == value for row in group) else None
+            for name, value in group[0].items()
+        }
         for group in groups.values()
     ]
 
@@ -212,6 +232,5 @@ def _read_job(directory: Path) -> Job:
         state="unreadable" if errors else status.get("state", "unreadable"),
         error=errors[0] if errors else status.get("error") or "",
         metrics=metrics,
-        zero_shot=_measured(stages, ("zero_shot", "zero_shot_verdicts", "zero_shot_tasks")),
-        result=_measured(stages, MEASURES),
+        stages=stages,
     )

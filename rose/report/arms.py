@@ -1,0 +1,149 @@
+"""Arms: the jobs that differ in their seeds alone are one row of a report; their means and paired differences."""
+
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy
+import pandas
+
+from rose.report.items import Items, Table, align
+from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
+
+LOWER_IS_BETTER = ("chosen_loss", "cost/")
+SHARES = ("win_rate", "preference_accuracy", "task_accuracy", "precision", "longer_wins")  # lie between 0 and 1
+# Rows compete only where these agree: the same question asked of the same amount of data.
+TASK = ("model", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+MEASURED = ("done", "failed")  # a job that failed at its judging was measured by all that came before
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured model: flat metrics, and the items behind them where they are known."""
+
+    name: str
+    metrics: dict[str, float]
+    items: Table
+
+
+@dataclass(frozen=True)
+class Arm:
+    key: tuple[str, ...]  # as shown, a cell a column
+    task: tuple[str, ...]  # the cells of the columns that say what is measured; "" agrees with any
+    method: str
+    done: int
+    jobs: int
+    runs: dict[tuple, Result]  # by the seeds that differ between jobs
+    members: list[str] = field(default_factory=list)  # names of the jobs' folders
+
+    @property
+    def label(self) -> str:
+        return " ".join(cell for cell in self.key if cell)
+
+    @property
+    def results(self) -> list[Result]:
+        """Distinct ones: jobs that share their evaluation were measured once, not several times."""
+        return list({result.name: result for result in self.runs.values()}.values())
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.startswith(LOWER_IS_BETTER)
+
+
+def is_seed(name: str) -> bool:
+    return name == "seed" or name.endswith(".seed")
+
+
+def same_task(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return all(a == b or "" in (a, b) for a, b in zip(one, other, strict=True))
+
+
+def show(value: Any) -> str:
+    return "" if pandas.isna(value) else str(value)
+
+
+def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> list[Arm]:
+    """The arms of `frame`, which is `tabulate(jobs)`, the base model's first; `tables` are the items of its rows.
+
+    `columns` tell the arms apart.
+    """
+    seeds = [name for name in frame if is_seed(name)]
+    task = [name for name in columns if _is_task(name)]
+    arms = []
+    for key, rows in frame.reset_index(drop=True).groupby(columns, dropna=False, sort=False):
+        cells = dict(zip(columns, map(show, key), strict=True))
+        runs: dict[tuple, Result] = {}
+        for index, row in rows[rows["state"].isin(MEASURED)].iterrows():
+            run, result = tuple(map(show, row[seeds])), _result(row, tables[index])
+            if result.name != runs.get(run, result).name:  # two jobs that name the same run
+                run = (*run, result.name)
+            runs[run] = result
+        done = rows[rows["state"] == "done"]
+        shared = len(done) - len({_name(row) for _, row in done.iterrows()})
+        arms.append(
+            Arm(
+                key=tuple(cells.values()),
+                task=tuple(cells[name] for name in task),
+                method=cells["method"],
+                done=len(done) - shared,
+                jobs=len(rows) - shared,
+                runs=runs,
+                members=list(rows["job"]),
+            )
+        )
+    return sorted(arms, key=lambda arm: arm.method != "zero_shot")
+
+
+def _result(row: pandas.Series, items: Table) -> Result:
+    numbers = {name: value for name, value in row.items() if isinstance(value, Real) and not pandas.isna(value)}
+    return Result(_name(row), numbers, items)
+
+
+def _name(row: pandas.Series) -> str:
+    return show(row["result"]) or show(row["job"])
+
+
+def _bounds(metric: str) -> tuple[float, float] | None:
+    if metric.startswith("cost/"):
+        return (0.0, numpy.inf)
+    return (0.0, 1.0) if metric.startswith(SHARES) else None
+
+
+def mean(arm: Arm, metric: str, items: Items) -> Estimate:
+    """Over the arm's results that have the metric; over their items too, where all of these have them."""
+    measured = [result for result in arm.results if metric in result.items or metric in result.metrics]
+    if measured and all(metric in result.items for result in measured):
+        numbers = _union([result.items for result in measured])
+        values = _values([result.items for result in measured], metric, numbers)
+        return from_items(values, items.prompts(numbers), _bounds(metric))
+    return from_seeds(numpy.array([result.metrics.get(metric, numpy.nan) for result in measured]), _bounds(metric))
+
+
+def _union(tables: list[Table]) -> numpy.ndarray:
+    return numpy.unique(numpy.concatenate([table["item"] for table in tables]))
+
+
+def _values(tables: list[Table], metric: str, numbers: numpy.ndarray) -> numpy.ndarray:
+    return numpy.array([align(table, metric, numbers) for table in tables])
+
+
+def difference(one: Arm, other: Arm, metric: str, items: Items) -> Estimate:
+    """Of their means, over the seeds both have; item by item where both have items."""
+    shared = [seeds for seeds in one.runs if seeds in other.runs]
+    pairs = {(a.name, b.name): (a, b) for a, b in ((one.runs[seeds], other.runs[seeds]) for seeds in shared)}
+    limits = _bounds(metric)
+    bounds = (limits[0] - limits[1], limits[1] - limits[0]) if limits else None
+    if pairs and all(metric in a.items and metric in b.items for a, b in pairs.values()):
+        numbers = _union([result.items for pair in pairs.values() for result in pair])
+        own, theirs = (_values([pair[side].items for pair in pairs.values()], metric, numbers) for side in (0, 1))
+        estimate = from_items(own - theirs, items.prompts(numbers), bounds)
+        if estimate.seeds:
+            return estimate
+    values = [a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan) for a, b in pairs.values()]
+    return from_seeds(numpy.array(values), bounds) if values else NOTHING
+
+
+def _is_task(name: str) -> bool:
+    """Whether a column says what is measured, and on what, rather than how the rows were selected."""
+    method_option = name.startswith("preference.") and not name.startswith("preference.pairs")
+    return name.split(".")[0] in TASK and not method_option

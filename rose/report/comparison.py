@@ -1,0 +1,173 @@
+"""What the arms' numbers say: intervals, differences to random and to LESS, how firm the winner is, a verdict a row.
+
+Arms compete where they were asked the same question of the same amount of data: a setting.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy
+import pandas
+
+from rose.report.arms import Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
+from rose.report.items import Items, align, read_items
+from rose.report.results import NAMING, Job, swept_keys, tabulate
+from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
+
+HEADLINE = ["reward", "win_rate", "preference_accuracy", "task_accuracy", "chosen_loss", "precision", "cost/seconds"]
+QUALITY = [name for name in HEADLINE if name not in ("precision", "cost/seconds")]  # what a reader wants to win at
+REFERENCES = ("random", "less")
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of an arm to a reference, in the metric's own sign."""
+
+    arm: Arm
+    reference: Arm
+    estimate: Estimate
+    p: float = numpy.nan  # after Holm's correction
+    family: int = 1  # comparisons corrected for
+
+    def better(self, metric: str) -> bool | None:
+        """True or False where the difference is told from zero, None where not, or with one seed."""
+        if not (self.p < SIGNIFICANT) or self.estimate.seeds < 2:
+            return None
+        return (self.estimate.mean < 0) == lower_is_better(metric)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that a report says of a sweep's numbers."""
+
+    frame: pandas.DataFrame  # `tabulate(jobs)`
+    columns: list[str]  # of the table: method, and whatever else differs
+    same: dict[str, str]  # the other naming columns and swept keys, equal in every job
+    arms: list[Arm]
+    metrics: list[str]  # of the table
+    main: str | None  # the first quality metric there is
+    estimates: dict[str, list[Estimate]]  # by metric, in the order of the arms
+    differences: dict[str, list[Difference]]  # by metric
+    settings: list[tuple[str, ...]]
+    stability: dict[tuple[str, ...], dict[str, float]]  # of `main`, setting → arm's label → share of wins
+    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting
+    problems: list[str]  # files that cannot be read
+
+    def to(self, metric: str, arm: Arm) -> list[Difference]:
+        return [difference for difference in self.differences.get(metric, []) if difference.arm is arm]
+
+    def of_setting(self, setting: tuple[str, ...]) -> list[int]:
+        return [number for number, arm in enumerate(self.arms) if same_task(arm.task, setting)]
+
+
+def compare(jobs: list[Job]) -> Comparison:
+    """Reads the jobs' items and works out everything; deterministic."""
+    frame, items = tabulate(jobs), Items()
+    own, base = read_items(jobs, items)
+    runs = frame.iloc[: len(jobs)]  # without the zero-shot rows, which come last
+    known = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
+    setting = [name for name in [*NAMING, *swept_keys(jobs)] if not is_seed(name)]
+    varying = [name for name in setting if known[name].nunique(dropna=False) > 1]
+    columns = list(dict.fromkeys(["method", *varying]))
+    same = {name: show(value) for name in setting if name not in columns for value in known[name].head(1)}
+    tables = [own.get(job, {}) for job in runs["job"]] + [base.get(job, {}) for job in frame["job"].iloc[len(jobs) :]]
+    arms = group(frame, tables, columns)
+    metrics = [name for name in HEADLINE if name in frame and frame[name].notna().any()]
+    main = next((name for name in metrics if name in QUALITY), None)
+    estimates = {name: [mean(arm, name, items) for arm in arms] for name in _measured(metrics, arms)}
+    settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
+    return Comparison(
+        frame=frame,
+        columns=columns,
+        same=same,
+        arms=arms,
+        metrics=metrics,
+        main=main,
+        estimates=estimates,
+        differences={name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")},
+        settings=settings,
+        stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
+        best={name: _best(arms, name, estimates[name], items) for name in metrics},
+        problems=items.problems,
+    )
+
+
+def verdict(difference: Difference, metric: str) -> tuple[str, str]:
+    """Whether the arm is better than its reference: `yes`, `no, …` or `cannot tell …`; and what would tell, or ""."""
+    estimate, known = difference.estimate, difference.better(metric)
+    if known is not None:
+        return "yes" if known else "no, worse", ""
+    n = f"cannot tell with n = {estimate.seeds} seed{'' if estimate.seeds == 1 else 's'}"
+    if not estimate.seeds:
+        return "cannot tell, no seed in common", ""
+    if estimate.seeds < 2:
+        return n, "one seed says nothing of others: run at least 3"
+    if estimate.items and estimate.mean == estimate.low == estimate.high == 0:
+        return "no, the same on every item", ""
+    if numpy.isnan(estimate.p):
+        return n, "every seed shows the same difference, so there is no spread to judge it by"
+    more = more_seeds(estimate, difference.family)
+    if more == numpy.inf:
+        return n, "more test prompts would tell, more seeds would not"
+    return n, f"more than {MOST_SEEDS} more would be needed" if numpy.isnan(
+        more
+    ) else f"about {more:.0f} more would tell"
+
+
+def _measured(metrics: list[str], arms: list[Arm]) -> list[str]:
+    """The table's metrics, then all others that are known item by item."""
+    itemwise = sorted({name for arm in arms for result in arm.results for name in result.items} - {"item"})
+    return list(dict.fromkeys([*metrics, *itemwise]))
+
+
+def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]:
+    """Of every arm to the arms of REFERENCES in its setting, corrected together."""
+    found = []
+    for method in REFERENCES:
+        for arm in arms:
+            rivals = [other for other in arms if other.method == method and same_task(other.task, arm.task)]
+            reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
+            if rivals and arm.method != method and not reverse:
+                nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
+                found.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
+    known = [entry for entry in found if entry.estimate.seeds]
+    corrected = holm([entry.estimate.p for entry in known])
+    family = max(1, int(numpy.isfinite(corrected).sum()))
+    return [replace(entry, p=p, family=family) for entry, p in zip(known, corrected, strict=True)]
+
+
+def _best(arms: list[Arm], metric: str, estimates: list[Estimate], items: Items) -> set[int]:
+    """The arms told better than every other of their setting, Holm-corrected; one seed tells nothing."""
+    sign, best = -1 if lower_is_better(metric) else 1, set()
+    for task in dict.fromkeys(arm.task for arm in arms):
+        numbers = [i for i, arm in enumerate(arms) if same_task(arm.task, task) and estimates[i].seeds]
+        if len(numbers) < 2:
+            continue
+        first = max(numbers, key=lambda number: sign * estimates[number].mean)
+        rivals = [difference(arms[first], arms[number], metric, items) for number in numbers if number != first]
+        p = holm([rival.p for rival in rivals])
+        if all(value < SIGNIFICANT and rival.seeds > 1 for value, rival in zip(p, rivals, strict=True)):
+            best.add(first)
+    return best
+
+
+def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items) -> dict[str, float]:
+    """How often each arm of the setting wins, over the seeds that all of them have; {} where there are no items."""
+    rivals = [arm for arm in arms if same_task(arm.task, task) and arm.runs]
+    seeds = [key for key in (rivals[0].runs if rivals else ()) if all(key in arm.runs for arm in rivals)]
+    results = [[arm.runs[key] for key in seeds] for arm in rivals]
+    if len(rivals) < 2 or not seeds or not all(metric in result.items for row in results for result in row):
+        return {}
+    numbers = numpy.unique(numpy.concatenate([result.items["item"] for row in results for result in row]))
+    values = numpy.array([[align(result.items, metric, numbers) for result in row] for row in results])
+    some = ~numpy.isnan(values).all(axis=(0, 1))
+    if numpy.isnan(values).all(axis=2).any():
+        return {}
+    sign = -1 if lower_is_better(metric) else 1
+    share = wins(sign * values[:, :, some], items.prompts(numbers[some]))
+    return {arm.label: float(value) for arm, value in zip(rivals, share, strict=True)}
+
+
+def _is_part(task: tuple[str, ...], arms: list[Arm]) -> bool:
+    """Whether a setting with blanks is but a row that goes with others."""
+    return "" in task and any(arm.task != task and same_task(arm.task, task) for arm in arms)

@@ -1,0 +1,191 @@
+"""What looks suspicious: the jobs' own diagnostics, and what only several jobs together show."""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rose.report.arms import Arm, lower_is_better
+from rose.report.comparison import QUALITY, Comparison
+from rose.report.results import Job
+from rose.report.selections import Selections
+from rose.report.table import unfinished
+from rose.report.text import number
+
+FIRM = 0.9  # share of resamples that a winner should win
+LIKE_CHANCE = 1.5  # times the overlap of random choices: seeds that agree no more than this chose by chance
+CORRELATED = 0.3
+JUDGE_GAPS = ("judge_malformed", "judge_refused", "judge_failed")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One diagnostic of one arm, over its seeds."""
+
+    name: str
+    arm: str
+    values: list[float]  # of the jobs that have a number
+    state: str  # pass | warn: the worst of its jobs
+    sentence: str  # of the worst job
+    details: list[str]
+
+
+def read_checks(arms: list[Arm], jobs: list[Job], problems: list[str]) -> list[Check]:
+    """diagnostics.json of every job, by name and arm; broken files are added to `problems`."""
+    named, checks = {job.dir.name: job for job in jobs}, []
+    for arm in arms:
+        entries: dict[str, list[dict]] = {}
+        for name in arm.members if arm.method != "zero_shot" else ():
+            for entry in _read(named[name], problems) if name in named else ():
+                entries.setdefault(str(entry.get("name")), []).append(entry)
+        checks += [_check(name, arm.label, found) for name, found in entries.items()]
+    return checks
+
+
+def suspicions(comparison: Comparison, selections: Selections, checks: list[Check], jobs: list[Job]) -> list[str]:
+    """Sentences, the gravest first."""
+    lines = []
+    if missing := unfinished(jobs):
+        lines.append(f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below.")
+    lines += _few_seeds(comparison) + _gaps(comparison) + _unstable(comparison) + _harmed(comparison)
+    lines += _disagreement(comparison)
+    lines += [f"{check.arm}: {check.sentence}" for check in checks if check.state == "warn"]
+    lines += _by_chance(selections) + _by_length(comparison, checks) + _judge(comparison)
+    return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
+
+
+def _read(job: Job, problems: list[str]) -> list[dict]:
+    path = job.dir / "diagnostics.json"
+    if not path.exists():
+        return []
+    try:
+        return [entry for entry in json.loads(path.read_text()) if isinstance(entry, dict)]
+    except (ValueError, OSError, TypeError) as error:
+        problems.append(f"{job.dir.name}/diagnostics.json cannot be read: {str(error).splitlines()[0]}")
+        return []
+
+
+def _check(name: str, arm: str, entries: list[dict]) -> Check:
+    worst = next((entry for entry in entries if entry.get("state") == "warn"), entries[0])
+    values = [float(entry["value"]) for entry in entries if isinstance(entry.get("value"), int | float)]
+    state, sentence = str(worst.get("state", "pass")), str(worst.get("sentence", ""))
+    return Check(name, arm, values, state, sentence, _lines(worst.get("details")))
+
+
+def _lines(details: Any) -> list[str]:
+    if isinstance(details, dict):
+        return [f"{name}: {_short(value)}" for name, value in details.items()][:20]
+    return [_short(value) for value in details][:20] if isinstance(details, list) else []
+
+
+def _short(value: Any) -> str:
+    text = number(value) if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _few_seeds(comparison: Comparison) -> list[str]:
+    trained = [arm for arm in comparison.arms if arm.method != "zero_shot" and arm.results]
+    few = [arm.label for arm in trained if len(arm.results) < 2]
+    if not few:
+        return []
+    who = "every method" if len(few) == len(trained) else _list(few)
+    return [f"One seed or result only for {who}: its intervals speak of that one model, not of the method."]
+
+
+def _gaps(comparison: Comparison) -> list[str]:
+    lines = []
+    for metric in comparison.metrics:
+        pairs = zip(comparison.arms, comparison.estimates[metric], strict=True)
+        short = [f"{arm.label} {e.seeds} of {len(arm.results)}" for arm, e in pairs if 0 < e.seeds < len(arm.results)]
+        if short and metric != "cost/seconds":
+            lines.append(f"{metric} is not known for every finished job: {_list(short)}.")
+    if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main]):
+        lines.append(f"No items.parquet holds {comparison.main}: its intervals are over seeds alone.")
+    return lines
+
+
+def _unstable(comparison: Comparison) -> list[str]:
+    lines = []
+    for setting, shares in comparison.stability.items():
+        if shares and max(shares.values()) < FIRM:
+            two = sorted(shares.items(), key=lambda pair: -pair[1])[:2]
+            where = f" ({' '.join(filter(None, setting))})" if any(setting) else ""
+            said = " and ".join(f"{arm} {share:.0%}" for arm, share in two)
+            lines.append(f"The winner in {comparison.main}{where} changes with seeds and prompts: {said} of resamples.")
+    return lines
+
+
+def _harmed(comparison: Comparison) -> list[str]:
+    """Arms whose mean is worse than that of the model before any fine-tuning."""
+    if not comparison.main:
+        return []
+    sign = -1 if lower_is_better(comparison.main) else 1
+    lines, means = [], comparison.estimates[comparison.main]
+    for setting in comparison.settings:
+        numbers = [place for place in comparison.of_setting(setting) if means[place].seeds]
+        base = [place for place in numbers if comparison.arms[place].method == "zero_shot"]
+        worse = [
+            comparison.arms[place].label
+            for place in numbers
+            if base and sign * means[place].mean < sign * means[base[0]].mean
+        ]
+        if worse:
+            lines.append(f"Worse than the base model in {comparison.main}: {_list(worse)}.")
+    return lines
+
+
+def _disagreement(comparison: Comparison) -> list[str]:
+    """Settings in which quality metrics name different winners."""
+    lines = []
+    for setting in comparison.settings:
+        first = {}
+        for metric in [name for name in comparison.metrics if name in QUALITY]:
+            sign = -1 if lower_is_better(metric) else 1
+            known = [
+                (sign * comparison.estimates[metric][place].mean, comparison.arms[place].label)
+                for place in comparison.of_setting(setting)
+                if comparison.estimates[metric][place].seeds
+            ]
+            if known:
+                first[metric] = max(known)[1]
+        if len(set(first.values())) > 1:
+            said = ", ".join(f"{arm} in {metric}" for metric, arm in first.items())
+            lines.append(f"Metrics disagree on the best mean: {said}.")
+    return lines
+
+
+def _by_chance(selections: Selections) -> list[str]:
+    own = [(arm, selections.overlap[place, place]) for place, arm in enumerate(selections.arms)]
+    chance = [
+        f"{arm.label} {value:.2f}"
+        for arm, value in own
+        if not math.isnan(value) and value <= LIKE_CHANCE * arm.chance < 1 and not arm.label.startswith("random")
+    ]
+    return [f"Selections of different seeds agree no more than random ones: {_list(chance)}."] if chance else []
+
+
+def _by_length(comparison: Comparison, checks: list[Check]) -> list[str]:
+    """From the flat metric, where no job's diagnostics say it."""
+    if "length_correlation" not in comparison.frame or any("length" in check.name for check in checks):
+        return []
+    said = []
+    for arm in comparison.arms:
+        values = [r.metrics["length_correlation"] for r in arm.results if "length_correlation" in r.metrics]
+        if values and abs(mean := sum(values) / len(values)) >= CORRELATED:
+            said.append(f"{arm.label} {number(mean)}")
+    return [f"Scores go with the length of rows (Spearman): {_list(said)}."] if said else []
+
+
+def _judge(comparison: Comparison) -> list[str]:
+    frame, lines = comparison.frame, []
+    if "judge_shares_model" in frame and (frame["judge_shares_model"].fillna(0) > 0).any():
+        lines.append("The judge shares its model or its training data with what selects: it may favour its own taste.")
+    for name in JUDGE_GAPS:
+        if name in frame and (total := frame[name].fillna(0).sum()) > 0:
+            lines.append(f"{name}: {total:.0f} answers have no verdict and count for no one.")
+    return lines
+
+
+def _list(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,106 @@
+"""What the figures share: style, axes, PNG and SVG on disk, and SVG for the page, in the page's own text colour.
+
+One column wide, so that the text stays readable on a phone. Colours are Okabe and Ito's (2008), told apart by
+colour-blind readers too, and no figure says anything by colour alone. matplotlib is imported late: half a second.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rose.report.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 5.0  # inches
+INK, RULE = "#1b1f24", "#9aa4b0"  # text and lines; the page puts its own text colour in place of the first
+OKABE_ITO = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
+FIXED = {"rose": "#d55e00", "less": "#0072b2", "random": "#8a8f98", "zero_shot": "#8a8f98", "full": "#8a8f98"}
+MARKERS = "osD^vPX*<>"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 0,
+    "grid.color": RULE,
+    "grid.linewidth": 0.4,
+    "grid.alpha": 0.5,
+    "legend.frameon": False,
+    "text.parse_math": False,  # names come from configurations
+    "svg.fonttype": "none",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    name: str  # of its files
+    caption: str
+    alt: str
+    svg: str  # for the page
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure not yet on disk."""
+
+    name: str
+    caption: str
+    alt: str
+    figure: "Figure"
+
+
+def slug(name: str) -> str:
+    return re.sub(r"\W+", "_", name).strip("_").lower()
+
+
+def new_figure(height: float) -> tuple["Figure", "Axes"]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def label_rows(axes: "Axes", labels: list[str]) -> None:
+    axes.set_yticks(range(len(labels)), [short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+
+
+def short(label: str) -> str:
+    text = printable(label)
+    return text if len(text) <= 28 else text[:27] + "…"
+
+
+def save(drawing: Drawing, folder: Path) -> Plot:
+    """Writes `folder`/NAME.svg and .png."""
+    import matplotlib
+
+    name, figure = drawing.name, drawing.figure
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure, the same file
+        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
+    page = inline((folder / f"{name}.svg").read_text(), name)
+    return Plot(name, printable(drawing.caption), printable(drawing.alt), page)
+
+
+def inline(svg: str, name: str) -> str:
+    """The <svg> element for a page: the page's text colour and font, and ids that no other figure has."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{name}-", svg)
+    svg = svg.replace(INK, "currentColor").replace("'DejaVu Sans'", "inherit")
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg, count=2).replace("xlink:href", "href")
+    return re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg
+    )

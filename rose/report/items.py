@@ -1,0 +1,85 @@
+"""What each test item was worth: the jobs' items.parquet, brought to one numbering of items and prompts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy
+import pyarrow
+import pyarrow.parquet
+
+from rose.report.results import Job
+
+KEYS = ["id", "prompt", "subtask"]
+Table = dict[str, numpy.ndarray]  # "item": numbers, ascending; then a column of values a metric
+
+
+class Items:
+    """Numbers for the items and prompts of all jobs: equal numbers are the same item, whichever job it is from."""
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, str, str], int] = {}
+        self._prompts: dict[str, int] = {}
+        self._prompt_of: list[int] = []
+        self.problems: list[str] = []  # files that cannot be read, a line each
+
+    def prompts(self, items: numpy.ndarray) -> numpy.ndarray:
+        """The number of each item's prompt."""
+        return numpy.array(self._prompt_of)[items]
+
+    def read(self, paths: Iterable[Path]) -> Table:
+        """The items of several stages or of a job, each file's metrics where it has them; empty without files."""
+        tables = [table for path in paths if path.exists() and (table := self._read(path))]
+        if len(tables) < 2:
+            return tables[0] if tables else {}
+        items = numpy.unique(numpy.concatenate([table["item"] for table in tables]))
+        merged: Table = {"item": items}
+        for table in tables:
+            for name in table.keys() - merged.keys():
+                merged[name] = align(table, name, items)
+        return merged
+
+    def _read(self, path: Path) -> Table:
+        try:
+            frame = pyarrow.parquet.read_table(path).to_pandas()
+            numbers = numpy.array([self._number(*key) for key in zip(*(frame[key] for key in KEYS), strict=True)], int)
+        except (OSError, KeyError, pyarrow.ArrowException) as error:
+            reason = str(error).splitlines() or [type(error).__name__]
+            self.problems.append(f"{path.parent.name}/{path.name} cannot be read: {reason[0]}")
+            return {}
+        items, first = numpy.unique(numbers, return_index=True)
+        columns = frame.drop(columns=KEYS).select_dtypes("number")
+        return {"item": items} | {name: columns[name].to_numpy(float)[first] for name in columns}
+
+    def _number(self, identity: str, prompt: str, subtask: str) -> int:
+        key = (identity, prompt, subtask)
+        if key not in self._items:
+            self._items[key] = len(self._prompt_of)
+            self._prompt_of.append(self._prompts.setdefault(prompt, len(self._prompts)))
+        return self._items[key]
+
+
+def align(table: Table, metric: str, items: numpy.ndarray) -> numpy.ndarray:
+    """The values of a metric for `items`, NaN where the table has none."""
+    values = numpy.full(len(items), numpy.nan)
+    _, theirs, ours = numpy.intersect1d(table["item"], items, assume_unique=True, return_indices=True)
+    values[ours] = table[metric][theirs]
+    return values
+
+
+def read_items(jobs: list[Job], items: Items) -> tuple[dict[str, Table], dict[str, Table]]:
+    """The items of jobs that have any, and of the base model as each job was measured against, by job name."""
+    own = {job.dir.name: items.read([job.dir / "items.parquet"]) for job in jobs}
+    known: dict[str, Table] = {}
+    base = {}
+    for job in jobs:
+        stages = [path for name in job.stages if name.startswith("zero_shot") and (path := job.stage(name))]
+        name = " ".join(map(str, stages))
+        if name not in known:
+            known[name] = items.read([path / "items.parquet" for path in stages])
+        base[job.dir.name] = known[name]
+    return {name: table for name, table in own.items() if table}, {name: table for name, table in base.items() if table}
+
+
+def metrics_of(tables: Iterable[Table]) -> list[str]:
+    """The metrics that any of `tables` has, in order."""
+    return sorted({name for table in tables for name in table} - {"item"})
