@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from bench.setting import BETA1, BETA2, EPS, Setting
-from rose.choices import AdamMap, Attention, Dtype, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, Keep, Attention, Dtype, ProjectionKind, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
-FEATURES = Features(AdamMap.exact, StoreDtype.float16, batch_tokens=2048)
+FEATURES = Features(AdamMap.exact, Keep.store, StoreDtype.float16, batch_tokens=2048)
 
 
 def make(setting: Setting, folder: Path, sizes: tuple[int, ...]) -> dict:

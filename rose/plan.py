@@ -30,7 +30,7 @@ from rose.estimates import UNKNOWN, Estimate, Estimator
 from rose.job import goals
 from rose.launchers.base import Worker
 from rose.launchers.slurm import Slurm
-from rose.report.table import write_report
+from rose.report.report import write_report
 
 Group = tuple[int, ...]  # whether what its stages make is needed, and the jobs that want it
 
