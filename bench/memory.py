@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.setting import BETA1, BETA2, EPS, Setting
-from rose.choices import AdamMap, Keep, Attention, Dtype, ProjectionKind, StoreDtype
+from rose.choices import AdamMap, Attention, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
