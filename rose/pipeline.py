@@ -7,7 +7,7 @@ warms up and takes the pool's gradients once.
 
 from rose.artifacts import Node
 from rose.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
-from rose.config import Config
+from rose.config import Config, Projection
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
@@ -23,6 +23,7 @@ from rose.evaluation.tasks import solve
 from rose.evaluation.verdicts import effective as effective_judge
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.gradients.features import pair_features, pool_features
+from rose.gradients.objectives import Objective
 from rose.gradients.objectives import effective as effective_objective
 from rose.gradients.projection import effective as effective_projection
 from rose.gradients.streaming import pool_cosines
@@ -45,98 +46,120 @@ MEASURES = ("evaluation", "verdicts", "tasks")
 
 def stages(config: Config) -> dict[str, Node]:
     """The stages of one job, in order. `effective_…` leaves out of a stage's key what cannot change its outcome."""
-    model, method, preference = config.model, config.method, config.preference
-    student = config.student or model
-    numerics, max_length = model.numerics, model.max_length
-    objective = effective_objective(method, preference)
-    size = adapter_size(model.base, model.lora) if method.representation is Representation.gradients else None
-    projection = effective_projection(config.projection, config.features.keep, size)
-    encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
+    data = _data(config)
+    objective, projection = effective_objective(config.method, config.preference), _projection(config)
+    gradients = _gradients(config, objective, projection, **data)
+    passes = _forward_passes(config, **data)
+
+    method = effective_method(config.method, config.warmup.epochs)
+    representation = _representation(config, data | gradients | passes)
+    scores = Node(score, method, data["tokens"], representation, label=method.name)
     amount = effective_selection(method, config.selection, config.warmup, config.finetune)
+    selection = Node(select, amount, config.dataset.world is not None, scores, data["pool"])
+    chosen = {"scores": scores, "selection": selection}
 
+    student = _student(config, data["pool"], data["preferences"], selection)
+    tested, adapter = (config, student["student_base"], data["preferences"]), student["finetune"]
+    zero_shot = _measures(*tested, None, {})
+    own = zero_shot if adapter is None else _measures(*tested, adapter, zero_shot)
+    base_model = {("zero_shot" if name == "evaluation" else f"zero_shot_{name}"): zero_shot[name] for name in zero_shot}
+
+    # where two names mean one stage, the first is what a job calls it
+    named = data | gradients | chosen | student | passes | own | base_model
+    made = {name: node for name, node in named.items() if node is not None}
+    return made | checks(config, method, objective, projection, representation, made)
+
+
+def _data(config: Config) -> dict[str, Node]:
+    """The model that selects, what it selects from and what for; the pool in its tokens."""
+    model, dataset, preference = config.model, config.dataset, config.preference
     base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
-    pool = Node(read_pool, config.dataset, pool_fingerprint(config.dataset), label=config.dataset.name)
+    pool = Node(read_pool, dataset, pool_fingerprint(dataset), label=dataset.name)
     pairs = Node(read_preferences, preference.pairs, pairs_fingerprint(preference.pairs), label=preference.name)
-    tokens = Node(tokenize, max_length, base, pool)
+    tokens = Node(tokenize, model.max_length, base, pool)
+    return {"base": base, "pool": pool, "preferences": pairs, "tokens": tokens}
 
-    student_base = Node(prepare, student.base, model_fingerprint(student.base), label=student.name)
-    student_tokens = Node(tokenize, student.max_length, student_base, pool)
 
-    warmup = Node(warm_up, config.warmup, model.lora, numerics, base, tokens)
-    targets = Node(pair_features, objective, projection, numerics, max_length, base, warmup, pairs)
-    adam, batch_tokens = config.features.adam, config.features.batch_tokens
+def _projection(config: Config) -> Projection:
+    gradients = config.method.representation is Representation.gradients
+    size = adapter_size(config.model.base, config.model.lora) if gradients else None
+    return effective_projection(config.projection, config.features.keep, size)
+
+
+def _gradients(
+    config: Config,
+    objective: Objective,
+    projection: Projection,
+    base: Node,
+    pool: Node,
+    preferences: Node,
+    tokens: Node,
+) -> dict[str, Node]:
+    """A short warm-up, then at each of its checkpoints the gradients of the pool's rows and of the target pairs."""
+    model, how = config.model, config.features
+    warmup = Node(warm_up, config.warmup, model.lora, model.numerics, base, tokens)
+    trained = (model.numerics, base, warmup)
+    targets = Node(pair_features, objective, projection, model.numerics, model.max_length, base, warmup, preferences)
     features = {
-        Keep.store: Node(pool_features, config.features, projection, numerics, base, warmup, tokens),
-        Keep.stream: Node(pool_cosines, adam, batch_tokens, numerics, base, warmup, tokens, targets),
-    }[config.features.keep]
+        Keep.store: Node(pool_features, how, projection, *trained, tokens),
+        Keep.stream: Node(pool_cosines, how.adam, how.batch_tokens, *trained, tokens, targets),
+    }[how.keep]
+    return {"warmup": warmup, "features": features, "targets": targets}
 
-    hidden = Node(pool_states, numerics, base, tokens)
-    target_hidden = Node(pair_states, numerics, max_length, base, pairs)
-    embeddings = Node(pool_embeddings, *encoder, tokens, pool)
-    target_embeddings = Node(pair_embeddings, *encoder, pairs)
-    tuning = (model.lora, numerics, max_length, base, pairs)
+
+def _forward_passes(config: Config, base: Node, pool: Node, preferences: Node, tokens: Node) -> dict[str, Node]:
+    """What the methods without per-example gradients look at: hidden states, embeddings, losses."""
+    model, method, numerics = config.model, config.method, config.model.numerics
+    encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
+    tuning = (model.lora, numerics, model.max_length, base, preferences)
     pairs_sft = Node(tune_on_chosen, config.finetune, *tuning)
-    pairs_dpo = Node(tune_by_dpo, config.finetune, preference.beta, *tuning)
+    pairs_dpo = Node(tune_by_dpo, config.finetune, config.preference.beta, *tuning)
     tuned = {Target.chosen: pairs_sft, Target.preference: pairs_dpo, None: None}[method.target]
-    losses = Node(row_losses, numerics, base, None, tokens)
-    tuned_losses = Node(row_losses, numerics, base, tuned, tokens)
-    alone = Node(answer_losses, numerics, base, tokens)
-
-    representation = {
-        Representation.gradients: (preference.normalize, features, targets),
-        Representation.hidden: (hidden, target_hidden),
-        Representation.embeddings: (embeddings, target_embeddings),
-        Representation.words: (pool, pairs),
-        Representation.ngrams: (pool, pairs),
-        Representation.lengths: (),
-        Representation.perplexity: (losses,),
-        Representation.ifd: (losses, alone),
-        Representation.loss_drop: (losses, tuned_losses),
-        Representation.none: (),
-    }[method.representation]
-    scored = effective_method(method, config.warmup.epochs)
-    scores = Node(score, scored, tokens, representation, label=method.name)
-    selection = Node(select, amount, config.dataset.world is not None, scores, pool)
-
-    trained = (student.lora, student.numerics)
-    taught = (*trained, student.max_length, student_base, pairs)
-    adapter = {
-        Lesson.selection: Node(fine_tune, config.finetune, *trained, student_base, student_tokens, selection),
-        Lesson.pairs_sft: Node(tune_on_chosen, config.finetune, *taught),
-        Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, preference.beta, *taught),
-        Lesson.none: None,
-    }[method.lesson]
-    zero_shot = _measures(config, student_base, pairs, None, {})
-    own = zero_shot if adapter is None else _measures(config, student_base, pairs, adapter, zero_shot)
-
-    named = {
-        "base": base,
-        "pool": pool,
-        "preferences": pairs,
-        "tokens": tokens,
-        "warmup": warmup,
-        "features": features,
-        "targets": targets,
-        "hidden": hidden,
-        "target_hidden": target_hidden,
-        "embeddings": embeddings,
-        "target_embeddings": target_embeddings,
-        "losses": losses,
-        "answer_losses": alone,
-        "tuned_losses": tuned_losses,
-        "scores": scores,
-        "selection": selection,
-        "student_base": student_base,
-        "student_tokens": student_tokens,
-        "finetune": adapter,
+    return {
+        "hidden": Node(pool_states, numerics, base, tokens),
+        "target_hidden": Node(pair_states, numerics, model.max_length, base, preferences),
+        "embeddings": Node(pool_embeddings, *encoder, tokens, pool),
+        "target_embeddings": Node(pair_embeddings, *encoder, preferences),
+        "losses": Node(row_losses, numerics, base, None, tokens),
+        "answer_losses": Node(answer_losses, numerics, base, tokens),
+        "tuned_losses": Node(row_losses, numerics, base, tuned, tokens),
         "pairs_sft": pairs_sft,
         "pairs_dpo": pairs_dpo,
-        **own,
-        "zero_shot": zero_shot["evaluation"],
-        **{f"zero_shot_{name}": node for name, node in zero_shot.items() if name != "evaluation"},
     }
-    made = {name: node for name, node in named.items() if node is not None}
-    return made | checks(config, scored, objective, projection, representation, made)
+
+
+def _representation(config: Config, known: dict[str, Node]) -> tuple:
+    """What the method's representation is made of: the arguments of its function in `rose.methods`."""
+    names = {
+        Representation.gradients: ("features", "targets"),
+        Representation.hidden: ("hidden", "target_hidden"),
+        Representation.embeddings: ("embeddings", "target_embeddings"),
+        Representation.words: ("pool", "preferences"),
+        Representation.ngrams: ("pool", "preferences"),
+        Representation.lengths: (),
+        Representation.perplexity: ("losses",),
+        Representation.ifd: ("losses", "answer_losses"),
+        Representation.loss_drop: ("losses", "tuned_losses"),
+        Representation.none: (),
+    }[config.method.representation]
+    settings = (config.preference.normalize,) if config.method.representation is Representation.gradients else ()
+    return (*settings, *(known[name] for name in names))
+
+
+def _student(config: Config, pool: Node, preferences: Node, selection: Node) -> dict[str, Node | None]:
+    """The model that is fine-tuned, on what the method says: as a rule the one that selected."""
+    student = config.student or config.model
+    base = Node(prepare, student.base, model_fingerprint(student.base), label=student.name)
+    tokens = Node(tokenize, student.max_length, base, pool)
+    trained = (student.lora, student.numerics)
+    taught = (*trained, student.max_length, base, preferences)
+    adapter = {
+        Lesson.selection: Node(fine_tune, config.finetune, *trained, base, tokens, selection),
+        Lesson.pairs_sft: Node(tune_on_chosen, config.finetune, *taught),
+        Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, config.preference.beta, *taught),
+        Lesson.none: None,
+    }[config.method.lesson]
+    return {"student_base": base, "student_tokens": tokens, "finetune": adapter}
 
 
 def _measures(
