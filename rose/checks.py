@@ -156,7 +156,9 @@ def _amount(method: Method, selection: Selection) -> None:
     if selection.count is not None and selection.tokens is not None:
         raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
     if selection.slice is not None and (selection.count or selection.tokens):
-        raise RoseError(f"selection.slice={selection.slice}: cannot be given beside selection.count or selection.tokens")
+        raise RoseError(
+            f"selection.slice={selection.slice}: cannot be given beside selection.count or selection.tokens"
+        )
     if (selection.slice or 0) > selection.slices:
         raise RoseError(f"selection.slice={selection.slice}: must not exceed selection.slices={selection.slices}")
     if method.share is Share.matched and (selection.count or selection.tokens or selection.slice):

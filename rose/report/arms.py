@@ -11,7 +11,7 @@ from rose.report.items import Items, Table, align
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
-SHARES = ("win_rate", "preference_accuracy", "task_accuracy", "precision", "longer_wins")  # lie between 0 and 1
+SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # lie between 0 and 1
 # Rows compete only where these agree: the same question asked of the same amount of data.
 TASK = ("model", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
 MEASURED = ("done", "failed")  # a job that failed at its judging was measured by all that came before

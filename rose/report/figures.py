@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 
 from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import QUALITY, Comparison
+from rose.report.comparison import Comparison, is_quality
 from rose.report.drawing import (
     FIXED,
     MARKERS,
@@ -44,7 +44,7 @@ def draw(comparison: Comparison, selections: Selections, folder: Path) -> list[P
 def _all(comparison: Comparison, selections: Selections) -> list[Drawing]:
     found = []
     for metric in comparison.metrics:
-        if metric in QUALITY or metric == "precision":
+        if is_quality(metric) or metric == "precision":
             found.append(by_method(comparison, metric))
     if comparison.main:
         found += [curve(comparison, column) for column in numeric_columns(comparison)]
