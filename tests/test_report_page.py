@@ -22,7 +22,10 @@ from rose.report.text import number, printable, shorten
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_chromium = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
 
-ATTACK = "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\"><img src=http://a.test/b>{{ 7*7 }}</p></table>"
+ATTACK = (
+    "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
+    "<img src=http://a.test/b><style>*{display:none}</style>{{ 7*7 }}</p></table>"
+)
 HOSTILE = [
     ATTACK,
     "\u202edesrever si siht\u2066 and unclosed",
@@ -89,7 +92,6 @@ def chromium(*options: str) -> str:
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
-        "--disable-dev-shm-usage",
         "--disable-background-networking",
     ]
     command = [CHROMIUM, *flags, "--virtual-time-budget=4000", *options]
