@@ -30,6 +30,7 @@ class Result:
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
     task: tuple[str, ...]  # the cells of the columns that say what is measured; "" agrees with any
+    own: str  # the other cells: its name among arms of the same task
     method: str
     done: int
     jobs: int
@@ -84,6 +85,7 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
             Arm(
                 key=tuple(cells.values()),
                 task=tuple(cells[name] for name in task),
+                own=" ".join(cell for name, cell in cells.items() if cell and name not in task),
                 method=cells["method"],
                 done=len(done) - shared,
                 jobs=len(rows) - shared,
