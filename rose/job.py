@@ -144,6 +144,8 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
         reused = sum(entry["state"] == "reused" for entry in stages.values())
         metrics = json.loads((directory / "metrics.json").read_text())
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
+        if config.tracking.artifacts:
+            tracking.log_artifacts(run, directory)
         if failures:
             raise failures[0]
         log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)

@@ -172,11 +172,14 @@ class Outcome(Callback):
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
-        from rose.report.summary import track_summary
+        from rose.tracking import holds_run, log_summary, track
 
-        print(write_report(sweep))
-        print(f"Report: {sweep / 'report.html'}")
-        track_summary(OmegaConf.to_object(tracking), sweep)
+        report = write_report(sweep)
+        print(report.text)
+        print(f"Report: {report.path}")
+        if report.changed or not holds_run(sweep):
+            with track(OmegaConf.to_object(tracking), sweep, {}, sweep.name, "summary") as run:
+                log_summary(run, report.results, report.rows, report.figures)
         jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
         failed = [job for job in dict.fromkeys(jobs) if _state(sweep / job) != "done"]
         if failed:

@@ -1,10 +1,11 @@
-"""One W&B run per job. Nothing depends on it: `metrics.json` is the record, W&B failing costs a warning."""
+"""One W&B run per job and one for the sweep. Nothing depends on them: what is on disk is the record, and W&B failing
+costs a warning."""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rose.config import Tracking
 
 if TYPE_CHECKING:
+    import pandas
     import wandb
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def log(
     stages: dict[str, dict[str, Any]],
     metrics: dict[str, float],
 ) -> None:
-    """Sends a job's record: training curves, seconds a stage took, final metrics.
+    """Sends a job's record: training curves, what each stage took, final metrics.
 
     `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own step axis.
     `stages` and `metrics` are the contents of stages.json and metrics.json.
@@ -65,10 +67,40 @@ def log(
     try:
         _log_curves(run, metrics_jsonl)
         run.config.update({"stages": {name: stage["dir"] for name, stage in stages.items()}})
-        run.summary.update({f"seconds/{name}": stage["seconds"] for name, stage in stages.items()})
+        for name, stage in stages.items():
+            run.summary.update(
+                {f"{cost}/{name}": value for cost, value in stage.items() if cost not in ("dir", "state")}
+            )
         run.summary.update(metrics)
     except Exception as error:
         _warn("did not take this job's record", error)
+
+
+def log_artifacts(run: "wandb.Run | None", job: Path) -> None:
+    """Sends the selection and the adapter of the job's folder, where it has them, as versions of its own artifacts."""
+    if run is None:
+        return
+    try:
+        for kind, path in (("selection", job / "selected.jsonl"), ("adapter", job / "adapter")):
+            if path.exists():
+                run.log_artifact(str(path), name=f"{kind}-{run.id}", type=kind)
+    except Exception as error:
+        _warn("did not take this job's artifacts", error)
+
+
+def log_summary(
+    run: "wandb.Run | None", results: "pandas.DataFrame", rows: "pandas.DataFrame", figures: Iterable[Path]
+) -> None:
+    """Sends a sweep's table, its selected rows, and its figures, under the figures' names."""
+    if run is None:
+        return
+    try:
+        import wandb
+
+        logged = {"results": _table(results), "rows": _table(rows)}
+        run.log(logged | {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}, step=0)
+    except Exception as error:
+        _warn("did not take the sweep's summary", error)
 
 
 def holds_run(job: Path) -> bool:
@@ -144,6 +176,13 @@ def _log_curves(run: "wandb.Run", metrics_jsonl: Path) -> None:
         # W&B's own step must grow over the whole run, whichever stage a line belongs to.
         stage = line.pop("stage")
         run.log({f"{stage}/{key}": value for key, value in line.items()}, step=number)
+
+
+def _table(frame: "pandas.DataFrame") -> "wandb.Table":
+    import wandb
+
+    plain = frame.astype(object).where(frame.notna(), None)
+    return wandb.Table(columns=list(frame.columns), data=plain.to_numpy().tolist(), allow_mixed_types=True)
 
 
 def _finish(run: "wandb.Run | None", exit_code: int) -> None:

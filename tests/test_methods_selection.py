@@ -41,6 +41,16 @@ def test_a_token_budget_is_filled_by_the_best_rows_until_one_does_not_fit(tmp_pa
     assert metrics["selected_tokens"] <= max(budget, 40)
 
 
+def test_slices_of_the_ranking_are_equal_and_together_are_all_of_it(tmp_path):
+    assert ids(selected(tmp_path, TABLE, slice=1, slices=5)) == ["r0"]
+    assert ids(selected(tmp_path, TABLE, slice=2, slices=2, ratio=0.05)) == ["r2", "r3", "r4"]  # 5 rows have a score
+    parts = [ids(selected(tmp_path, TABLE, slice=k, slices=3)) for k in (1, 2, 3)]
+    assert parts == [["r0"], ["r1", "r2"], ["r3", "r4"]]
+    assert ids(selected(tmp_path, TABLE, slice=1, slices=2, min_length=10)) == ["r0", "r1"]
+    with pytest.raises(RoseError, match=r"selection\.slices=6: more than the 5 rows"):
+        selected(tmp_path, TABLE, slice=1, slices=6)
+
+
 def test_lengths_outside_the_limits_are_passed_over(tmp_path):
     assert ids(selected(tmp_path, TABLE, count=2, min_length=10, max_length=30)) == ["r1", "r2"]
 
@@ -76,6 +86,8 @@ def amount(composed, *overrides):
 
 def test_what_cannot_matter_is_left_out(composed):
     assert amount(composed, "selection.count=5") == amount(composed, "selection.count=5", "selection.ratio=0.5")
+    assert amount(composed, "selection.slice=2") == amount(composed, "selection.slice=2", "selection.ratio=0.5")
+    assert amount(composed, "selection.slices=9") == amount(composed)
     assert amount(composed, "seed=1") == amount(composed, "seed=2")
     assert amount(composed, "method=full") == amount(composed, "method=full", "selection.tokens=7")
 
@@ -95,6 +107,10 @@ def test_what_cannot_matter_is_left_out(composed):
         (["selection.count=3", "selection.tokens=3"], r"selection\.tokens=3: .*selection\.count"),
         (["selection.per_source=0"], r"selection\.per_source=0.0: .*\(0, 1\]"),
         (["selection.min_length=9", "selection.max_length=3"], r"selection\.min_length=9.*max_length=3"),
+        (["selection.slice=21"], r"selection\.slice=21: must not exceed selection\.slices=20"),
+        (["selection.slice=0"], r"selection\.slice=0: must be 1 or more"),
+        (["selection.slice=1", "selection.count=3"], r"selection\.slice=1: .*selection\.count"),
+        (["method=random_matched", "selection.slice=3"], r"method=random_matched: .*selection\.ratio"),
         (["method=random_matched", "selection.count=3"], r"method=random_matched: .*selection\.ratio"),
     ],
 )

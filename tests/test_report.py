@@ -1,68 +1,37 @@
-"""The report on job directories written by hand; every expected number is worked out in the test."""
+"""The tables of a report on job directories written by hand; every expected number is worked out in the test."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pandas
 import pytest
+from report_jobs import row_of, write_items, write_job
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from rose.errors import RoseError
-from rose.report.results import collect
-from rose.report.table import write_report
+from rose.report.comparison import compare
+from rose.report.report import write_report
+from rose.report.results import collect, read_jobs
+from rose.report.table import render
 
 
-def write_job(
-    directory: Path,
-    metrics: dict | None = None,
-    state: str | None = "done",
-    error: str | None = None,
-    method: str = "rose",
-    ratio: float = 0.05,
-    seed: int = 0,
-    warmup_seed: int | str = "${seed}",
-    overrides: tuple[str, ...] = (),
-    beta: float = 0.1,
-    preference: str = "world",
-    result: str = "",
-) -> None:
-    (directory / ".hydra").mkdir(parents=True)
-    config = f"""
-        method: {{name: {method}}}
-        model: {{name: tiny}}
-        dataset: {{name: world}}
-        preference: {{name: {preference}, beta: {beta}}}
-        projection: {{kind: trak, seed: "${{seed}}"}}
-        selection: {{ratio: {ratio}}}
-        warmup: {{seed: "{warmup_seed}"}}
-        finetune: {{seed: "${{seed}}"}}
-        broken: "${{only_the_job_knows:this}}"
-        seed: {seed}
-    """
-    choices = f"hydra:\n  runtime:\n    choices:\n      method: {method}\n      finetune: short\n"
-    named = (f"method={method}", f"selection.ratio={ratio}", f"seed={seed}")
-    (directory / ".hydra" / "config.yaml").write_text(config)
-    (directory / ".hydra" / "hydra.yaml").write_text(choices)
-    entries = "".join(f"- {entry}\n" for entry in (*named, *overrides))
-    (directory / ".hydra" / "overrides.yaml").write_text(entries)
-    if state:
-        (directory / "status.json").write_text(json.dumps({"state": state, "error": error}))
-    if metrics is not None:
-        (directory / "metrics.json").write_text(json.dumps(metrics))
-        evaluation = {"dir": f"stages/evaluation/{result or directory.name}"}
-        (directory / "stages.json").write_text(
-            json.dumps({"evaluation": evaluation, "zero_shot": {"dir": f"base-{seed}"}})
-        )
+def text_of(sweep: Path) -> str:
+    """report.md, without the figures that `write_report` draws."""
+    jobs = read_jobs(sweep)
+    return render(jobs, compare(jobs), sweep.name)
 
 
-def row_of(text: str, *cells: str) -> list[str]:
-    """The cells of the one table row that begins with `cells`."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    found = [row for row in rows if row[: len(cells)] == list(cells)]
-    assert len(found) == 1, text
-    return found[0]
+def student(*values: float) -> str:
+    """Mean and Student's t interval, as the table shows them."""
+    mean, error = sum(values) / len(values), stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, error)
+    between = " to " if low < 0 else "–"
+    return f"{mean:.3f} ({low:.3f}{between}{high:.3f})".replace("-", "−")
 
 
 @pytest.fixture
@@ -98,74 +67,79 @@ def test_every_job_is_one_row_and_the_base_model_one_per_seed(sweep: Path):
     assert not any(name.startswith("zero_shot/") for name in frame.columns)
 
 
-def test_the_csv_reads_back_as_it_was_collected(sweep: Path):
+def test_the_tables_read_back_as_they_were_collected(sweep: Path):
     write_report(sweep)
     read = pandas.read_csv(sweep / "results.csv").convert_dtypes()
     pandas.testing.assert_frame_equal(read, collect(sweep))
+    parquet = pandas.read_parquet(sweep / "results.parquet")
+    pandas.testing.assert_frame_equal(parquet.convert_dtypes(), read, check_dtype=False)
     first = (sweep / "results.csv").read_text().splitlines()[1]
     assert first.startswith("less,tiny,world,world,trak,0.05,0,done,")
 
 
-def test_the_table_shows_mean_and_range_over_seeds(sweep: Path):
-    text = write_report(sweep)
+def test_the_table_shows_mean_and_interval_over_seeds(sweep: Path):
+    text = text_of(sweep)
     assert row_of(text, "method") == ["method", "n", "reward", "preference_accuracy", "chosen_loss"]
-    assert row_of(text, "less") == [*("less", "3", "0.400 (0.200–0.600)", "0.550 (0.500–0.650)", "3.000 (2.000–4.000)")]
-    assert row_of(text, "zero_shot")[:3] == ["zero_shot", "3", "0.100 (0.100–0.100)"]
+    accuracy = student(0.5, 0.5, 0.65)
+    assert row_of(text, "less") == ["less", "3", student(0.2, 0.4, 0.6), accuracy, student(2.0, 3.0, 4.0)]
+    assert row_of(text, "zero_shot")[:3] == ["zero_shot", "3", "0.100"]
     assert "In every job: model tiny, dataset world, preference world, projection trak, ratio 0.05." in text
     assert "always taking the longer answer has accuracy 0.520 on world" in text
-    assert (sweep / "report.md").read_text() == text
+    assert "95 % interval over seeds;" in text
 
 
-def test_bold_only_where_no_range_overlaps(sweep: Path):
-    rose = row_of(write_report(sweep), "rose")
-    assert rose[2:4] == ["**0.800 (0.700–0.900)**", "0.700 (0.600–0.800)"]
+def test_bold_only_what_is_told_from_all_others(tmp_path: Path):
+    for seed, noise in enumerate((0.0, 0.01, -0.01, 0.005)):
+        write_job(tmp_path / f"rose-{seed}", {"reward": 0.9 + noise}, method="rose", seed=seed)
+        write_job(tmp_path / f"less-{seed}", {"reward": 0.5 - noise}, method="less", seed=seed)
+        write_job(tmp_path / f"bm25-{seed}", {"reward": 0.4 + 40 * noise}, method="bm25", seed=seed)
+    text = text_of(tmp_path)
+    assert row_of(text, "rose")[2] == student(0.9, 0.91, 0.89, 0.905)  # bm25 is too uncertain
+    for seed in range(4):
+        (tmp_path / f"bm25-{seed}" / "metrics.json").write_text('{"reward": 0.4}')
+    assert row_of(text_of(tmp_path), "rose")[2] == f"**{student(0.9, 0.91, 0.89, 0.905)}**"
 
 
 def test_one_seed_is_never_bold_and_has_no_range(tmp_path: Path):
     write_job(tmp_path / "a", {"reward": 0.9}, method="rose")
     write_job(tmp_path / "b", {"reward": 0.1}, method="less")
-    text = write_report(tmp_path)
+    text = text_of(tmp_path)
     assert row_of(text, "rose") == ["rose", "1", "0.900"]
     assert "One seed" in text
 
 
 def test_the_lower_loss_is_the_better_one(tmp_path: Path):
-    for seed in range(2):
-        write_job(tmp_path / f"a{seed}", {"chosen_loss": 1.0 + seed}, method="rose", seed=seed)
-        write_job(tmp_path / f"b{seed}", {"chosen_loss": 3.0 + seed}, method="less", seed=seed)
-    text = write_report(tmp_path)
-    assert row_of(text, "rose")[2] == "**1.500 (1.000–2.000)**"
-    assert row_of(text, "less")[2] == "3.500 (3.000–4.000)"
+    for seed, (one, other) in enumerate([(1.0, 3.0), (1.1, 3.1), (1.05, 3.11)]):
+        write_job(tmp_path / f"a{seed}", {"chosen_loss": one}, method="rose", seed=seed)
+        write_job(tmp_path / f"b{seed}", {"chosen_loss": other}, method="less", seed=seed)
+    text = text_of(tmp_path)
+    assert row_of(text, "rose")[2] == f"**{student(1.0, 1.1, 1.05)}**"
+    assert row_of(text, "less")[2] == student(3.0, 3.1, 3.11)
 
 
 def test_methods_compete_within_one_preference_set(tmp_path: Path):
-    for seed in range(2):
-        for method, preference, reward in (("rose", "se", 0.3), ("less", "se", 0.2), ("rose", "shp", 0.9)):
+    for seed, noise in enumerate((0.0, 0.01, 0.03)):
+        for method, preference, reward in (("rose", "se", 0.8), ("less", "se", 0.2 - noise), ("rose", "shp", 0.9)):
+            metrics = {"reward": reward + noise}
             write_job(
-                tmp_path / f"{method}-{preference}-{seed}",
-                {"reward": reward},
-                method=method,
-                preference=preference,
-                seed=seed,
+                tmp_path / f"{method}-{preference}-{seed}", metrics, method=method, preference=preference, seed=seed
             )
-    text = write_report(tmp_path)
-    assert row_of(text, "rose", "se")[3] == "**0.300 (0.300–0.300)**"
-    assert row_of(text, "rose", "shp")[3] == "0.900 (0.900–0.900)"
+    text = text_of(tmp_path)
+    assert row_of(text, "rose", "se")[3] == f"**{student(0.8, 0.81, 0.83)}**"
+    assert row_of(text, "rose", "shp")[3] == student(0.9, 0.91, 0.93)
+    assert "rose se: better than less: yes" in text
+    assert "rose shp: better" not in text
 
 
 def test_methods_compete_at_equal_ratio_and_with_the_base_model(tmp_path: Path):
-    for seed in range(2):
-        for method, ratio, reward in (
-            ("rose", 0.1, 0.3),
-            ("less", 0.1, 0.2),
-            ("rose", 0.2, 0.3),
-            ("less", 0.2, 0.4),
-        ):
-            metrics = {"reward": reward, "zero_shot/reward": 0.35}
+    for seed, noise in enumerate((0.0, 0.002, -0.001)):
+        rewards = {("rose", 0.1): 0.3, ("less", 0.1): 0.2, ("rose", 0.2): 0.3, ("less", 0.2): 0.4}
+        for (method, ratio), reward in rewards.items():
+            metrics = {"reward": reward + noise * (1 + (method == "less")), "zero_shot/reward": 0.35 - noise}
             write_job(tmp_path / f"{method}-{ratio}-{seed}", metrics, method=method, ratio=ratio, seed=seed)
-    text = write_report(tmp_path)
-    assert row_of(text, "rose", "0.1")[3] == "0.300 (0.300–0.300)"
-    assert row_of(text, "less", "0.2")[3] == "**0.400 (0.400–0.400)**"
+    text = text_of(tmp_path)
+    assert row_of(text, "rose", "0.1")[3] == student(0.3, 0.302, 0.299)  # beats less, not the base model
+    assert row_of(text, "less", "0.2")[3] == f"**{student(0.4, 0.404, 0.398)}**"
 
 
 def test_failed_and_unfinished_jobs_stay_in_both(sweep: Path):
@@ -176,8 +150,8 @@ def test_failed_and_unfinished_jobs_stay_in_both(sweep: Path):
     (sweep / "rose-6" / "status.json").write_text('{"state": "do')
     frame = collect(sweep)
     assert sorted(frame["state"][frame["state"] != "done"]) == ["failed", "missing", "running", "unreadable"]
-    text = write_report(sweep)
-    assert row_of(text, "rose")[1:3] == ["3 of 6", "**0.800 (0.700–0.900)**"]
+    text = text_of(sweep)
+    assert row_of(text, "rose")[1:3] == ["3 of 6", student(0.7, 0.8, 0.9)]
     assert "Not finished, 4 of 10 jobs:" in text
     assert "- rose-3 (failed): CUDA out of memory\n" in text
     assert "- rose-6 (unreadable): status.json cannot be read" in text
@@ -192,8 +166,8 @@ def test_swept_keys_come_first_and_split_the_table(tmp_path: Path):
     frame = collect(tmp_path)
     assert list(frame.columns[:2]) == ["preference.beta", "method"]
     assert list(frame["method"]) == ["rose"] * 4 + ["zero_shot"] * 2
-    text = write_report(tmp_path)
-    assert row_of(text, "rose", "1.0") == ["rose", "1.0", "2", "1.500 (1.000–2.000)"]
+    text = text_of(tmp_path)
+    assert row_of(text, "rose", "1.0") == ["rose", "1.0", "2", student(1.0, 2.0)]
 
 
 def test_base_model_rows_split_where_a_swept_key_changes_them(tmp_path: Path):
@@ -213,18 +187,18 @@ def test_jobs_that_name_the_same_run_are_all_kept(tmp_path: Path):
 def test_the_report_says_which_seeds_are_pinned(tmp_path: Path):
     for seed in (0, 1):
         write_job(tmp_path / f"free-{seed}", {"reward": 0.5}, seed=seed)
-    text = write_report(tmp_path)
+    text = text_of(tmp_path)
     assert "differ between jobs: seed, warmup.seed, projection.seed, finetune.seed (0, 1). None" in text
     for seed in (0, 1):
         write_job(tmp_path / "pinned" / f"{seed}", {"reward": 0.5}, seed=seed, warmup_seed=7)
-    text = write_report(tmp_path / "pinned")
+    text = text_of(tmp_path / "pinned")
     assert "differ between jobs: seed, projection.seed, finetune.seed (0, 1)." in text
-    assert "Pinned, so their spread is not in the ranges: warmup.seed (7)." in text
+    assert "Pinned, so their spread is not in the intervals: warmup.seed (7)." in text
 
 
 def test_a_job_s_own_directory_is_a_report_of_one(tmp_path: Path):
     write_job(tmp_path / "run", {"reward": 0.25})
-    assert row_of(write_report(tmp_path / "run"), "rose") == ["rose", "1", "0.250"]
+    assert row_of(text_of(tmp_path / "run"), "rose") == ["rose", "1", "0.250"]
 
 
 def test_a_folder_without_jobs_is_an_error_of_one_line(tmp_path: Path):
@@ -239,16 +213,17 @@ def test_a_folder_without_jobs_is_an_error_of_one_line(tmp_path: Path):
 def test_the_command_prints_the_table(sweep: Path):
     done = subprocess.run([sys.executable, "-m", "rose.report", str(sweep)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == (sweep / "report.md").read_text()
+    assert done.stdout == (sweep / "report.md").read_text() + f"\nReport: {sweep / 'report.html'}\n"
+    assert "<h1>demo</h1>" in (sweep / "report.html").read_text()
 
 
 def test_jobs_that_share_one_evaluation_count_once(tmp_path: Path):
     for number in range(2):
         write_job(tmp_path / f"shared{number}", metrics={"reward": 0.5}, method="full", result="one", seed=number)
         write_job(tmp_path / f"own{number}", metrics={"reward": 0.4}, method="rose", seed=number)
-    text = write_report(tmp_path)
+    text = text_of(tmp_path)
     assert row_of(text, "full")[1:3] == ["1", "0.500"]
-    assert row_of(text, "rose")[1:3] == ["2", "0.400 (0.400–0.400)"]
+    assert row_of(text, "rose")[1:3] == ["2", "0.400"]
 
 
 def test_a_sweep_reports_the_jobs_of_its_last_command_begun_or_not(tmp_path: Path):
@@ -256,4 +231,95 @@ def test_a_sweep_reports_the_jobs_of_its_last_command_begun_or_not(tmp_path: Pat
     write_job(tmp_path / "new", metrics={"reward": 0.1})
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": ["new", "never-begun"]}))
     assert collect(tmp_path)["state"].tolist() == ["missing", "done"]
-    assert "never-begun (missing)" in write_report(tmp_path)
+    assert "never-begun (missing)" in text_of(tmp_path)
+
+
+def paired_sweep(folder: Path, gain: float, items: int = 200) -> None:
+    """rose is better than random by `gain` on every prompt and seed, but for a little noise; prompts differ a lot."""
+    generator = numpy.random.default_rng(0)
+    prompts = generator.normal(0, 1, items)
+    for seed in range(3):
+        for method, shift in (("rose", gain), ("random", 0.0)):
+            job = folder / f"{method}-{seed}"
+            reward = prompts + shift + generator.normal(0, 0.02, items)
+            write_job(job, {"reward": float(reward.mean())}, method=method, seed=seed)
+            write_items(job / "items.parquet", {"reward": reward.tolist()})
+
+
+def test_items_pair_what_seeds_alone_could_not_tell(tmp_path: Path):
+    paired_sweep(tmp_path, gain=0.02)
+    jobs = read_jobs(tmp_path)
+    comparison = compare(jobs)
+    (difference,) = comparison.differences["reward"]
+    assert (difference.estimate.seeds, difference.estimate.items) == (3, 200)
+    assert difference.estimate.mean == pytest.approx(0.02, abs=0.005)
+    assert difference.estimate.high - difference.estimate.low < 0.03  # the prompts' own spread gives ± 0.14
+    assert difference.better("reward") is True
+    assert comparison.stability == {(): {"random": 0.0, "rose": 1.0}}
+    assert "- rose: better than random: yes [+0.0" in render(jobs, comparison, "x")
+    widths = [e.high - e.low for e in comparison.estimates["reward"]]
+    assert all(0.2 < width < 0.4 for width in widths)  # 2 × 1.96 / √200
+
+
+def test_one_seed_with_items_is_an_interval_over_prompts_and_no_verdict(tmp_path: Path):
+    paired_sweep(tmp_path, gain=1.0)
+    for seed in (1, 2):
+        for method in ("rose", "random"):
+            shutil.rmtree(tmp_path / f"{method}-{seed}")
+    text = text_of(tmp_path)
+    assert "better than random: cannot tell with n = 1 seed" in text
+    assert "one seed says nothing of other seeds" in text
+    assert "(" in row_of(text, "rose")[2]
+    assert "**" not in text
+
+
+def test_a_job_whose_judging_failed_keeps_its_other_metrics_and_the_gap_shows(sweep: Path):
+    write_job(sweep / "rose-3", {"preference_accuracy": 0.75}, "failed", "judge: connection refused", seed=3)
+    rose = row_of(text_of(sweep), "rose")
+    assert rose[1] == "3 of 4"
+    assert rose[2] == student(0.7, 0.8, 0.9)
+    assert rose[3] == student(0.6, 0.7, 0.8, 0.75) + ", n=4"
+    assert "- rose-3 (failed, kept what it had measured): judge: connection refused" in text_of(sweep)
+
+
+def test_the_base_model_s_items_come_from_its_own_stage(tmp_path: Path):
+    sweep = tmp_path / "sweeps" / "demo"
+    for seed in range(2):
+        job = sweep / f"rose-{seed}"
+        write_job(job, {"win_rate": 0.75, "zero_shot/win_rate": 0.5}, seed=seed)
+        write_items(job / "items.parquet", {"win_rate": [1.0, 1.0, 1.0, 0.0] * 10})
+        stages = {"zero_shot": {"dir": "stages/evaluation/base"}, "zero_shot_verdicts": {"dir": "stages/verdicts/base"}}
+        (job / "stages.json").write_text(json.dumps({"evaluation": {"dir": f"stages/evaluation/{seed}"}} | stages))
+    write_items(tmp_path / "stages" / "evaluation" / "base" / "items.parquet", {"chosen_loss": [2.0] * 40})
+    write_items(tmp_path / "stages" / "verdicts" / "base" / "items.parquet", {"win_rate": [0.0, 1.0] * 20})
+    comparison = compare(read_jobs(sweep))
+    base = comparison.estimates["win_rate"][0]
+    assert comparison.arms[0].method == "zero_shot"
+    assert (base.seeds, base.items, base.mean) == (1, 40, 0.5)
+    assert comparison.estimates["chosen_loss"][0].mean == 2.0
+    assert comparison.stability[()]["rose"] > 0.9
+
+
+def test_an_unreadable_items_file_is_said_and_costs_the_items_alone(tmp_path: Path):
+    paired_sweep(tmp_path, gain=0.5, items=20)
+    (tmp_path / "rose-1" / "items.parquet").write_text("no parquet")
+    text = text_of(tmp_path)
+    assert "rose-1/items.parquet cannot be read" in text
+    assert row_of(text, "rose")[1] == "3"
+
+
+def test_holm_corrects_over_all_lines_shown(tmp_path: Path):
+    generator = numpy.random.default_rng(0)
+    for method in ("random", "less", "rose", "bm25"):
+        for seed in range(4):
+            write_job(tmp_path / f"{method}-{seed}", {"reward": generator.normal()}, method=method, seed=seed)
+    differences = compare(read_jobs(tmp_path)).differences["reward"]
+    pairs = [(entry.arm.method, entry.reference.method) for entry in differences]
+    assert pairs == [(m, "random") for m in ("bm25", "less", "rose")] + [(m, "less") for m in ("bm25", "rose")]
+    expected = multipletests([entry.estimate.p for entry in differences], method="holm")[1]
+    assert [entry.p for entry in differences] == pytest.approx(list(expected))
+    rewards = {
+        name: [json.loads((tmp_path / f"{name}-{s}" / "metrics.json").read_text())["reward"] for s in range(4)]
+        for name in ("rose", "less")
+    }
+    assert differences[-1].estimate.p == pytest.approx(stats.ttest_rel(rewards["rose"], rewards["less"]).pvalue)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 
 from rose.config import Tracking
-from rose.tracking import holds_run, log, run_id, track
+from rose.tracking import holds_run, log, log_artifacts, log_summary, run_id, track
 
 OFFLINE = Tracking(mode="offline", project="rose", entity=None, artifacts=False)
-COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25}}
+COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25, "tokens_forward": 640}}
 REUSED = {"warmup": {"dir": "stages/warmup/x", "state": "reused", "seconds": 1.25}}
 CURVES = [
     {"stage": "warmup", "step": 1, "loss": 4.0},
@@ -53,7 +54,12 @@ def test_an_offline_run_holds_configuration_curves_timings_and_metrics(tmp_path:
     }
     kept = {name: value for name, value in summary["summary"].items() if not name.startswith("_")}
     last = {"warmup/loss": 3, "warmup/step": 2, "finetune/loss": 2, "finetune/step": 1}
-    assert kept == last | {"seconds/warmup": 1.25, "reward": 0.5, "zero_shot/reward": 0.25}
+    assert kept == last | {
+        "seconds/warmup": 1.25,
+        "tokens_forward/warmup": 640,
+        "reward": 0.5,
+        "zero_shot/reward": 0.25,
+    }
 
 
 def test_each_stage_of_the_curves_has_its_own_step_axis(tmp_path: Path):
@@ -130,3 +136,50 @@ assert run is None and "wandb" not in sys.modules
 def test_the_id_follows_from_group_and_name():
     assert run_id("demo", "rose-0") == run_id("demo", "rose-0")
     assert len({run_id("demo", "rose-0"), run_id("demo", "rose-1"), run_id("demor", "ose-0")}) == 3
+
+
+def logged(job: Path) -> dict:
+    """Everything that the run of `job` logged, by name."""
+    entries = [json.loads(line) for line in inspect(job).splitlines()]
+    return {
+        name: value
+        for entry in entries
+        if entry["type"] == "history"
+        for name, value in entry["history"]["item"].items()
+    }
+
+
+def test_a_sweep_s_summary_holds_table_rows_and_figures(tmp_path: Path):
+    from matplotlib.figure import Figure
+
+    figure = tmp_path / "reward_by_method.png"
+    Figure().savefig(figure)
+    results = pandas.DataFrame(
+        {"method": ["rose", None], "seed": pandas.array([0, None], "Int64"), "reward": [0.5, 0.25]}
+    )
+    rows = pandas.DataFrame({"method": ["rose"], "text": ["user: <script>"]})
+    with track(OFFLINE, tmp_path, {}, "demo", "summary") as run:
+        log_summary(run, results, rows, [figure])
+    found = logged(tmp_path)
+    assert (found["results"]["_type"], found["results"]["nrows"], found["results"]["ncols"]) == ("table-file", 2, 3)
+    assert found["figures/reward_by_method"]["_type"] == "image-file"
+    (files,) = (tmp_path / "wandb").glob("offline-run-*/files")
+    table = json.loads((files / found["results"]["path"]).read_text())
+    assert table == {"columns": ["method", "seed", "reward"], "data": [["rose", 0, 0.5], [None, None, 0.25]]}
+    assert json.loads((files / found["rows"]["path"]).read_text())["data"] == [["rose", "user: <script>"]]
+    assert (files / found["figures/reward_by_method"]["path"]).read_bytes() == figure.read_bytes()
+    summary = json.loads(inspect(tmp_path, "--summary"))
+    assert (summary["name"], summary["run_id"]) == ("summary", run_id("demo", "summary"))
+
+
+def test_selection_and_adapter_are_artifacts_where_they_are_asked_for(tmp_path: Path):
+    (tmp_path / "selected.jsonl").write_text("{}\n")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_text("weights")
+    with track(OFFLINE, tmp_path, {}, "demo", "rose-0") as run:
+        log_artifacts(run, tmp_path)
+    entries = [json.loads(line) for line in inspect(tmp_path).splitlines()]
+    text = json.dumps([entry for entry in entries if "artifact" in json.dumps(entry)])
+    own = run_id("demo", "rose-0")
+    assert f"selection-{own}" in text and f"adapter-{own}" in text
+    assert "selected.jsonl" in text and "adapter_model.safetensors" in text

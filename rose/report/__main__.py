@@ -14,8 +14,9 @@ def main() -> int:
     parser.add_argument("sweep", type=Path, metavar="DIR", help="a sweep's folder, or a single job's")
     arguments = parser.parse_args()
     try:
-        print(write_report(arguments.sweep))
-        print(f"Report: {arguments.sweep / 'report.html'}")
+        report = write_report(arguments.sweep)
+        print(report.text)
+        print(f"Report: {report.path}")
     except (RoseError, OSError) as error:
         if os.environ.get("ROSE_DEBUG") == "1":
             raise

@@ -18,9 +18,9 @@ def who_won(comparison: Comparison) -> list[str]:
         if not ranking:
             continue
         arm, estimate = ranking[0]
-        line = f"{arm.label} has the {_best(comparison)} {comparison.main}, {interval(estimate)}"
+        line = f"{arm.own} has the {_best(comparison)} {comparison.main}, {interval(estimate)}"
         if len(ranking) > 1:
-            line += f", before {ranking[1][0].label} with {interval(ranking[1][1])}"
+            line += f", before {ranking[1][0].own} with {interval(ranking[1][1])}"
         share = comparison.stability.get(setting, {}).get(arm.label)
         if share is not None:
             line += f". It wins in {_percent(share)} of resamples of seeds and prompts"
@@ -38,11 +38,11 @@ def is_it_real(comparison: Comparison) -> list[str]:
         differences = comparison.to(comparison.main, ranking[0][0]) if ranking else []
         for difference in differences:
             answer, advice = verdict(difference, comparison.main)
-            line = f"{ranking[0][0].label}, better than {difference.reference.method}: {answer}"
+            line = f"{ranking[0][0].own}, better than {difference.reference.method}: {answer}"
             line += f" ({interval(difference.estimate, '+')})"
             lines.append(f"{_where(setting)}{line}{f'; {advice}' if advice else ''}.")
         if ranking and not differences:
-            lines.append(f"{_where(setting)}{ranking[0][0].label} has nothing to be compared with {_references()}.")
+            lines.append(f"{_where(setting)}{ranking[0][0].own} has nothing to be compared with {_references()}.")
     return lines or ["There is nothing to compare."]
 
 
@@ -55,7 +55,7 @@ def what_it_cost(comparison: Comparison, jobs: list[Job]) -> list[str]:
             own = costs[comparison.arms.index(arm)]
             if own.seeds:
                 lines.append(
-                    f"{_where(setting)}{arm.label} takes {duration(own.mean)} by itself{_beside(comparison, arm, own)}."
+                    f"{_where(setting)}{arm.own} takes {duration(own.mean)} by itself{_beside(comparison, arm, own)}."
                 )
     total = sum({stage["dir"]: stage["seconds"] for job in jobs for stage in _timed(job)}.values())
     fresh = sum({s["dir"]: s["seconds"] for job in jobs for s in _timed(job) if s.get("state") == "computed"}.values())

@@ -11,7 +11,7 @@ from rose.report.items import Items, Table, align
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
-SHARES = ("win_rate", "preference_accuracy", "task_accuracy", "precision", "longer_wins")  # lie between 0 and 1
+SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # lie between 0 and 1
 # Rows compete only where these agree: the same question asked of the same amount of data.
 TASK = ("model", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
 MEASURED = ("done", "failed")  # a job that failed at its judging was measured by all that came before
@@ -30,6 +30,7 @@ class Result:
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
     task: tuple[str, ...]  # the cells of the columns that say what is measured; "" agrees with any
+    own: str  # the other cells: its name among arms of the same task
     method: str
     done: int
     jobs: int
@@ -84,6 +85,7 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
             Arm(
                 key=tuple(cells.values()),
                 task=tuple(cells[name] for name in task),
+                own=" ".join(cell for name, cell in cells.items() if cell and name not in task),
                 method=cells["method"],
                 done=len(done) - shared,
                 jobs=len(rows) - shared,

@@ -13,8 +13,10 @@ from rose.report.items import Items, align, read_items
 from rose.report.results import NAMING, Job, swept_keys, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 
-HEADLINE = ["reward", "win_rate", "preference_accuracy", "task_accuracy", "chosen_loss", "precision", "cost/seconds"]
-QUALITY = [name for name in HEADLINE if name not in ("precision", "cost/seconds")]  # what a reader wants to win at
+# The table's columns, in order, QUALITY being what a reader wants to win at; accuracy_ stands for that of every task.
+QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
+HEADLINE = (*QUALITY, "precision", "cost/seconds")
+MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")  # the page's
 REFERENCES = ("random", "less")
 SIGNIFICANT = 0.05
 
@@ -45,6 +47,7 @@ class Comparison:
     same: dict[str, str]  # the other naming columns and swept keys, equal in every job
     arms: list[Arm]
     metrics: list[str]  # of the table
+    more: list[str]  # further ones of the page's
     main: str | None  # the first quality metric there is
     estimates: dict[str, list[Estimate]]  # by metric, in the order of the arms
     differences: dict[str, list[Difference]]  # by metric
@@ -65,16 +68,18 @@ def compare(jobs: list[Job]) -> Comparison:
     frame, items = tabulate(jobs), Items()
     own, base = read_items(jobs, items)
     runs = frame.iloc[: len(jobs)]  # without the zero-shot rows, which come last
-    known = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
+    clear = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
     setting = [name for name in [*NAMING, *swept_keys(jobs)] if not is_seed(name)]
-    varying = [name for name in setting if known[name].nunique(dropna=False) > 1]
+    varying = [name for name in setting if clear[name].nunique(dropna=False) > 1]
     columns = list(dict.fromkeys(["method", *varying]))
-    same = {name: show(value) for name in setting if name not in columns for value in known[name].head(1)}
+    same = {name: show(value) for name in setting if name not in columns for value in clear[name].head(1)}
     tables = [own.get(job, {}) for job in runs["job"]] + [base.get(job, {}) for job in frame["job"].iloc[len(jobs) :]]
     arms = group(frame, tables, columns)
-    metrics = [name for name in HEADLINE if name in frame and frame[name].notna().any()]
-    main = next((name for name in metrics if name in QUALITY), None)
-    estimates = {name: [mean(arm, name, items) for arm in arms] for name in _measured(metrics, arms)}
+    known = [name for name in frame if frame[name].notna().any()]
+    metrics = [name for entry in HEADLINE for name in known if stands_for(entry, name)]
+    more = [name for name in MORE if name in known]
+    main = next((name for name in metrics if is_quality(name)), None)
+    estimates = {name: [mean(arm, name, items) for arm in arms] for name in _measured([*metrics, *more], arms)}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
         frame=frame,
@@ -82,14 +87,24 @@ def compare(jobs: list[Job]) -> Comparison:
         same=same,
         arms=arms,
         metrics=metrics,
+        more=more,
         main=main,
         estimates=estimates,
         differences={name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")},
         settings=settings,
         stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(arms, name, estimates[name], items) for name in metrics},
+        best={name: _best(arms, name, estimates[name], items) for name in [*metrics, *more]},
         problems=items.problems,
     )
+
+
+def stands_for(entry: str, metric: str) -> bool:
+    """Whether `metric` is the entry, or begins with it where that ends with an underscore."""
+    return metric == entry or (entry.endswith("_") and metric.startswith(entry))
+
+
+def is_quality(metric: str) -> bool:
+    return any(stands_for(entry, metric) for entry in QUALITY)
 
 
 def verdict(difference: Difference, metric: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import QUALITY, Comparison
+from rose.report.comparison import Comparison, is_quality
 from rose.report.results import Job
 from rose.report.selections import Selections
 from rose.report.table import unfinished
@@ -139,7 +139,7 @@ def _disagreement(comparison: Comparison) -> list[str]:
     lines = []
     for setting in comparison.settings:
         first = {}
-        for metric in [name for name in comparison.metrics if name in QUALITY]:
+        for metric in [name for name in comparison.metrics if is_quality(name)]:
             sign = -1 if lower_is_better(metric) else 1
             known = [
                 (sign * comparison.estimates[metric][place].mean, comparison.arms[place].label)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 
 from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import QUALITY, Comparison
+from rose.report.comparison import Comparison, is_quality
 from rose.report.drawing import (
     FIXED,
     MARKERS,
@@ -44,7 +44,7 @@ def draw(comparison: Comparison, selections: Selections, folder: Path) -> list[P
 def _all(comparison: Comparison, selections: Selections) -> list[Drawing]:
     found = []
     for metric in comparison.metrics:
-        if metric in QUALITY or metric == "precision":
+        if is_quality(metric) or metric == "precision":
             found.append(by_method(comparison, metric))
     if comparison.main:
         found += [curve(comparison, column) for column in numeric_columns(comparison)]
@@ -89,17 +89,25 @@ def curve(comparison: Comparison, column: str) -> Drawing | None:
         if estimate.seeds:
             others = tuple(cell for place, cell in enumerate(arm.key) if place != index)
             lines.setdefault(others, []).append((_number(arm.key[index]) or numpy.nan, arm, estimate))
+    across = sorted({x for points in lines.values() for x, *_ in points if not numpy.isnan(x)})
+    if len(across) < 2:
+        return None
     figure, axes = new_figure(3.1)
     shown = list(lines.items())[:MOST_LINES]
-    for others, points in shown:
+    alike = len({points[0][1].method for _, points in shown}) < len(shown)  # lines of one method need other colours
+    for place, (others, points) in enumerate(shown):
         points.sort(key=lambda point: point[0])
-        style = _point(points[0][1], comparison) | {"label": " ".join(filter(None, others)), "linestyle": "-"}
+        style = _point(points[0][1], comparison) | {
+            "label": printable(" ".join(filter(None, others))),
+            "linestyle": "-",
+        }
+        if alike:
+            style |= {"color": OKABE_ITO[place % len(OKABE_ITO)], "marker": MARKERS[place % len(MARKERS)]}
         if len(points) == 1 and numpy.isnan(points[0][0]):
             axes.axhline(points[0][2].mean, color=style["color"], label=style["label"], linestyle=":", linewidth=1.2)
             continue
         error = numpy.array([_error(estimate)[:, 0] for *_, estimate in points]).T
         axes.errorbar([x for x, *_ in points], [e.mean for *_, e in points], yerr=error, **style)
-    across = sorted({x for points in lines.values() for x, *_ in points if not numpy.isnan(x)})
     if across[0] > 0 and across[-1] >= 8 * across[0]:
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{x:g}" for x in across])

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
@@ -9,41 +10,75 @@ import pandas
 from rose.report.comparison import Comparison, compare
 from rose.report.diagnostics import read_checks
 from rose.report.results import Job, read_jobs, write_text
-from rose.report.selections import read_selections
+from rose.report.selections import Selections, read_selections
 from rose.report.table import render
+from rose.report.text import shorten
 
 log = logging.getLogger(__name__)
 
+MOST_CHARACTERS = 2000  # of a row's text in `rows_read`
 
-def write_report(sweep: Path) -> str:
-    """Writes the report into `sweep` and returns the text of report.md, which the terminal shows.
+
+@dataclass(frozen=True)
+class Report:
+    path: Path  # of report.html, or where that failed of report.md
+    text: str  # of report.md, which the terminal shows
+    changed: bool  # whether the results differ from those of the report that was there
+    results: pandas.DataFrame
+    rows: pandas.DataFrame  # those at both ends of each method's ranking
+    figures: list[Path]  # PNG
+
+
+def write_report(sweep: Path) -> Report:
+    """Writes the report into `sweep`.
 
     Raises RoseError where `sweep` is missing or holds no job. A page that cannot be drawn costs a warning: the tables
     are there by then.
     """
     jobs = read_jobs(sweep)
     comparison, title = compare(jobs), sweep.resolve().name
-    text = render(jobs, comparison, title)
-    write_text(sweep / "results.csv", comparison.frame.to_csv(index=False))
+    text, csv = render(jobs, comparison, title), comparison.frame.to_csv(index=False)
+    old, selections, path = sweep / "results.csv", Selections(), sweep / "report.html"
+    changed = not old.exists() or old.read_text(encoding="utf-8", errors="replace") != csv
+    write_text(sweep / "results.csv", csv)
     write_text(sweep / "report.md", text)
     try:
         _write_parquet(comparison.frame, sweep / "results.parquet")
-        _write_page(sweep, title, jobs, comparison)
+        selections = read_selections(comparison.arms, jobs)
+        _write_page(sweep, title, jobs, comparison, selections)
     except Exception as error:
         if os.environ.get("ROSE_DEBUG"):
             raise
+        path = sweep / "report.md"
         reason = (str(error).splitlines() or [""])[0]
         log.warning(
             "report.html was not written (%s: %s); report.md and results.csv were", type(error).__name__, reason
         )
-    return text
+    figures = sorted((sweep / "figures").glob("*.png"))
+    return Report(path, text, changed, comparison.frame, rows_read(selections), figures)
 
 
-def _write_page(sweep: Path, title: str, jobs: list[Job], comparison: Comparison) -> None:
+def rows_read(selections: Selections) -> pandas.DataFrame:
+    """The rows of the page's last part as a table; texts are made printable and cut."""
+    columns = ["method", "end", "rank", "score", "id", "source", "text"]
+    rows = [
+        (arm.label, end, row.rank, row.score, shorten(row.id, 200), shorten(row.source, 200), _text(row.messages))
+        for arm in selections.arms
+        for end, part in (("top", arm.top), ("bottom", arm.bottom))
+        for row in part
+    ]
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def _text(messages: list[dict]) -> str:
+    said = (f"{message.get('role')}: {message.get('content')}" for message in messages)
+    return shorten("\n\n".join(said), MOST_CHARACTERS)
+
+
+def _write_page(sweep: Path, title: str, jobs: list[Job], comparison: Comparison, selections: Selections) -> None:
     from rose.report.figures import draw
     from rose.report.page import render_page
 
-    selections = read_selections(comparison.arms, jobs)
     checks = read_checks(comparison.arms, jobs, comparison.problems)
     plots = draw(comparison, selections, sweep / "figures")
     write_text(sweep / "report.html", render_page(title, jobs, comparison, selections, checks, plots))

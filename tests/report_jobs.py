@@ -1,0 +1,82 @@
+"""Job directories written by hand, for the report to read."""
+
+import json
+from pathlib import Path
+
+import pandas
+
+
+def write_job(
+    directory: Path,
+    metrics: dict | None = None,
+    state: str | None = "done",
+    error: str | None = None,
+    method: str = "rose",
+    ratio: float = 0.05,
+    seed: int = 0,
+    warmup_seed: int | str = "${seed}",
+    overrides: tuple[str, ...] = (),
+    beta: float = 0.1,
+    preference: str = "world",
+    result: str = "",
+) -> None:
+    (directory / ".hydra").mkdir(parents=True)
+    config = f"""
+        method: {{name: {method}}}
+        model: {{name: tiny}}
+        dataset: {{name: world}}
+        preference: {{name: {preference}, beta: {beta}}}
+        projection: {{kind: trak, seed: "${{seed}}"}}
+        selection: {{ratio: {ratio}}}
+        warmup: {{seed: "{warmup_seed}"}}
+        finetune: {{seed: "${{seed}}"}}
+        broken: "${{only_the_job_knows:this}}"
+        seed: {seed}
+    """
+    choices = f"hydra:\n  runtime:\n    choices:\n      method: {method}\n      finetune: short\n"
+    named = (f"method={method}", f"selection.ratio={ratio}", f"seed={seed}")
+    (directory / ".hydra" / "config.yaml").write_text(config)
+    (directory / ".hydra" / "hydra.yaml").write_text(choices)
+    entries = "".join(f"- {entry}\n" for entry in (*named, *overrides))
+    (directory / ".hydra" / "overrides.yaml").write_text(entries)
+    if state:
+        (directory / "status.json").write_text(json.dumps({"state": state, "error": error}))
+    if metrics is not None:
+        (directory / "metrics.json").write_text(json.dumps(metrics))
+        evaluation = {"dir": f"stages/evaluation/{result or directory.name}"}
+        (directory / "stages.json").write_text(
+            json.dumps({"evaluation": evaluation, "zero_shot": {"dir": f"base-{seed}"}})
+        )
+
+
+def row_of(text: str, *cells: str) -> list[str]:
+    """The cells of the one table row that begins with `cells`."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = [row for row in rows if row[: len(cells)] == list(cells)]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def write_items(path: Path, columns: dict[str, list[float]], prompts: list[str] | None = None, start: int = 0) -> None:
+    """items.parquet with an item a value; every item has a prompt of its own unless `prompts` says otherwise."""
+    size = len(next(iter(columns.values())))
+    ids = [f"test-{start + number}" for number in range(size)]
+    frame = pandas.DataFrame({"id": ids, "prompt": prompts or ids, "subtask": "all", **columns})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(path, index=False)
+
+
+def write_selection(outputs: Path, job: Path, pool: list[dict], scores: dict[str, float], taken: int) -> None:
+    """scores.parquet, selected.jsonl and a pool of `job`, which lies below `outputs`; a row's length is its text's."""
+    folder = outputs / "stages" / "pool" / "pool"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
+    lengths = [len(row["messages"][-1]["content"]) for row in pool]
+    table = pandas.DataFrame({"id": [row["id"] for row in pool], "score": [scores[row["id"]] for row in pool]})
+    table.assign(length=lengths).to_parquet(job / "scores.parquet", index=False)
+    best = sorted(pool, key=lambda row: -scores[row["id"]])[:taken]
+    rows = [row | {"score": scores[row["id"]], "rank": rank} for rank, row in enumerate(best, start=1)]
+    (job / "selected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stages = json.loads((job / "stages.json").read_text())
+    (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": "stages/pool/pool", "seconds": 1.0}}))

@@ -1,0 +1,261 @@
+"""report.html: what it says, and in headless Chromium that hostile data stay text and that it fits a phone."""
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from report_jobs import write_items, write_job, write_selection
+
+from rose.report.drawing import inline
+from rose.report.figures import pareto
+from rose.report.report import write_report
+from rose.report.selections import front, jaccard, overlap
+from rose.report.text import number, printable, shorten
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+in_chromium = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (Debian: apt-get install chromium)")
+
+ATTACK = (
+    "<script>document.title='pwned'</script><img src=x onerror=\"document.title='pwned'\">"
+    "<img src=http://a.test/b><style>*{display:none}</style>{{ 7*7 }}</p></table>"
+)
+HOSTILE = [
+    ATTACK,
+    "\u202edesrever si siht\u2066 and unclosed",
+    "a nul \x00, an escape \x1b[31m, half a pair \ud800, a bell \x07",
+    "w" * 100_000,
+    "مرحبا بالعالم",
+    "]]> --> &lt; &#x3c;script> ' \" `",
+]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two methods × two seeds whose rows, ids, sources and diagnostics are hostile, and one failed job."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    sweep = outputs / "sweeps" / "demo"
+    pool = [
+        {"id": f"row-{i}{'<b>' if i % 2 else ''}", "dataset": ATTACK if i % 3 else "plain", "messages": [
+            {"role": "user", "content": "say it"}, {"role": ATTACK if i == 1 else "assistant", "content": text}]}
+        for i, text in enumerate(HOSTILE * 4)
+    ]  # fmt: skip
+    scores = {row["id"]: float(place) for place, row in enumerate(pool)}
+    for seed in range(2):
+        for method, wins in (("rose", 0.8), ("random", 0.4)):
+            job = sweep / f"{method}-{seed}"
+            metrics = {"win_rate": wins, "length_correlation": 0.6, "zero_shot/win_rate": 0.3}
+            write_job(job, metrics, method=method, seed=seed)
+            items = [1.0] * round(50 * wins) + [0.0] * round(50 * (1 - wins))
+            write_items(job / "items.parquet", {"win_rate": items, "<script>metric": items})
+            write_selection(outputs, job, pool, scores if method == "rose" else dict(reversed(scores.items())), 6)
+            entry = {"name": "leakage", "value": 3, "state": "warn", "sentence": ATTACK, "details": HOSTILE}
+            (job / "diagnostics.json").write_text(json.dumps([entry]))
+    write_job(sweep / "rose-2", None, "failed", f"boom {ATTACK}", seed=2)
+    write_report(sweep)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def page(outputs: Path) -> Path:
+    return outputs / "sweeps" / "demo" / "report.html"
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.identities: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "action", "srcset")]
+        self.identities += [value or "" for name, value in attributes if name == "id"]
+
+
+def parsed(page: Path) -> Links:
+    links = Links()
+    links.feed(page.read_text())
+    return links
+
+
+def chromium(*options: str) -> str:
+    """What a page's document is once it has loaded, without any network but this machine's."""
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+    ]
+    command = [CHROMIUM, *flags, "--virtual-time-budget=4000", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_the_first_screen_answers_who_won_is_it_real_what_it_cost_and_what_is_suspicious(page: Path):
+    text = re.sub(r"<[^>]+>", "", page.read_text())
+    for question in ("Who won?", "Is it real?", "What did it cost?", "What looks suspicious?"):
+        assert question in text
+    assert "rose has the highest win_rate, 0.800" in text
+    assert "rose, better than random: " in text
+    assert "1 of 5 jobs did not finish" in text
+    assert "rose-2 (failed): boom" in text
+
+
+def test_headings_tables_and_figures_are_there_for_who_cannot_see_them(page: Path):
+    html, tags = page.read_text(), parsed(page).tags
+    assert tags.count("h1") == 1
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert tags.count("caption") == tags.count("table") > 2
+    assert html.count('scope="col"') > 10 and html.count('scope="row"') > 3
+    assert html.count('role="img" aria-label="') == tags.count("figure") > 4
+    assert '<a class="skip" href="#main">' in html and 'id="main"' in html
+    assert '<html lang="en">' in html
+
+
+def test_the_page_rests_on_nothing_but_files_beside_it(page: Path):
+    links = parsed(page)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(links.tags)
+    assert all(address.startswith("#") or (page.parent / address).exists() for address in links.addresses)
+    assert len(links.identities) == len(set(links.identities))
+    assert all(address[1:] in links.identities for address in links.addresses if address.startswith("#"))
+    assert "\x00" not in page.read_text() and "\u202e" not in page.read_text()
+
+
+def test_long_rows_are_cut_and_say_so(page: Path):
+    assert "w" * 601 not in page.read_text()
+    assert "99,400 more characters" in page.read_text()
+
+
+def test_the_same_sweep_gives_the_same_page(outputs: Path, page: Path):
+    before = page.read_bytes()
+    report = write_report(page.parent)
+    assert page.read_bytes() == before
+    assert not report.changed
+
+
+@in_chromium
+@pytest.mark.parametrize("guarded", [True, False])
+def test_no_script_of_the_data_runs_and_nothing_is_fetched(page: Path, tmp_path: Path, guarded: bool):
+    """Also with the page's own content security policy taken away: it is the second line, not the first."""
+    asked: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_CONNECT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        html = page.read_text()
+        if not guarded:
+            html = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", html)
+        copy = tmp_path / "page.html"
+        copy.write_text(html)
+        proxy = f"--proxy-server=http://127.0.0.1:{server.server_port}"
+        document = chromium(proxy, "--dump-dom", copy.as_uri())
+    finally:
+        server.shutdown()
+    assert "<title>demo – Rose</title>" in document
+    assert "<script" not in document
+    assert [path for path in asked if "google" not in path] == []
+
+
+@in_chromium
+def test_the_page_fits_a_phone_and_tells_its_themes_apart(page: Path, tmp_path: Path):
+    """Measured in a frame 360 pixels wide, by a script that only this copy's frame around it runs."""
+    html = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", page.read_text())
+    html = html.replace("<details>", "<details open>")
+    (tmp_path / "page.html").write_text(html)
+    (tmp_path / "frame.html").write_text(
+        """<iframe src="page.html" style="width:360px;height:800px;border:0"></iframe><pre id="found"></pre><script>
+        onload = () => {
+          const inside = frames[0].document, wide = [...inside.querySelectorAll("body *")].filter(
+            e => e.getBoundingClientRect().right > 361 && !e.closest(".scroll, svg, .skip"));
+          found.textContent = JSON.stringify({width: inside.documentElement.scrollWidth,
+            wide: wide.map(e => e.tagName + "." + e.className),
+            scripts: inside.scripts.length, title: inside.title, images: inside.images.length,
+            back: getComputedStyle(inside.body).backgroundColor})};</script>"""
+    )
+    found = {}
+    for theme in ("light", "dark"):
+        scheme = f"--blink-settings=preferredColorScheme={int(theme == 'light')}"
+        document = chromium(scheme, "--allow-file-access-from-files", "--dump-dom", (tmp_path / "frame.html").as_uri())
+        found[theme] = json.loads(re.search(r'<pre id="found">(.*?)</pre>', document, re.DOTALL)[1])
+    assert found["light"]["width"] == 360
+    assert found["light"]["wide"] == []
+    assert (found["light"]["scripts"], found["light"]["images"]) == (0, 0)
+    assert found["light"]["title"] == "demo – Rose"
+    light, dark = (sum(map(int, re.findall(r"\d+", found[theme]["back"])[:3])) for theme in ("light", "dark"))
+    assert dark < 150 < 600 < light
+
+
+@in_chromium
+def test_the_page_prints(page: Path, tmp_path: Path):
+    target = tmp_path / "report.pdf"
+    chromium(f"--print-to-pdf={target}", "--no-pdf-header-footer", page.as_uri())
+    assert target.read_bytes().startswith(b"%PDF-")
+    assert target.stat().st_size > 20_000
+
+
+def test_a_single_job_without_anything_is_a_page_too(tmp_path: Path):
+    write_job(tmp_path / "run", None, "failed", "no disk")
+    report = write_report(tmp_path / "run")
+    text = report.path.read_text()
+    assert report.path.name == "report.html"
+    assert "No job has been measured" in text
+    assert "run (failed): no disk" in text
+
+
+def test_text_of_other_people_is_spelt_out():
+    assert (
+        printable("a\x00b\u202ec\ud800d\x7f\n\té日") == "a[U+0000]b[U+202E]c\N{REPLACEMENT CHARACTER}d[U+007F]\n\té日"
+    )
+    assert shorten("abcdef", 4) == "abcd … 2 more characters"
+    assert shorten(None, 9) == "None"
+    assert (number(0.12345), number(-12.345), number(1234.5), number(0.5, "+")) == ("0.123", "−12.3", "1,234", "+0.500")
+
+
+def test_what_nothing_beats_in_cost_and_quality_is_the_pareto_front():
+    costs, qualities = [1, 2, 2, 3, 4], [0.1, 0.5, 0.4, 0.5, 0.9]
+    assert pareto(costs, qualities) == [0, 1, 4]
+    assert pareto(costs, [-q for q in qualities], lower_is_better=True) == [0, 1, 4]
+    assert pareto([1, 1], [0.5, 0.5]) == [0, 1]
+
+
+def test_overlap_is_jaccard_between_methods_and_between_seeds():
+    assert jaccard({"a", "b"}, {"b", "c"}) == pytest.approx(1 / 3)
+    one, other = {0: {"a", "b"}, 1: {"a", "c"}}, {0: {"b", "d"}, 2: {"z"}}
+    matrix = overlap([one, other])
+    assert matrix[0, 0] == pytest.approx(1 / 3)  # {a, b} and {a, c}
+    assert matrix[1, 1] == 0
+    assert matrix[0, 1] == matrix[1, 0] == pytest.approx(1 / 3)  # seed 0 alone is common
+
+
+def test_the_front_of_a_line_is_read_without_the_rest():
+    assert front('{"id": "a\\"b", "dataset": "x", "messages": [never parsed') == ('a"b', "x")
+    assert front('{"messages": [], "dataset": "y", "id": 7}') == ("7", "y")
+
+
+def test_figures_of_one_page_share_no_ids_and_take_its_colour():
+    svg = '<?xml version="1.0"?><svg xmlns="http://x" xmlns:xlink="http://y" width="9pt" viewBox="0 0 1 2" id="a">'
+    svg += (
+        '<metadata>when</metadata><g id="b" style="fill: #1b1f24" clip-path="url(#p)"><use xlink:href="#b"/></g></svg>'
+    )
+    assert inline(svg, "n") == (
+        '<svg viewBox="0 0 1 2" aria-hidden="true" focusable="false">'
+        '<g id="n-b" style="fill: currentColor" clip-path="url(#n-p)"><use href="#n-b"/></g></svg>'
+    )
