@@ -63,7 +63,7 @@ def _prepared(config: Config) -> dict[str, Node]:
 
     def prepare() -> None:
         for name in ("warmup", "finetune"):
-            micro_batches(getattr(config, name))  # refused here rather than after hours of features
+            micro_batches(getattr(config, name), f"{name}.")  # refused here rather than after hours of features
         nodes.update(pipeline.stages(config))
 
     ranks.together(prepare)

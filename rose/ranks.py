@@ -84,7 +84,7 @@ def together(do: Callable[[], Value]) -> list[Value]:
     except (Elsewhere, Lost):
         raise  # all know of it
     except Exception as error:
-        _meet(Outcome(error=_line(error)), raises=not main())  # what is said of it, the first process says
+        _meet(Outcome(error=_line(error)))
         raise
     return _meet(own)
 
@@ -114,8 +114,11 @@ def share(batches: list) -> list:
     return batches[rank() :: world()]
 
 
-def _meet(own: Outcome, raises: bool = True) -> list[Any]:
-    """Every wait is this one exchange, so that a process that fails meets the others wherever they wait for it."""
+def _meet(own: Outcome) -> list[Any]:
+    """Every wait is this one exchange, so that a process that fails meets the others wherever they wait for it.
+
+    Raises Elsewhere where one has failed, except on a first process that says by itself all there is to say.
+    """
     if world() == 1:
         return [own.value]
     import torch  # late: a typo should not wait for it
@@ -125,9 +128,9 @@ def _meet(own: Outcome, raises: bool = True) -> list[Any]:
         torch.distributed.all_gather_object(outcomes, own, group=_waiting())
     except RuntimeError as error:
         raise Lost("another process of this job has ended; the same command goes on from here") from error
-    failed = [f"process {number}: {outcome.error}" for number, outcome in enumerate(outcomes) if outcome.error]
-    if failed and raises:
-        raise Elsewhere("; ".join(failed))
+    failed = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error}
+    if failed and not (main() and set(failed.values()) == {own.error}):
+        raise Elsewhere("; ".join(f"process {number}: {error}" for number, error in failed.items()))
     return [outcome.value for outcome in outcomes]
 
 

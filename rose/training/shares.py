@@ -14,17 +14,19 @@ from rose.errors import RoseError
 from rose.gradients.batching import IGNORED
 
 
-def micro_batches(training: Training) -> tuple[int, int]:
+def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
     """Rows a process holds at once, at most `micro_batch_size`, and how many times it does so a step.
 
-    Raises RoseError where the processes cannot share the batch equally.
+    Raises RoseError where the processes cannot share the batch equally; `group` is where its message says that it is.
     """
     each, left = divmod(training.batch_size, ranks.world())
     if left:
-        raise RoseError(f"batch_size={training.batch_size}: must be a multiple of the {ranks.world()} processes")
+        raise RoseError(f"{group}batch_size={training.batch_size}: must be a multiple of the {ranks.world()} processes")
     size = min(training.micro_batch_size, each)
     if each % size:
-        raise RoseError(f"micro_batch_size={size}: must divide the {each} rows of batch_size that are each process's")
+        raise RoseError(
+            f"{group}micro_batch_size={size}: must divide the {each} rows of a batch that are each process's"
+        )
     return size, each // size
 
 
