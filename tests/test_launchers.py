@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -202,11 +203,18 @@ def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(t
     assert not [log for log in folder.glob("*/rose.log") if "waiting for" in log.read_text()]
 
 
+@pytest.fixture
+def ray_token(monkeypatch):
+    """Ray asks who it is talking to; left to itself it would put a token of its own into the home directory."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here: pip install 'rose[ray]'")
 
 
 @needs_ray
-def test_on_ray_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path):
+def test_on_ray_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path, ray_token):
     settings = {"init": "{address: local, include_dashboard: false}", "task": "{num_cpus: 1, max_retries: 0}"}
     said, stderr = died(tmp_path, "Ray", **settings, environment="[]")
     assert set(said) == {"1", "2"}, stderr
@@ -216,7 +224,7 @@ def test_on_ray_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path)
 
 
 @needs_ray
-def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic):
+def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic, ray_token):
     port = "26379"
     command = [str(Path(sys.executable).with_name("ray"))]
     cluster = [*command, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
