@@ -1,5 +1,6 @@
 """python -m rose: Hydra composes one job or a sweep, and each job runs."""
 
+import logging
 import os
 import signal
 import sys
