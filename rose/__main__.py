@@ -1,5 +1,6 @@
 """python -m rose: Hydra composes one job or a sweep, and each job runs."""
 
+import logging
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from rose.sweep import register_resolvers, typed
 
 ROOT = Path(__file__).resolve().parents[1]
 
+logging.raiseExceptions = bool(os.environ.get("ROSE_DEBUG"))  # rose.log on a full disk: lines lost, no tracebacks
 ConfigStore.instance().store(name="schema", node=Config)
 register_resolvers()
 

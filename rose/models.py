@@ -106,6 +106,10 @@ def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **opti
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
+        if "trust_remote_code" in str(error):
+            raise RoseError(
+                f"model.base.trust_remote_code=false: {base.path} brings code of its own; read it, then set true"
+            ) from error
         raise RoseError(
             f"{key}={base.path}: neither a model folder here nor a hub id that can be reached ({reason}); "
             "give a folder saved by save_pretrained, or a hub id with network or a filled cache"

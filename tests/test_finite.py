@@ -53,7 +53,7 @@ def trained(data: list[dict], out, value: float, callbacks=lambda out, model: []
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}, watchers
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_row_whose_loss_is_not_finite_is_named_and_training_is_that_of_the_others(tmp_path, caplog, value):
     bad, good = tmp_path / "bad", tmp_path / "good"
     for out in (bad, good):

@@ -70,7 +70,7 @@ def test_a_models_own_code_runs_only_where_a_person_trusts_that_model(base, tmp_
     code_in(base, tmp_path / "ran")
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(sys, "stdin", None)  # nobody is there to be asked
-    with pytest.raises(RoseError):
+    with pytest.raises(RoseError, match="trust_remote_code=false: .* brings code of its own"):
         prepare(tmp_path / "out", settings(base, trust=False), "")
     assert not (tmp_path / "ran").exists()
 
