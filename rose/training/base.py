@@ -41,10 +41,7 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
     elif base.gguf is not None:
         models.convert(base, out)
     else:
-        for kind in (
-            AutoConfig,
-            AutoTokenizer,
-        ):  # a wrong id, no network or no trust shows here, not an hour later
+        for kind in (AutoConfig, AutoTokenizer):  # a wrong id, no network or no trust shows here, not an hour later
             models.from_pretrained(kind, base)
         path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
         reference = {"path": path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
