@@ -1,5 +1,6 @@
 """A reward model as judge: a sequence classifier with one output, which scores a conversation."""
 
+import json
 from collections.abc import Sequence
 
 import torch
@@ -24,10 +25,12 @@ def source(judge: Judge) -> Base:
 
 
 def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict], dict[str, float]]:
-    """Each answer's score decides."""
-    texts = [text for row in rows for text in (row.answer, row.opponent)]
-    values = score(judge, [row.prompt for row in rows for _ in range(2)], texts)
-    return by_score(values[::2], values[1::2]), {}
+    """Each answer's score decides. The same answer is scored once: in another batch rounding would break a tie."""
+    sides = [[(json.dumps(row.prompt), text) for text in (row.answer, row.opponent)] for row in rows]
+    said = list(dict.fromkeys(side for both in sides for side in both))
+    values = dict(zip(said, score(judge, [json.loads(p) for p, _ in said], [text for _, text in said]), strict=True))
+    own, others = ([values[both[index]] for both in sides] for index in range(2))
+    return by_score(own, others), {}
 
 
 @torch.no_grad()
