@@ -45,8 +45,7 @@ def server():
 
 def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, server, tmp_path):  # noqa: F811
     process, url = server
-    contests = [("Paris is the capital of France.", "I do not know."), ("4", "Two and two make five.")]
-    answers = write_answers(tmp_path / "answers", contests)
+    answers = write_answers(tmp_path / "answers", [("It is 4.", "It is 5.")])
     request = {"temperature": 0.0, "max_tokens": 200}
     asked = replace(judge, base_url=url, request=request, concurrency=2, timeout=120.0)
     for name in ("alive", "dead"):
@@ -59,5 +58,5 @@ def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, s
     rows = [json.loads(line) for line in first.splitlines()]
     assert {row["win"] for row in rows} <= {0, 0.5, 1, None}
     metrics = json.loads((tmp_path / "alive" / "metrics.json").read_text())
-    assert metrics["judged"] + metrics["judge_malformed"] + metrics["judge_refused"] == 2
-    assert metrics["judge_tokens_input"] > 400 and metrics["judge_tokens_output"] > 4 * 10
+    assert metrics["judged"] + metrics["judge_malformed"] + metrics["judge_refused"] == 1
+    assert metrics["judge_tokens_input"] > 400 and metrics["judge_tokens_output"] > 2 * 5

@@ -25,11 +25,11 @@ from rose.evaluation.likelihood import preference_metrics
 from rose.evaluation.verdicts import judge_answers, shares_model
 
 
-@pytest.fixture(scope="module")
-def reward_folder(tmp_path_factory) -> Path:
+def save_reward_model(folder: Path, pads: bool) -> Path:
     """A random Llama with one output, and the world's tokenizer with its chat template."""
-    folder = tmp_path_factory.mktemp("reward")
     tokenizer = world.tokenizer()
+    if not pads:
+        tokenizer.pad_token = None
     torch.manual_seed(1)
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForSequenceClassification(
@@ -37,6 +37,11 @@ def reward_folder(tmp_path_factory) -> Path:
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def reward_folder(tmp_path_factory) -> Path:
+    return save_reward_model(tmp_path_factory.mktemp("reward"), pads=True)
 
 
 @pytest.fixture
@@ -49,18 +54,20 @@ def test_the_higher_score_wins_and_equal_ones_tie():
     assert [verdict.win for verdict in by_score([2.0, -1.0, 0.5], [1.0, 3.0, 0.5])] == [1, 0, 0.5]
 
 
-def test_a_reward_model_scores_the_chat_alone_and_in_any_batch(judge, reward_folder):
+@pytest.mark.parametrize("pads", [True, False])
+def test_a_reward_model_scores_the_chat_alone_and_in_any_batch(judge, tmp_path, pads):
+    save_reward_model(tmp_path, pads)
     prompts = [[{"role": "user", "content": text}] for text in ("tomato rope ?", "lantern", "flour anchor easel ?")]
     texts = ["rope", "flour flour anchor pedals", "tomato"]
-    tokenizer = AutoTokenizer.from_pretrained(reward_folder)
-    model = LlamaForSequenceClassification.from_pretrained(reward_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = LlamaForSequenceClassification.from_pretrained(tmp_path).eval()
     expected = []
     for prompt, text in zip(prompts, texts, strict=True):
         ids = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": text}], return_dict=False)
         expected.append(model(torch.tensor([ids])).logits.item())
     assert len(set(expected)) == 3
     for budget in (1, 4096):
-        scores = reward_model.score(replace(judge, batch_tokens=budget), prompts, texts)
+        scores = reward_model.score(replace(judge, model=str(tmp_path), batch_tokens=budget), prompts, texts)
         assert scores == pytest.approx(expected, abs=1e-5)
 
 

@@ -37,7 +37,7 @@ def generate(
 
 def _sampling(evaluation: Evaluation) -> dict:
     """All of it is said: models come with defaults of their own, and a stage sees nothing but its inputs."""
-    plain = {"max_new_tokens": evaluation.max_new_tokens, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+    plain = {"max_new_tokens": evaluation.max_new_tokens, "num_beams": 1, "top_p": 1.0, "repetition_penalty": 1.0}
     if evaluation.temperature == 0:
-        return plain | {"do_sample": False, "temperature": 1.0, "num_beams": 1}
-    return plain | {"do_sample": True, "temperature": evaluation.temperature}
+        return plain | {"do_sample": False, "temperature": 1.0}
+    return plain | {"do_sample": True, "temperature": evaluation.temperature, "top_k": 0}

@@ -1,8 +1,10 @@
 """A reward model as judge: a sequence classifier with one output, which scores a conversation."""
 
+import json
 from collections.abc import Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from rose import models
@@ -23,10 +25,12 @@ def source(judge: Judge) -> Base:
 
 
 def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict], dict[str, float]]:
-    """Each answer's score decides."""
-    texts = [text for row in rows for text in (row.answer, row.opponent)]
-    values = score(judge, [row.prompt for row in rows for _ in range(2)], texts)
-    return by_score(values[::2], values[1::2]), {}
+    """Each answer's score decides. The same answer is scored once: in another batch rounding would break a tie."""
+    sides = [[(json.dumps(row.prompt), text) for text in (row.answer, row.opponent)] for row in rows]
+    said = list(dict.fromkeys(side for both in sides for side in both))
+    values = dict(zip(said, score(judge, [json.loads(p) for p, _ in said], [text for _, text in said]), strict=True))
+    own, others = ([values[both[index]] for both in sides] for index in range(2))
+    return by_score(own, others), {}
 
 
 @torch.no_grad()
@@ -42,16 +46,18 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
     )
     if model.config.num_labels != 1:
         raise RoseError(f"judge.model={judge.model}: has {model.config.num_labels} outputs; a reward model has one")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
+    if model.config.pad_token_id is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    pad = model.config.pad_token_id  # the score is read at the last other token, so the end token must not stand in
     model.eval().to(models.device())
     limit = judge.max_length or min(tokenizer.model_max_length, LONGEST)
     encoded = [_encode(tokenizer, *both, limit) for both in zip(prompts, answers, strict=True)]
     scores = [0.0] * len(encoded)
-    for batch in track(length_batches([len(row["input_ids"]) for row in encoded], judge.batch_tokens), "rewards"):
-        inputs = tokenizer.pad([encoded[index] for index in batch], padding_side="right", return_tensors="pt")
-        for index, value in zip(batch, model(**inputs.to(model.device)).logits[:, 0].float().tolist(), strict=True):
+    lengths = [len(row["input_ids"]) for row in encoded]
+    for batch in track(length_batches(lengths, judge.batch_tokens, max_rows=1 if pad is None else None), "rewards"):
+        inputs = _batch([encoded[index] for index in batch], pad or 0)
+        values = model(**{name: ids.to(model.device) for name, ids in inputs.items()}).logits[:, 0].float()
+        for index, value in zip(batch, values.tolist(), strict=True):
             scores[index] = value
     return scores
 
@@ -65,3 +71,11 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: list[dict], answer: str,
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][-limit:]
     return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+
+
+def _batch(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Each input [rows, longest row], padded on the right."""
+    return {
+        name: pad_sequence([torch.tensor(row[name]) for row in rows], True, pad if name == "input_ids" else 0)
+        for name in rows[0]
+    }
