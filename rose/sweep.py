@@ -17,6 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -119,19 +120,19 @@ def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
     """Every job's config, as `compose` would make it; files are read once for all jobs that choose the same ones."""
     parser, chosen, made = OverridesParser.create(config_loader=_loader()), {}, []
     for job in jobs:
-        files, values = [], []
-        for override in parser.parse_overrides(job):
-            chooses = _loader().repository.group_exists(override.key_or_group) and not isinstance(
-                override.value(), dict
-            )
-            (files if chooses else values).append(override)
-        choice = tuple(override.input_line for override in files)
+        overrides = parser.parse_overrides(job)
+        choice = tuple(override.input_line for override in overrides if _chooses_file(override))
         if choice not in chosen:
             chosen[choice] = compose(config, choice)
-        made.append(copy.deepcopy(chosen[choice]))
-        ConfigLoaderImpl._apply_overrides_to_config(values, made[-1])
-        made[-1].hydra.overrides.task = job
+        own = copy.deepcopy(chosen[choice])
+        ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if not _chooses_file(each)], own)
+        own.hydra.overrides.task = job
+        made.append(own)
     return made
+
+
+def _chooses_file(override: Override) -> bool:
+    return _loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def _loader() -> Any:

@@ -79,7 +79,7 @@ def fingerprint(source: Source) -> str:
 
 @functools.cache
 def _digest(path: Path, size: int, changed: int) -> bytes:
-    """sha256 of a file; a sweep asks for it once a job, and reads the file once while its size and time stay as given."""
+    """sha256 of a file; each job of a sweep asks for it, and it is read once as long as size and time stay as given."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
