@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,6 @@ def compare(setting: str, order: tuple[str, ...]) -> list[dict]:
         found = _run(name, setting) if name not in PACKAGES or _install(name, PACKAGES[name]) else None
         if found and found["examples_per_s"] > best.get(name, {}).get("examples_per_s", 0):
             best[name] = found
-        print(f"{name}: {found and round(found['examples_per_s'], 2)} examples/s", file=sys.stderr, flush=True)
     for found in best.values():
         found["ratio_to_backward"] = found["examples_per_s"] / best["backward"]["examples_per_s"]
     names = dict.fromkeys(("rose", *(order or GPU_ORDER)))
@@ -119,7 +119,9 @@ def _run(name: str, setting: str = "cpu") -> dict | None:
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-m", "bench", name, setting, str(out)]
+    start = time.perf_counter()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     if done.returncode:
         if name not in PACKAGES:
             raise SystemExit(done.stderr)

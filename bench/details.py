@@ -14,7 +14,8 @@ from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.quantize import decode, encode, width
 
-WIDTHS = (2048, 8192, 16_384, 32_768, 65_536)
+WIDTHS = (2048, 8192, 32_768, 65_536)
+DTYPES = (StoreDtype.float16, StoreDtype.int4)
 SEEDS = 3
 OBJECTIVES = {
     "contrast": Objective(Loss.contrast),
@@ -34,7 +35,7 @@ def widths(setting: Setting, folder: Path) -> dict:
     for kind, dims in ((ProjectionKind.sketch, WIDTHS), (ProjectionKind.srht, (8192,))):
         for dim in dims:
             projected = [_project(kind, dim, seed, updates, aims) for seed in range(SEEDS)]
-            for dtype in StoreDtype:
+            for dtype in DTYPES:
                 stored = [_stored(features, dtype) for features, _, _ in projected]
                 found = [
                     quality(cosines(rows, aim), exact) for (rows, _), (_, aim, _) in zip(stored, projected, strict=True)

@@ -244,7 +244,7 @@ def _plan(arguments: list[str], send: bool) -> None:
     master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     sweep.name_directory(master)
     overrides = sweep.expand(master)
-    jobs = [sweep.compose(master, job) for job in overrides]
+    jobs = sweep.compose_all(master, overrides)
     configs = [sweep.typed(job) for job in jobs]
     stages = survey(configs)
     order = steps(stages)

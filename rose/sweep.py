@@ -9,14 +9,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from itertools import combinations
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -110,9 +111,28 @@ def expand(config: DictConfig) -> list[list[str]]:
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
-def compose(config: DictConfig, overrides: list[str]) -> DictConfig:
+def compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """One job's config, as the launcher will compose it."""
     return _loader().load_sweep_config(config, list(overrides))
+
+
+def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
+    """Every job's config, as `compose` would make it; files are read once for all jobs that choose the same ones."""
+    parser, chosen, made = OverridesParser.create(config_loader=_loader()), {}, []
+    for job in jobs:
+        overrides = parser.parse_overrides(job)
+        choice = tuple(override.input_line for override in overrides if _chooses_file(override))
+        if choice not in chosen:
+            chosen[choice] = compose(config, choice)
+        own = copy.deepcopy(chosen[choice])
+        ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if not _chooses_file(each)], own)
+        own.hydra.overrides.task = job
+        made.append(own)
+    return made
+
+
+def _chooses_file(override: Override) -> bool:
+    return _loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def _loader() -> Any:
@@ -129,12 +149,17 @@ def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
     """Swept keys that change nothing: jobs that differ in such a key alone always have the same result."""
     settings = [dict(text.split("=", 1) for text in job) for job in jobs]
     swept = [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
-    matters = set()
-    for first, second in combinations(range(len(jobs)), 2):
-        differ = [key for key in swept if settings[first][key] != settings[second][key]]
-        if len(differ) == 1 and results[first] != results[second]:
-            matters.add(differ[0])
-    return [key for key in swept if key not in matters]
+    return [key for key in swept if not _matters(key, settings, results)]
+
+
+def _matters(key: str, settings: list[dict[str, str]], results: list[str]) -> bool:
+    """Whether two jobs that differ in `key` alone differ in their result."""
+    seen: dict[tuple, str] = {}
+    for setting, result in zip(settings, results, strict=True):
+        others = tuple(value for name, value in setting.items() if name != key)
+        if seen.setdefault(others, result) != result:
+            return True
+    return False
 
 
 class Outcome(Callback):
@@ -162,7 +187,7 @@ class Outcome(Callback):
                 f"WORLD_SIZE={ranks.world()}: several processes share one job, not a sweep; torchrun starts one job"
             )
         overrides = expand(config)
-        jobs = [compose(config, job) for job in overrides]
+        jobs = compose_all(config, overrides)
         for key in idle_keys(overrides, [_result(job) for job in jobs]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
         for line in sorted({judge_warning(job) for job in jobs}):

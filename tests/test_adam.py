@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_models import CUDA
 
 from rose.choices import AdamMap
 from rose.errors import RoseError
@@ -85,3 +86,12 @@ def test_moments_are_loaded_in_the_order_of_the_names(tmp_path):
     assert (moments.step, moments.beta1, moments.beta2, moments.eps) == (4, 0.8, 0.9, 1e-6)
     with pytest.raises(RoseError, match="no moments for c"):
         Moments.load(tmp_path / "moments.safetensors", ["a", "c"], 4, optimizer)
+
+
+@CUDA
+@pytest.mark.parametrize("how", [AdamMap.exact, AdamMap.published])
+def test_a_gpu_maps_as_the_cpu_does(how):
+    _, _, moments, gradients = after_some_steps(size=3 * adam.COLUMNS + 5)
+    there = Moments(moments.exp_avg.cuda(), moments.exp_avg_sq.cuda(), STEPS, *BETAS, EPS)
+    found = apply_adam(gradients.cuda(), there, how).cpu()
+    torch.testing.assert_close(found, apply_adam(gradients, moments, how), rtol=1e-12, atol=0)

@@ -6,10 +6,13 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from rose import pipeline, sweep
-from rose.__main__ import ROOT
+from rose.__main__ import ROOT, main
 from rose.config import Config
 
 GROUPS = sorted(
@@ -62,7 +65,7 @@ def test_every_value_that_an_experiment_sweeps_composes_and_plans(name, monkeypa
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         master = compose("config", [f"experiments={name}"], return_hydra_config=True)
         jobs = covering(sweep.expand(master))
-        names = [pipeline.stages(sweep.typed(sweep.compose(master, job)))["evaluation"].name for job in jobs]
+        names = [pipeline.stages(sweep.typed(job))["evaluation"].name for job in sweep.compose_all(master, jobs)]
     assert len(jobs) > 1
     assert len(set(names)) > 1
 
@@ -110,6 +113,38 @@ def test_idle_keys_are_those_that_no_pair_of_jobs_tells_apart():
     jobs = [[f"method={m}", f"preference.beta={b}"] for m in ("rose", "less") for b in ("0.1", "1")]
     assert sweep.idle_keys(jobs, ["r", "r", "l", "l"]) == ["preference.beta"]
     assert sweep.idle_keys(jobs, ["r", "r", "l", "m"]) == []
+
+
+def test_jobs_composed_together_are_what_each_is_alone():
+    swept = [
+        "method=rose,less_whitened",
+        "method.ridge=0.5,2",
+        "model.lora.targets=[q_proj],[k_proj,v_proj]",
+        "model@student=tiny_deep,null",
+        "warmup.epochs=1",
+        "world.distractor='${seed}'",
+    ]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        master = compose("config", ["experiments=ratio_sweep"], return_hydra_config=True)
+        parsed = OverridesParser.create().parse_overrides(swept)
+        jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        assert len(jobs) == 16
+        for alone, together in zip(
+            [sweep.compose(master, job) for job in jobs], sweep.compose_all(master, jobs), strict=True
+        ):
+            assert sweep.typed(together) == sweep.typed(alone)
+            assert together.hydra.sweep.subdir == alone.hydra.sweep.subdir
+            assert together.hydra.overrides.task == alone.hydra.overrides.task
+
+
+def test_a_sweep_is_composed_once_before_its_jobs_start(monkeypatch, tmp_path):
+    """Each job composes its own config when it runs; what comes before reads the files once, however many jobs."""
+    read = []
+    load = ConfigLoaderImpl.load_sweep_config
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", lambda *args: read.append(args[2]) or load(*args))
+    monkeypatch.setattr(sys, "argv", ["rose", "-m", "seed=0,1,2", f"outputs={tmp_path}", "dry_run=true"])
+    main()
+    assert len(read) == 1 + 3
 
 
 def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(composed):

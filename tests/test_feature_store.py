@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tiny_models import CUDA
 
 from rose.choices import StoreDtype
 from rose.errors import RoseError
@@ -20,6 +21,7 @@ def unit_rows(n, dim, seed=0):
 
 
 def create(path, n=6, dtype=StoreDtype.float32, dim=33, **options):
+    path.mkdir(exist_ok=True)
     weights = {"checkpoint-1": 3e-5, "checkpoint-2": 1e-5}
     return FeatureStore.create(path, [f"r{i}" for i in range(n)], dtype, SPACE | {"dim": dim}, weights, **options)
 
@@ -103,3 +105,15 @@ def test_another_version_of_the_projection_is_refused(tmp_path):
     (tmp_path / "features.json").write_text(json.dumps(header))
     with pytest.raises(RoseError, match="sketch of version 0, this program has version 1"):
         FeatureStore.open(tmp_path)
+
+
+@CUDA
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8", "int4"])
+def test_features_of_a_gpu_are_stored_as_the_cpus_are(tmp_path, dtype):
+    rows = unit_rows(6, 33)
+    rows[2, 0] = torch.nan
+    stores = [create(tmp_path / place, dtype=StoreDtype(dtype)) for place in ("cpu", "cuda")]
+    for store, device in zip(stores, ("cpu", "cuda"), strict=True):
+        store.write(0, range(6), rows.to(device))
+    torch.testing.assert_close(stores[1].rows(0, 0, 6), stores[0].rows(0, 0, 6))
+    assert stores[1].flags(0).tolist() == stores[0].flags(0).tolist()

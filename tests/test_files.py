@@ -1,7 +1,9 @@
 """Reading other people's files: every row comes back, or its file, line and reason are named."""
 
 import gzip
+import hashlib
 import json
+import os
 
 import pandas
 import pytest
@@ -181,3 +183,17 @@ def test_a_bad_row_stops_or_is_listed(tmp_path, bad):
     assert sifted(tmp_path, rows, OnBadRow.skip) == [{"id": "a"}, {"id": "b"}]
     (skipped,) = files.load(tmp_path / "skipped.jsonl")
     assert (skipped["file"], skipped["line"]) == ("r.jsonl", 2) and skipped["reason"]
+
+
+def test_a_file_is_read_again_for_its_fingerprint_only_when_it_has_changed(tmp_path, monkeypatch):
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: read.append(file.name) or digest(file, kind))
+    path = tmp_path / "rows.jsonl"
+    prints = []
+    for text in ("one\n", "one\n", "two\n"):  # of the same size
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            os.utime(path, ns=(len(prints), len(prints)))
+        prints.append(files.fingerprint(source(tmp_path)))
+    assert prints[0] == prints[1] != prints[2]
+    assert len(read) == 2

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from tiny_models import adapted, distance, double, llama, random_rows, slow_gradient, slow_log_probs  # noqa: F401
+from tiny_models import (  # noqa: F401
+    DEVICES,
+    adapted,
+    distance,
+    double,
+    llama,
+    random_rows,
+    slow_gradient,
+    slow_log_probs,
+)
 from transformers import (
     Gemma2Config,
     GPT2Config,
@@ -48,11 +57,12 @@ def loop_gradients(model, rows):
     return torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in rows])
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("double")
-def test_gradients_equal_a_batch_one_loop(family):
+def test_gradients_equal_a_batch_one_loop(family, device):
     config, targets = FAMILIES[family]
-    model, rows = adapted(config, targets), random_rows(LENGTHS)
+    model, rows = adapted(config, targets).to(device), random_rows(LENGTHS)
     assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
 
 
@@ -99,11 +109,12 @@ def test_a_row_that_is_not_finite_stays_alone():
     assert expected.isfinite().all()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.01)])
-def test_half_precision_bases_agree_up_to_their_rounding(dtype, tolerance):
+def test_half_precision_bases_agree_up_to_their_rounding(dtype, tolerance, device):
     exact, rows = adapted(), random_rows(LENGTHS)
-    model = adapted(dtype=dtype)
-    gradients = engine_gradients(model, rows)
+    model = adapted(dtype=dtype).to(device)
+    gradients = engine_gradients(model, rows).cpu()
     assert gradients.dtype == torch.float32
     model.base_model.model.to(torch.float32)
     exact.load_state_dict(model.state_dict())  # the same rounded weights, in float64

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tiny_models import CUDA
 
 from rose.choices import ProjectionKind
 from rose.config import Projection
@@ -219,3 +220,19 @@ def test_descriptions_tell_spaces_apart():
     described = [make(kind, seed=seed).describe() for kind in ("trak", "sketch", "srht") for seed in (0, 1)]
     assert len({str(each) for each in described}) == 6
     assert described[2] == {"kind": "sketch", "seed": 0, "dim": DIM, "version": 1}
+
+
+@CUDA
+@pytest.mark.parametrize("kind", ["sketch", "srht"])
+def test_a_gpu_projects_as_the_cpu_does(kind):
+    rows = lora_like()
+    found = make(kind, device="cuda").project(rows.cuda())
+    assert found.device.type == "cuda"
+    torch.testing.assert_close(found.cpu(), make(kind).project(rows), rtol=1e-4, atol=1e-4 * rows.abs().max().item())
+
+
+@CUDA
+def test_a_projector_of_trak_on_a_gpu_keeps_norms():
+    rows = lora_like().cuda()
+    ratio = make("trak", device="cuda").project(rows).norm(dim=1) / rows.norm(dim=1)
+    assert (ratio - 1).abs().max() < 5 / math.sqrt(2 * DIM)

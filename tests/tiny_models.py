@@ -7,6 +7,8 @@ from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
 VOCABULARY = 61
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
 
 
 def llama(**changes) -> LlamaConfig:
@@ -56,7 +58,7 @@ def random_rows(lengths: list[int], seed: int = 0) -> list[dict]:
 
 def slow_log_probs(model: PeftModel, row: dict) -> torch.Tensor:
     """Log-probabilities of one row's labelled tokens, through the whole row and the whole vocabulary."""
-    logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double()
+    logits = model(input_ids=torch.tensor([row["input_ids"]], device=model.device)).logits[0].double()
     return torch.stack(
         [log_softmax(logits[t - 1], -1)[label] for t, label in enumerate(row["labels"]) if label != -100 and t > 0]
     )

@@ -1,6 +1,7 @@
 """Rows of other people's files: found, fingerprinted, read one by one; refused with file, line and reason."""
 
 import csv
+import functools
 import gzip
 import hashlib
 import json
@@ -71,9 +72,16 @@ def fingerprint(source: Source) -> str:
         return f"{source.path}@{source.revision or 'main'}"
     digest = hashlib.sha256()
     for name, path in _local_files(source, Path(source.path).expanduser()):
-        with open(path, "rb") as file:
-            digest.update(name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
+        state = path.stat()
+        digest.update(name.encode() + b"\0" + _digest(path.absolute(), state.st_size, state.st_mtime_ns))
     return digest.hexdigest()
+
+
+@functools.cache
+def _digest(path: Path, size: int, changed: int) -> bytes:
+    """sha256 of a file; each job of a sweep asks for it, and it is read once as long as size and time stay as given."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def read_rows(source: Source) -> Iterator[Row]:

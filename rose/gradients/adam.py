@@ -11,6 +11,7 @@ from rose.choices import AdamMap
 from rose.errors import RoseError
 
 COLUMNS = 1 << 16  # mapped at a time, so that temporaries stay in cache whatever the gradient's size
+ELEMENTS = 1 << 26  # the same for devices where a launch costs more than a cache miss: 256 MiB a temporary
 
 
 @dataclass
@@ -61,8 +62,9 @@ def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -
     first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
     second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
     momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
-    for start in range(0, gradients.shape[1], COLUMNS):
-        columns = slice(start, start + COLUMNS)
+    width = COLUMNS if gradients.device.type == "cpu" else max(COLUMNS, ELEMENTS // max(1, len(gradients)))
+    for start in range(0, gradients.shape[1], width):
+        columns = slice(start, start + width)
         gradient = gradients[:, columns]
         kept = moments.exp_avg[columns] * momentum
         spread = moments.exp_avg_sq[columns] * (moments.beta2 * second)

@@ -172,8 +172,12 @@ def mix(gradients: torch.Tensor, flips: torch.Tensor, block: int) -> torch.Tenso
 
 def concentration(gradients: torch.Tensor) -> torch.Tensor:
     """Effective number of coordinates that hold each gradient's energy, (Σg²)²/Σg⁴: [n], between 1 and p."""
-    energy = gradients.double().square()
-    return energy.sum(1).square() / energy.square().sum(1).clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.stack([_participation(gradient) for gradient in gradients])  # a batch in float64 would not fit
+
+
+def _participation(gradient: torch.Tensor) -> torch.Tensor:
+    energy = gradient.double().square()
+    return energy.sum().square() / energy.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def concentration_limit(dim: int) -> float:

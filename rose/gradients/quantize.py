@@ -37,7 +37,7 @@ def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.T
     """
     rows = rows.contiguous()
     if dtype == StoreDtype.float32:
-        return rows.view(torch.uint8), torch.ones(len(rows))
+        return rows.view(torch.uint8), torch.ones(len(rows), device=rows.device)
     largest = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
     if dtype == StoreDtype.float16:
         return (rows / largest[:, None]).half().view(torch.uint8), largest

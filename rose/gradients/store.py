@@ -115,13 +115,13 @@ class FeatureStore:
 
         Flags come last: a process killed in between leaves these rows to be done again.
         """
-        features = features.float().cpu()
+        features = features.float()
         finite = torch.isfinite(features).all(1)
         codes, scale = encode(torch.where(finite[:, None], features, 0), self.dtype)
         flags = torch.where(finite, VALID, NOT_FINITE).to(torch.uint8)
         for suffix, values in (("rows", codes), ("scale", scale), ("done", flags)):
             with open(self._file(checkpoint, suffix), "r+b", buffering=0) as file:
-                for number, value in zip(numbers, values.numpy(), strict=True):
+                for number, value in zip(numbers, values.cpu().numpy(), strict=True):
                     file.seek(number * value.nbytes)
                     file.write(value.tobytes())
 

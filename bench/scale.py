@@ -1,0 +1,142 @@
+"""What a sweep costs beside its stages: `python -m bench.scale` runs 1,000 jobs whose stages only sleep and write.
+
+Sweeper, look-ahead, launcher, planner, leases, store, job folders and report are the program's own.
+"""
+
+import functools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hydra
+from omegaconf import DictConfig
+
+from rose import __main__ as program
+from rose.sweep import Outcome
+
+ROOT = Path(__file__).parents[1]
+WORKERS = 64
+SEEDS, RATIOS = 25, 10  # × 4 methods = 1,000 jobs; up to their scores they need 204 stages, whatever the ratio
+METHODS = ("rose", "less", "rose_whitened", "less_whitened")
+SLEEP, BYTES = 0.5, 4096  # seconds that a stage takes, and what it writes
+
+
+def main(outputs: Path, workers: int = WORKERS, seeds: int = SEEDS, ratios: int = RATIOS) -> dict[str, float]:
+    """Runs the sweep in a process of its own, into an empty folder; returns what it took."""
+    shutil.rmtree(outputs, ignore_errors=True)
+    outputs.mkdir(parents=True)
+    overrides = [
+        f"method={','.join(METHODS)}",
+        f"seed={','.join(map(str, range(seeds)))}",
+        f"selection.ratio={','.join(str((number + 1) / 100) for number in range(ratios))}",
+        "until=scores",
+        "tracking=none",
+        "hydra/launcher=processes",
+        f"runtime.workers={workers}",
+        f"outputs={outputs.resolve()}",
+    ]
+    command = [sys.executable, "-c", "from bench.scale import launch; launch()", "-m", *overrides]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    figures = counted(outputs)
+    launcher = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return figures | {
+        "seconds of the sweep": seconds,
+        "of these looking ahead": float(done.stdout.split()[-2]),
+        "of these reporting": float(done.stdout.split()[-1]),
+        "CPU seconds of the launcher, a job": launcher / figures["jobs"],
+        "overhead a job, CPU seconds": figures["CPU seconds in a job"] + launcher / figures["jobs"],
+    }
+
+
+def launch() -> None:
+    """`python -m rose`, with these stages; prints what looking ahead and reporting took."""
+    looked, reported = [], []
+    looks = mock.patch.object(Outcome, "_look_ahead", timed(Outcome._look_ahead, looked))
+    reports = mock.patch.object(Outcome, "_report", timed(Outcome._report, reported))
+    with looks, reports:
+        job()
+    print(sum(looked), sum(reported))
+
+
+@hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
+def job(config: DictConfig) -> None:
+    """A job as it always is, but for its stages; writes down what it took."""
+    from rose import artifacts, pipeline
+
+    stages = {name: idle(value) for name, value in vars(pipeline).items() if hasattr(value, "stage")}
+    start, waits = time.perf_counter(), []
+    with mock.patch.multiple(pipeline, **stages), mock.patch.object(artifacts, "_wait", timed(artifacts._wait, waits)):
+        program.job.__wrapped__(config)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    took = {"seconds": time.perf_counter() - start, "cpu": used.ru_utime + used.ru_stime, "waits": waits}
+    append(Path(config.outputs) / "took.jsonl", took)
+
+
+def idle(stage: Callable) -> Callable:
+    """A stage of the same name, version and inputs that sleeps, writes, and says that it was computed."""
+
+    @functools.wraps(stage)
+    def sleeper(out: Path, *inputs: Any) -> None:
+        time.sleep(SLEEP)
+        (out / "scores.parquet").write_bytes(bytes(BYTES))
+        append(out.parents[2] / "computed.jsonl", f"{stage.stage}/{out.name.split('.')[1]}")
+
+    return sleeper
+
+
+def timed(function: Callable, seconds: list[float]) -> Callable:
+    def call(*arguments: Any) -> None:
+        start = time.perf_counter()
+        function(*arguments)
+        seconds.append(time.perf_counter() - start)
+
+    return call
+
+
+def append(file: Path, value: Any) -> None:
+    """One line, whole, whoever else writes."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.write(descriptor, (json.dumps(value) + "\n").encode())
+    os.close(descriptor)
+
+
+def counted(outputs: Path) -> dict[str, float]:
+    """What the jobs wrote down, and what they left behind."""
+    took = [json.loads(line) for line in (outputs / "took.jsonl").read_text().splitlines()]
+    computed = Counter((outputs / "computed.jsonl").read_text().splitlines())
+    stored, kept = (sum(1 for _ in (outputs / part).rglob("*")) for part in ("stages", "sweeps"))
+    states = Counter(json.loads(file.read_text())["state"] for file in outputs.glob("sweeps/*/*/status.json"))
+    return {
+        "jobs": len(took),
+        "jobs done": states["done"],
+        "unique stages": len(computed),
+        "stages computed twice": computed.total() - len(computed),
+        "CPU seconds in a job": sum(each["cpu"] for each in took) / len(took),
+        "jobs that waited for another's stage": sum(bool(each["waits"]) for each in took),
+        "seconds a job waited": sum(sum(each["waits"]) for each in took) / len(took),
+        "looks at a lease while waiting, a job": sum(len(each["waits"]) for each in took) / len(took),
+        "inodes a stage": stored / len(computed),
+        "inodes a job": kept / len(took),
+    }
+
+
+def table(figures: dict[str, float]) -> str:
+    width = max(map(len, figures))
+    return "\n".join(f"{name:{width}}  {value:.4g}" for name, value in figures.items())
+
+
+if __name__ == "__main__":
+    print(table(main(ROOT / "outputs" / "bench" / "scale")))
