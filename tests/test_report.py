@@ -256,7 +256,7 @@ def test_items_pair_what_seeds_alone_could_not_tell(tmp_path: Path):
     assert difference.estimate.high - difference.estimate.low < 0.03  # the prompts' own spread gives ± 0.14
     assert difference.better("reward") is True
     assert comparison.stability == {(): {"random": 0.0, "rose": 1.0}}
-    assert "- rose: better than random: yes [+0.0" in render(jobs, comparison, "x")
+    assert "- rose: better than random: yes, +0.0" in render(jobs, comparison, "x")
     widths = [e.high - e.low for e in comparison.estimates["reward"]]
     assert all(0.2 < width < 0.4 for width in widths)  # 2 × 1.96 / √200
 

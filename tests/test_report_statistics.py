@@ -141,6 +141,12 @@ def test_the_winner_is_counted_over_seeds_and_prompts():
     assert 0.05 < one_seed[0] < 0.95
 
 
+def test_the_winner_over_three_seeds_is_students_t():
+    base, gains = numpy.random.default_rng(0).normal(size=(3, 50)), numpy.array([[0.1], [0.3], [-0.05]])
+    share = wins(numpy.stack([base, base + gains]), numpy.arange(50))[1]  # prompts move both arms alike
+    assert share == pytest.approx(stats.t.cdf(gains.mean() / stats.sem(gains[:, 0]), 2), abs=0.02)
+
+
 def test_the_winner_of_two_equal_arms_is_open():
     generator = numpy.random.default_rng(1)
     shares = [wins(numpy.stack([crossed(generator, 5, 40, 0.5) for _ in "ab"]), numpy.arange(40))[0] for _ in range(40)]

@@ -24,7 +24,7 @@ class Check:
 
     name: str
     arm: str
-    values: list[float]  # of the jobs that have a number
+    values: list[float]  # of the jobs that have a number, equal ones once
     state: str  # pass | warn: the worst of its jobs
     sentence: str  # of the worst job
     details: list[str]
@@ -67,7 +67,7 @@ def _read(job: Job, problems: list[str]) -> list[dict]:
 
 def _check(name: str, arm: str, entries: list[dict]) -> Check:
     worst = next((entry for entry in entries if entry.get("state") == "warn"), entries[0])
-    values = [float(entry["value"]) for entry in entries if isinstance(entry.get("value"), int | float)]
+    values = list(dict.fromkeys(float(e["value"]) for e in entries if isinstance(e.get("value"), int | float)))
     state, sentence = str(worst.get("state", "pass")), str(worst.get("sentence", ""))
     return Check(name, arm, values, state, sentence, _lines(worst.get("details")))
 

@@ -111,21 +111,22 @@ def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] | None = None)
 def wins(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:
     """The share of resamples in which each arm has the greatest mean, [arms]; `values` is [arms, seeds, items].
 
-    Seeds and prompts are drawn with replacement, the same for every arm. Few seeds drawn from few vary too little, by
-    (seeds − 1) / seeds in variance, so their deviations are stretched by its root. A tie is shared.
+    Prompts are drawn with replacement, the same for every arm. So are seeds, but a draw with replacement from three is
+    too narrow: a resample weights the seeds' deviations by independent normal numbers over the root of a chi-square,
+    again the same for every arm, so that the difference of two arms is spread as Student's t. A tie is shared.
     """
     arms, seeds, items = values.shape
     names, codes = numpy.unique(prompts, return_inverse=True)
     sums, counts = _by_prompt(values.reshape(arms * seeds, items), codes, len(names))
     means = _resampled(sums, counts).reshape(RESAMPLES, arms, seeds)
+    center = means.mean(axis=2)
     if seeds > 1:
-        drawn = numpy.random.default_rng(1).integers(seeds, size=(RESAMPLES, seeds))
-        chosen = numpy.take_along_axis(means, drawn[:, None, :], axis=2).mean(axis=2)
-        center = means.mean(axis=2)
-        means = center + (chosen - center) * numpy.sqrt(seeds / (seeds - 1))
-    else:
-        means = means[:, :, 0]
-    best = numpy.isclose(means, means.max(axis=1, keepdims=True), rtol=0, atol=1e-12)
+        generator = numpy.random.default_rng(1)
+        weights = generator.normal(size=(RESAMPLES, seeds)) / numpy.sqrt(generator.chisquare(seeds - 1, (RESAMPLES, 1)))
+        fixed = sums.sum(axis=1) / counts.sum(axis=1)
+        fixed = fixed.reshape(arms, seeds) - fixed.reshape(arms, seeds).mean(axis=1, keepdims=True)
+        center = center + weights @ fixed.T / numpy.sqrt(seeds)
+    best = numpy.isclose(center, center.max(axis=1, keepdims=True), rtol=0, atol=1e-12)
     return (best / best.sum(axis=1, keepdims=True)).mean(axis=0)
 
 
