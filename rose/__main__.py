@@ -40,9 +40,8 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Exit code 0: every job done; 1: a job failed or the input is wrong, said in one line."""
-    if not ranks.main():  # one of several processes of a job, whose files and log are the first one's
-        quiet = {"root.handlers": "[console]", "root.level": "ERROR", "handlers.file.filename": os.devnull}
-        sys.argv += ["hydra.output_subdir=null", *(f"hydra.job_logging.{key}={value}" for key, value in quiet.items())]
+    if not ranks.main():
+        sys.argv += ranks.QUIET
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one
     try:
         job()

@@ -46,6 +46,20 @@ def run(config: Config, directory: Path, group: str) -> None:
             _run_alone(config, directory, group)
 
 
+def build_stages(config: Config, names: list[str]) -> None:
+    """Builds some of a job's stages, for jobs that will need them (`rose.plan`), with all of its processes."""
+    with ranks.joined():
+        if not ranks.main():
+            _assist(config)
+            return
+        nodes = {node.name: node for node in _prepared(config).values()}
+        with leading():
+            for name in names:
+                if name not in nodes:
+                    raise RoseError(f"{name}: the data or the model have changed since the plan was made")
+                build(nodes[name], Path(config.outputs))
+
+
 def _assist(config: Config) -> None:
     try:
         assist(_prepared(config).values(), Path(config.outputs))

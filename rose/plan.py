@@ -5,14 +5,12 @@ its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that 
 """
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -23,11 +21,11 @@ from omegaconf import DictConfig
 from rose import pipeline, sweep
 from rose.__main__ import ROOT
 from rose.__main__ import job as task
-from rose.artifacts import Node, build, plan
+from rose.artifacts import Node, plan
 from rose.config import Config
 from rose.errors import RoseError
 from rose.estimates import UNKNOWN, Estimate, Estimator
-from rose.job import goals
+from rose.job import build_stages, goals
 from rose.launchers.base import Worker
 from rose.launchers.slurm import Slurm
 from rose.report.report import write_report
@@ -168,27 +166,9 @@ def _sum(costs: Iterable[Estimate]) -> Estimate:
     return Estimate(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
 
 
-class Prefix:
-    """Builds the stages of a step on a node of the cluster; a failure fails the Slurm job, and what waits for it."""
-
-    def __init__(self) -> None:
-        self.folder = os.getcwd()
-
-    def __call__(self, work: tuple[Config, list[str]]) -> None:
-        config, names = work
-        os.chdir(self.folder)
-        if config.runtime.threads:
-            torch.set_num_threads(config.runtime.threads)
-        nodes = {node.name: node for node in pipeline.stages(config).values()}
-        for name in names:
-            if name not in nodes:
-                raise RoseError(f"{name}: the data or the model have changed since the plan was made")
-            build(nodes[name], Path(config.outputs))
-
-    def checkpoint(self, work: tuple[Config, list[str]]) -> Any:
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, work)
+def prefix(work: tuple[Config, list[str]]) -> None:
+    """A step, on a node of the cluster; a failure fails the Slurm job, and what waits for it."""
+    build_stages(*work)
 
 
 def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Config], order: list[Step]) -> list[str]:
@@ -202,7 +182,7 @@ def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Con
     for number, step in enumerate(order):
         if step.shared:
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages])
-            (own,) = slurm.submit(Prefix(), [work], **_after(order, sent, step.after, slurm))
+            (own,) = slurm.submit(prefix, [work], **_after(order, sent, step.after, slurm))
             sent[number] = own.job_id
     behind: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for job in range(len(overrides)):
@@ -214,7 +194,7 @@ def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Con
     ]
     ids = [array[0].job_id.split("_")[0] for array in arrays]
     folder = Path(master.hydra.sweep.dir).resolve()
-    (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(ids)}")
+    (report,) = slurm.submit(write_report, [folder], ntasks_per_node=1, dependency=f"afterany:{':'.join(ids)}")
     return [*sent.values(), *ids, report.job_id]
 
 

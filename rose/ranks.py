@@ -19,6 +19,12 @@ from rose.errors import RoseError
 
 Value = TypeVar("Value")
 
+QUIET = [  # Hydra's part of being one of several: the job's files and log are the first process's
+    "hydra.output_subdir=null",
+    "hydra.job_logging.root.handlers=[console]",
+    "hydra.job_logging.root.level=ERROR",
+    f"hydra.job_logging.handlers.file.filename={os.devnull}",
+]
 STEP = timedelta(minutes=10)  # for another process within a training step; NCCL's own default
 STAGE = timedelta(hours=24)  # for the first process to finish what it does alone
 

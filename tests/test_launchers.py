@@ -189,6 +189,18 @@ def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, 
 
 
 @needs_slurm
+def test_a_job_of_two_processes_on_slurm_ends_with_the_selection_of_one(tmp_path, basic):
+    alone = ["method=rose", "seed=0"]
+    pair = ["hydra/launcher=slurm_ranks", "hydra.launcher.ntasks_per_node=2", "hydra.launcher.gpus_per_node=null"]
+    _, errors = (sweep := rose(tmp_path, *alone, *SLURM[1:], *pair)).communicate()
+    assert sweep.returncode == 0, errors
+    (job,) = states(tmp_path)
+    selected = [json.loads(line)["id"] for line in results(tmp_path)[f"{job}/selected.jsonl"].splitlines()]
+    assert selected == [json.loads(line)["id"] for line in basic[f"{job}/selected.jsonl"].splitlines()]
+    assert len(list(tmp_path.glob("sweeps/*/.slurm/*_log.out"))) == 2
+
+
+@needs_slurm
 def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(tmp_path, basic):
     plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
     with pytest.raises(SystemExit, match="Slurm still has jobs of this sweep"):

@@ -8,7 +8,6 @@ import traceback
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
@@ -16,6 +15,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from rose import ranks
 from rose.artifacts import write_json
 
 log = logging.getLogger(__name__)
@@ -44,17 +44,13 @@ class Worker:
         if done.status is JobStatus.FAILED:  # by an error that `rose.job.run` does not know what to do with
             error = done._return_value
             traceback.print_exception(error)
-            mark(self.directory(job), f"{type(error).__name__}: {error}")
-
-    def checkpoint(self, job: Job) -> Any:
-        """What submitit runs when it has requeued a job: the same again, which goes on from the finished stages."""
-        from submitit.helpers import DelayedSubmission  # late: only Slurm needs it
-
-        return DelayedSubmission(self, job)
+            if ranks.main():
+                mark(self.directory(job), f"{type(error).__name__}: {error}")
 
     def compose(self, job: Job) -> DictConfig:
         number, overrides = job
-        config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        quiet = [] if ranks.main() else ranks.QUIET
+        config = self.context.config_loader.load_sweep_config(self.config, [*overrides, *quiet])
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
         return config

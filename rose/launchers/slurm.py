@@ -2,10 +2,12 @@
 
 import getpass
 import logging
+import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,27 @@ if TYPE_CHECKING:
 PYTHON = f"env --ignore-signal=USR2 {shlex.quote(sys.executable)}"
 
 log = logging.getLogger(__name__)
+
+
+class Task:
+    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's processes."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self.function, self.folder = function, os.getcwd()
+
+    def __call__(self, argument: Any) -> Any:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        os.chdir(self.folder)
+        if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False)  # rose.ranks picks the device
+        return self.function(argument)
+
+    def checkpoint(self, argument: Any) -> Any:
+        """What submitit sends again when it requeues a job: the same, which goes on from the finished stages."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, argument)
 
 
 class Slurm(SweepLauncher):
@@ -51,7 +74,7 @@ class Slurm(SweepLauncher):
             ids = " ".join(sorted(ours))
             raise RoseError(f"{self.folder}: Slurm still has jobs of this sweep; wait for them, or scancel {ids}")
 
-    def submit(self, function: Any, arguments: list[Any], **sbatch: Any) -> list["submitit.Job"]:
+    def submit(self, function: Callable[[Any], Any], arguments: list[Any], **sbatch: Any) -> list["submitit.Job"]:
         """Sends one Slurm job an argument, as an array."""
         try:
             import submitit
@@ -63,7 +86,7 @@ class Slurm(SweepLauncher):
             raise RoseError("hydra/launcher=slurm: no srun on PATH; run this where sbatch works") from error
         try:
             executor.update_parameters(**self.sbatch | sbatch)
-            return executor.map_array(function, arguments)
+            return executor.map_array(Task(function), arguments)
         except (ValueError, submitit.core.utils.FailedJobError) as error:  # an unknown option; what sbatch said
             raise RoseError(f"hydra/launcher=slurm: {error}") from error
 
