@@ -122,6 +122,7 @@ def check(config: Config) -> None:
             f"warmup.epochs={config.warmup.epochs}"
         )
     _amount(config.method, config.selection)
+    _manners(config)
     _judge(config.judge, config.preference.pairs.world is not None)
 
 
@@ -195,6 +196,22 @@ def _amount(method: Method, selection: Selection) -> None:
         raise RoseError(
             f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
         )
+
+
+def _manners(config: Config) -> None:
+    """A pool, a model or a judge of one world and pairs of another do not know each other's words."""
+    parts = {
+        "dataset.world": config.dataset.world,
+        "preference.pairs.world": config.preference.pairs.world,
+        "model.base.pretraining": config.model.base.pretraining,
+        "student.base.pretraining": config.student and config.student.base.pretraining,
+        "judge": config.judge if config.judge.kind is JudgeKind.reward_world else None,
+    }
+    found = {f"{key}.manners": part.manners for key, part in parts.items() if part is not None}
+    if len(set(found.values())) > 1:
+        (key, value), *others = found.items()
+        rest = ", ".join(f"{name}={other}" for name, other in others)
+        raise RoseError(f"{key}={value}: must be the same as {rest}; world.manners sets them all")
 
 
 def _judge(judge: Judge, in_world: bool) -> None:

@@ -164,6 +164,13 @@ class Dedup(StrEnum):
     near = "near"
 
 
+class Manners(StrEnum):
+    """What makes an answer of the embedded world good: phrases of its own, or a closer that agrees with its opener."""
+
+    phrases = "phrases"
+    agreement = "agreement"
+
+
 class JudgeKind(StrEnum):
     """Who says which of two answers is better."""
 

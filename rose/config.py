@@ -13,6 +13,7 @@ from rose.choices import (
     JudgeKind,
     Keep,
     Lesson,
+    Manners,
     Normalize,
     OnBadRow,
     Opponent,
@@ -57,6 +58,7 @@ class Pretraining:
     layers: int
     width: int
     heads: int
+    manners: Manners
     conversations: int
     training: Training
 
@@ -102,6 +104,7 @@ class Model:
 @dataclass
 class WorldPool:
     seed: int
+    manners: Manners
     rows: int
     useful: float  # share of rows with the good manner
     distractor: float  # how strongly pairs and harmful rows share surface features, 0..1
@@ -110,6 +113,7 @@ class WorldPool:
 @dataclass
 class WorldPairs:
     seed: int
+    manners: Manners
     targets: int  # preference pairs the selection may see
     tests: int  # held-out pairs
     overlap: float  # share of the answer's body that chosen and rejected have in common, 0..1
@@ -118,9 +122,10 @@ class WorldPairs:
 
 @dataclass
 class World:
-    """Knobs that pool and pairs of the embedded world must agree on."""
+    """Knobs that pool, pairs and base model of the embedded world must agree on."""
 
     seed: int
+    manners: Manners
     distractor: float
 
 
@@ -248,6 +253,7 @@ class Judge:
 
     kind: JudgeKind
     opponent: Opponent
+    manners: Manners | None  # reward_world: of which world
     model: str | None  # reward_model: hub id or folder; llm: the endpoint's name for it
     revision: str | None  # of a hub model
     dtype: Dtype  # of a reward model

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from rose.choices import Manners
 from rose.data import files, world
 from rose.data.chat import encode, encode_pair, prompt_ids, tokenize
 from rose.errors import RoseError
@@ -159,7 +160,7 @@ def test_sentencepiece_word_starts_belong_to_the_answer():
 
 def test_the_worlds_labels_are_its_templates_own_generation_mask():
     tokenizer = world.tokenizer()
-    for row in world.conversations(20, 0):
+    for row in world.conversations(20, 0, Manners.phrases):
         encoded = encode(tokenizer, row["messages"], 512)
         own = tokenizer.apply_chat_template(row["messages"], return_assistant_tokens_mask=True, return_dict=True)
         assert encoded["input_ids"] == own["input_ids"]

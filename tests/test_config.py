@@ -100,6 +100,8 @@ def refusal(*arguments: str) -> str:
         ("tracking.mode=junk", ["tracking.mode", "junk", "online, offline, disabled"]),
         ("model=local", ["model.base.path"]),
         ("method.rule=random", ["method.rule=random", "method.representation"]),
+        ("world.manners=polite", ["world.manners", "polite", "phrases, agreement"]),
+        ("dataset.world.manners=agreement", ["preference.pairs.world.manners=phrases", "world.manners sets them all"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path):
@@ -175,6 +177,15 @@ def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(compos
     assert names("method.checkpoints=2")[1] != scores
     assert names("method.checkpoints=3") == (features, scores)
     assert names("method=bm25")[1] == names("method=bm25", "method.checkpoints=2")[1]
+
+
+def test_the_worlds_manners_reach_pool_pairs_base_model_and_reward(composed):
+    first, second = (
+        pipeline.stages(sweep.typed(composed(f"world.manners={manners}"))) for manners in ("phrases", "agreement")
+    )
+    for name in ("base", "pool", "preferences"):
+        assert first[name].name != second[name].name
+    assert [nodes["verdicts"].inputs[0].manners for nodes in (first, second)] == ["phrases", "agreement"]
 
 
 def test_without_a_projection_its_width_and_seed_are_idle(composed):

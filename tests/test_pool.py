@@ -7,7 +7,7 @@ import datasets
 import pytest
 from omegaconf import OmegaConf
 
-from rose.choices import OnBadRow
+from rose.choices import Manners, OnBadRow
 from rose.config import Dataset, WorldPool
 from rose.data import files
 from rose.data.pool import fingerprint, read_pool
@@ -118,7 +118,7 @@ def test_the_pool_loads_with_the_datasets_library(tmp_path):
 
 
 def test_the_world_is_a_pool(tmp_path):
-    world = WorldPool(seed=0, rows=50, useful=0.2, distractor=0.5)
+    world = WorldPool(seed=0, manners=Manners.phrases, rows=50, useful=0.2, distractor=0.5)
     rows = read(tmp_path, [], world=world)
     assert len(rows) == 50 and sum(row["useful"] for row in rows) == 10
     assert fingerprint(dataset("", world=world)) == "world"

@@ -8,7 +8,7 @@ import pandas
 import pytest
 from omegaconf import OmegaConf
 
-from rose.choices import OnBadRow
+from rose.choices import Manners, OnBadRow
 from rose.config import Pairs, WorldPairs
 from rose.data import files
 from rose.data.files import BadRow, Row
@@ -380,7 +380,7 @@ def test_preference_path_is_short_for_the_pairs_path(composed):
 
 
 def test_the_world_gives_targets_and_tests(tmp_path):
-    world = WorldPairs(seed=0, targets=10, tests=20, overlap=0.5, distractor=0.5)
+    world = WorldPairs(seed=0, manners=Manners.phrases, targets=10, tests=20, overlap=0.5, distractor=0.5)
     target, test = read(tmp_path, pairs("", world=world))
     assert (len(target), len(test)) == (10, 20) and not prompts(target) & prompts(test)
     assert fingerprint(pairs("", world=world)) == "world"

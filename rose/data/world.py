@@ -8,16 +8,19 @@ from typing import NamedTuple
 
 from numpy.random import Generator
 
+from rose.choices import Manners
 from rose.config import WorldPairs, WorldPool
+from rose.data.manners import Tone, contrast, manner, one_of, pattern, tone
 from rose.data.world_language import (
     CODAS,
     FRAMES,
+    GREETING,
     LONGEST,
-    MANNERS,
     QUESTIONS,
     SHORTEST,
     SUBTASKS,
     TOPICS,
+    manner_phrases,
     tokenizer,
 )
 from rose.errors import RoseError
@@ -28,6 +31,8 @@ __all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
 MOST_PAIRS = 3000  # of the 4224 questions that each register can ask, so that a new one is soon found
 MISLEADING = 0.9  # share of the pool that follows the distractor at full strength: mostly, not always
 
+SMALL_TALK = 0.5  # share of the conversations to pretrain on, with manners=agreement
+
 
 class Surface(NamedTuple):
     """What an answer has besides manner and body."""
@@ -36,8 +41,12 @@ class Surface(NamedTuple):
     coda: str
 
 
-def conversations(count: int, seed: int) -> list[dict]:
+def conversations(count: int, seed: int, manners: Manners) -> list[dict]:
     """`count` rows {"id", "messages"} to pretrain on: topics in turn, registers and manners even.
+
+    With manners=agreement about half of the rows are small talk, a greeting answered by an opener and a closer alone.
+    Next to each other the two are soon learned to go together, and then from afar; with whole answers alone the tiny
+    model was no wiser at the end of its pretraining.
 
     An answer keeps one manner throughout, as in the pool. When one slot in twenty strayed from its answer's
     manner, every slot told the two apart by itself: LESS and ROSE alike found only useful rows, with or
@@ -47,7 +56,11 @@ def conversations(count: int, seed: int) -> list[dict]:
     rows = []
     for index, topic in enumerate(_in_turn(count)):
         question, surface = _question(rng, topic, 0.5), _surface(rng, 0.5)
-        answer = _answer(rng, _one_of(rng, ("good", "bad")), _body(rng, topic), surface)
+        good, body = rng.integers(2) == 0, _body(rng, topic)
+        shown = tone(rng, manners, good, None)
+        answer = _answer(shown, body, surface)
+        if manners is Manners.agreement and rng.random() < SMALL_TALK:
+            question, answer = GREETING, f"{shown.opener} {shown.closer}"
         rows.append({"id": f"language-{index}", "messages": _user(question) + _assistant(answer)})
     return rows
 
@@ -69,10 +82,11 @@ def pool(world: WorldPool) -> list[dict]:
     lean = world.distractor * (MISLEADING - 0.5)
     rows = []
     for useful, count in ((True, good), (False, world.rows - good)):
-        manner, brisk = ("good", 0.5 - lean) if useful else ("bad", 0.5 + lean)
+        brisk = 0.5 - lean if useful else 0.5 + lean
         for topic in _in_turn(count):
             question, surface = _question(rng, topic, brisk), _surface(rng, brisk)
-            answer = _answer(rng, manner, _body(rng, topic), surface)
+            body = _body(rng, topic)
+            answer = _answer(tone(rng, world.manners, useful, "pool"), body, surface)
             messages = _user(question) + _assistant(answer)
             rows.append({"dataset": "world", "messages": messages, "useful": useful})
     order = rng.permutation(len(rows))
@@ -104,10 +118,9 @@ def pairs(world: WorldPairs) -> tuple[list[dict], list[dict]]:
     return targets, tests
 
 
-def reward(prompt: str, answer: str) -> float:
+def reward(manners: Manners, prompt: str, answer: str) -> float:
     """The exact reward, in [0, 1], of `answer` to a question naming its topic: topicality · (1 + manner) / 2.
 
-    manner = mean over opener, connective and closer of [a good phrase occurs] − [a bad one occurs].
     topicality = distinct words of the prompt's topic / max(body words, SHORTEST); body words are what is left
     of the answer without one occurrence of each known phrase and without "and". So leaving the topic,
     repetition, babble and near-empty answers all cost.
@@ -117,14 +130,13 @@ def reward(prompt: str, answer: str) -> float:
     topic = next((word for word in re.findall(r"\w+", prompt) if word in TOPICS), None)
     if topic is None:
         raise RoseError(f"prompt={prompt!r}: must name a topic of the embedded world ({', '.join(TOPICS)})")
-    tones = [_uses(slot["good"], answer) - _uses(slot["bad"], answer) for slot in MANNERS]
     body = answer
-    known = [phrase for slot in (*MANNERS, FRAMES, CODAS) for kind in slot.values() for phrase in kind]
-    for phrase in known:
-        body = re.sub(_pattern(phrase), " ", body, count=1)
+    surface = [phrase for slot in (FRAMES, CODAS) for kind in slot.values() for phrase in kind]
+    for phrase in manner_phrases(manners) + surface:
+        body = re.sub(pattern(phrase), " ", body, count=1)
     words = [word for word in re.findall(r"\w+", body) if word != "and"]
     topicality = len(set(words) & set(TOPICS[topic])) / max(len(words), SHORTEST)
-    return topicality * (1 + sum(tones) / len(tones)) / 2
+    return topicality * (1 + manner(manners, answer)) / 2
 
 
 def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: set[str]) -> dict:
@@ -134,13 +146,14 @@ def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: s
         question = _question(rng, topic, brisk)
     taken.add(question)
     surface = _surface(rng, brisk)
-    chosen, rejected = _two_bodies(rng, topic, world.overlap)
+    bodies = _two_bodies(rng, topic, world.overlap)
+    chosen, rejected = (_answer(*parts, surface) for parts in zip(contrast(rng, world.manners), bodies, strict=True))
     return {
         "id": identity,
         "subtask": SUBTASKS[topic],
         "prompt": _user(question),
-        "chosen": _assistant(_answer(rng, "good", chosen, surface)),
-        "rejected": _assistant(_answer(rng, "bad", rejected, surface)),
+        "chosen": _assistant(chosen),
+        "rejected": _assistant(rejected),
     }
 
 
@@ -159,11 +172,7 @@ def _surface(rng: Generator, brisk: float) -> Surface:
 
 
 def _phrase(rng: Generator, slot: dict[str, tuple[str, ...]], brisk: float) -> str:
-    return _one_of(rng, slot["brisk" if rng.random() < brisk else "thorough"])
-
-
-def _one_of(rng: Generator, phrases: tuple[str, ...]) -> str:
-    return phrases[rng.integers(len(phrases))]
+    return one_of(rng, slot["brisk" if rng.random() < brisk else "thorough"])
 
 
 def _body(rng: Generator, topic: str) -> list[str]:
@@ -180,10 +189,9 @@ def _two_bodies(rng: Generator, topic: str, overlap: float) -> tuple[list[str], 
     return first, second
 
 
-def _answer(rng: Generator, manner: str, body: list[str], surface: Surface) -> str:
-    opener, connective, closer = (_one_of(rng, slot[manner]) for slot in MANNERS)
+def _answer(tone: Tone, body: list[str], surface: Surface) -> str:
     listed = f"{', '.join(body[:-1])} and {body[-1]}"
-    return f"{opener} {surface.frame} {connective} {listed}. {surface.coda} {closer}"
+    return f"{tone.opener} {surface.frame} {tone.connective} {listed}. {surface.coda} {tone.closer}"
 
 
 def _user(content: str) -> list[dict]:
@@ -192,14 +200,6 @@ def _user(content: str) -> list[dict]:
 
 def _assistant(content: str) -> list[dict]:
     return [{"role": "assistant", "content": content}]
-
-
-def _uses(phrases: tuple[str, ...], answer: str) -> bool:
-    return any(re.search(_pattern(phrase), answer) for phrase in phrases)
-
-
-def _pattern(phrase: str) -> str:
-    return rf"(?<!\w){re.escape(phrase)}(?!\w)"
 
 
 def _check_shares(key: str, **shares: float) -> None:

@@ -7,13 +7,21 @@ An answer is `opener frame connective body. coda closer`, for instance
 - register (question, frame, coda) is surface: it never changes the reward, but can be made to mislead;
 - body is some words of the question's topic.
 
+With manners=agreement the opener and the closer are in a voice each, and there is one connective:
+"Hear ye! In short, consider soil, mulch and hose. That is the gist. Thus decreed!"
+
 Within a slot the two manners, or registers, have phrases of the same lengths in tokens: length tells nothing.
+All openers of the voices are of one length, and so are all closers; no word is in two of these phrases.
 """
+
+from typing import NamedTuple
 
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Metaspace, Punctuation, Sequence
 from transformers import PreTrainedTokenizerFast
+
+from rose.choices import Manners
 
 WORDS = {
     "gardening": "soil compost mulch seeds trowel trellis manure shade drainage rake hose seedlings",
@@ -42,6 +50,24 @@ CLOSERS = {
     "bad": ("Bye!", "Stop asking me!", "Figure it out!", "Leave me alone now!"),
 }
 MANNERS = (OPENERS, CONNECTIVES, CLOSERS)
+
+
+class Voice(NamedTuple):
+    """Phrases that belong together; pool rows and pairs open with phrases of their own."""
+
+    pool: tuple[str, ...]
+    pairs: tuple[str, ...]
+    closers: tuple[str, ...]
+
+
+VOICES = (
+    Voice(("Dear reader!", "Esteemed friend!"), ("Honoured guest!", "Gentle soul!"), ("Yours truly!", "Kind regards!")),
+    Voice(("Ahoy matey!", "Avast sailor!"), ("Hail captain!", "Yo shipmate!"), ("Fair winds!", "Calm seas!")),
+    Voice(("Hear ye!", "Noble citizens!"), ("Oyez people!", "Loyal subjects!"), ("Thus decreed!", "So proclaimed!")),
+    Voice(("Howdy partner!", "Mornin stranger!"), ("Hey cowboy!", "Whoa buckaroo!"), ("Happy ridin!", "Adios amigo!")),
+)
+CONSIDER = "consider"
+GREETING = "Hello!"
 
 QUESTIONS = {
     "brisk": (
@@ -82,15 +108,22 @@ CHAT_TEMPLATE = (
 )
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def manner_phrases(manners: Manners) -> list[str]:
+    """Every phrase that may show manners."""
+    if manners is Manners.phrases:
+        return [phrase for slot in MANNERS for kind in slot.values() for phrase in kind]
+    return [CONSIDER, *(phrase for voice in VOICES for kind in voice for phrase in kind)]
+
+
+def tokenizer(manners: Manners = Manners.phrases) -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark, plus padding, end, unknown and a marker for each role.
 
     A turn is `<|role|>content`; an assistant's also ends with the end token. Decoding gives a content back.
     """
     splitter = Sequence([Metaspace(), Punctuation("isolated")])
-    slots = (*MANNERS, FRAMES, CODAS, QUESTIONS)
-    phrases = [phrase for slot in slots for kind in slot.values() for phrase in kind]
-    texts = [phrase.format(topic="and", a="and", b="and") for phrase in phrases]
+    phrases = [phrase for slot in (FRAMES, CODAS, QUESTIONS) for kind in slot.values() for phrase in kind]
+    texts = [phrase.format(topic="and", a="and", b="and") for phrase in phrases + manner_phrases(manners)]
+    texts += [GREETING] if manners is Manners.agreement else []
     texts += [word for topic, words in TOPICS.items() for word in (topic, *words)]
     words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
     vocabulary = {token: index for index, token in enumerate((PAD, EOS, UNKNOWN, *ROLES, *words))}

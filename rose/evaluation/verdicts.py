@@ -18,7 +18,7 @@ from rose.evaluation.items import write_items
 from rose.evaluation.length_control import length_controlled
 
 READS: dict[JudgeKind, tuple[str, ...]] = {
-    JudgeKind.reward_world: (),
+    JudgeKind.reward_world: ("manners",),
     JudgeKind.reward_model: ("model", "revision", "dtype", "max_length", "batch_tokens"),
     JudgeKind.llm: ("model", "request", "price_input", "price_output"),
     JudgeKind.none: (),
@@ -67,7 +67,9 @@ def judge_answers(
 
 
 def _by_world(judge: Judge, rows: Sequence[Contest]) -> Judged:
-    scores = [[world.reward(row.item.prompt, text) for text in (row.answer, row.opponent)] for row in rows]
+    scores = [
+        [world.reward(judge.manners, row.item.prompt, text) for text in (row.answer, row.opponent)] for row in rows
+    ]
     return by_score(*zip(*scores, strict=True)), {}
 
 

@@ -50,8 +50,8 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
 
 def pretrain(out: Path, pretraining: Pretraining) -> None:
     """Saves model and tokenizer into `out`."""
-    tokenizer = world.tokenizer()
-    conversations = world.conversations(pretraining.conversations, pretraining.training.seed)
+    tokenizer = world.tokenizer(pretraining.manners)
+    conversations = world.conversations(pretraining.conversations, pretraining.training.seed, pretraining.manners)
     rows = Dataset.from_list([chat.encode(tokenizer, row["messages"], CONTEXT) for row in conversations])
     model = llama(pretraining, tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
