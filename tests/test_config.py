@@ -248,3 +248,8 @@ def test_a_student_is_what_is_fine_tuned_and_never_what_selects(composed):
 )
 def test_a_job_is_named_by_how_much_it_selects(composed, overrides, amount):
     assert f"rose-{amount}-seed0-" in composed(*overrides).hydra.run.dir
+
+
+def test_a_job_has_the_same_name_in_any_outputs_folder(composed):
+    names = {composed(f"outputs={folder}").hydra.run.dir.rpartition("/")[2] for folder in ("here", "there")}
+    assert len(names) == 1
