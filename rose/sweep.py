@@ -60,9 +60,10 @@ def _refuse_unknown(config: DictConfig, prefix: str) -> None:
 def job_name(*, _root_: DictConfig) -> str:
     """`<method>-<how much>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
     own = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
+    with read_write(own):
+        own.outputs = "outputs"  # also where other settings are made from it
     values = OmegaConf.to_container(own, resolve=True, enum_to_str=True)
     settings = {key: value for key, value in values.items() if key not in PLACE}
-    settings["judge"] = settings["judge"] | {"cache": None}  # lies in `outputs`
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     method, amount = re.sub(r"\W+", "_", str(values["method"]["name"])), values["selection"]
     named = (f"{amount[unit]}{unit}" for unit in ("count", "tokens") if amount[unit] is not None)

@@ -250,6 +250,6 @@ def test_a_job_is_named_by_how_much_it_selects(composed, overrides, amount):
     assert f"rose-{amount}-seed0-" in composed(*overrides).hydra.run.dir
 
 
-def test_a_job_has_the_same_name_in_any_outputs_folder(composed):
-    names = {composed(f"outputs={folder}").hydra.run.dir.rpartition("/")[2] for folder in ("here", "there")}
+def test_a_job_has_the_same_name_wherever_its_outputs_go(composed):
+    names = {composed(f"outputs={place}").hydra.run.dir.rpartition("/")[2] for place in ("outputs", "/elsewhere/x")}
     assert len(names) == 1
