@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 CONTEXT = 512  # tokens; the world's longest conversation takes a tenth
 
 
-@stage("base", version=1, together=True)
+@stage("base", version=1, resumable=True, together=True)
 def prepare(out: Path, base: Base, fingerprint: str) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is."""
     if base.pretraining is not None:

@@ -12,7 +12,7 @@ from rose.seeds import derive
 from rose.training.supervised import train
 
 
-@stage("finetune", version=1, together=True)
+@stage("finetune", version=1, resumable=True, together=True)
 def fine_tune(
     out: Path, training: Training, lora: Lora, numerics: Numerics, base: Path, tokens: Path, selection: Path
 ) -> None:

@@ -20,7 +20,7 @@ from rose.seeds import derive
 from rose.training.supervised import train
 
 
-@stage("pairs_sft", version=1, together=True)
+@stage("pairs_sft", version=1, resumable=True, together=True)
 def tune_on_chosen(
     out: Path, training: Training, lora: Lora, numerics: Numerics, max_length: int, base: Path, preferences: Path
 ) -> None:
@@ -34,7 +34,7 @@ def tune_on_chosen(
         model.save_pretrained(str(out))
 
 
-@stage("pairs_dpo", version=2, together=True)
+@stage("pairs_dpo", version=2, resumable=True, together=True)
 def tune_by_dpo(
     out: Path,
     training: Training,

@@ -20,7 +20,7 @@ from transformers import (
 from rose import ranks
 from rose.config import Training
 from rose.seeds import derive
-from rose.training import finite
+from rose.training import finite, resume
 from rose.training.shares import evened, micro_batches, ordered
 
 
@@ -33,6 +33,7 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     trainer: type[Trainer] = Trainer,
     collator: Callable[[Sequence[dict]], dict] | None = None,
+    memory: dict | None = None,
 ) -> None:
     """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
 
@@ -40,10 +41,14 @@ def train(
     labelled tokens of a step, whatever `micro_batch_size` and a job's processes split it into. Rows whose loss or
     gradient is not finite are left out as if they had never been there, and listed in out/dropped.jsonl {"id",
     "reason"}. Raises RoseError where that is so for most of them.
+
+    Goes on from what a killed process left in `out`; `memory` is what `callbacks` keep from step to step, in JSON.
     """
     size, accumulated = micro_batches(training)
     seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
     collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
+    memory = {} if memory is None else memory
+    checkpoint = resume.begin(out, memory)
     start = {name: weight.detach().clone() for name, weight in finite.trainable(model)}
     while True:
         run = ordered(trainer, len(rows))(
@@ -51,23 +56,26 @@ def train(
             args=_arguments(training, size, accumulated, seed, out),
             train_dataset=evened(rows.select_columns(["input_ids", "labels"]), size),
             data_collator=collator,
-            callbacks=[*callbacks, finite.Watch()],
+            callbacks=[*callbacks, finite.Watch(), resume.Save(memory)],
         )
         run.remove_callback(PrinterCallback)
         try:
-            run.train()
+            run.train(resume_from_checkpoint=checkpoint)
             break
         except finite.NotFinite as stopped:
             rows = finite.without_bad_rows(run, rows, collator, out, str(stopped))
             finite.restore(model, start)
+            resume.forget(out)
+            checkpoint = None
     model.eval()
     if ranks.main():
+        resume.forget(out)
         _write_log(out, run.state.log_history)
 
 
 def _arguments(training: Training, size: int, accumulated: int, seed: int, out: Path) -> TrainingArguments:
     return TrainingArguments(
-        output_dir=str(out),
+        output_dir=str(resume.folder(out)),
         num_train_epochs=training.epochs,
         learning_rate=training.learning_rate,
         per_device_train_batch_size=size,
@@ -82,7 +90,8 @@ def _arguments(training: Training, size: int, accumulated: int, seed: int, out: 
         data_seed=seed,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
-        save_strategy="no",
+        save_strategy="no",  # resume.Save says when
+        save_total_limit=2,
         logging_steps=1,
         report_to=[],
         disable_tqdm=not sys.stderr.isatty(),

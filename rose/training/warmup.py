@@ -18,16 +18,16 @@ from rose.training.supervised import train
 log = logging.getLogger(__name__)
 
 
-@stage("warmup", version=1, together=True)
+@stage("warmup", version=1, resumable=True, together=True)
 def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Path, tokens: Path) -> None:
     """Writes one checkpoint an epoch: adapter, Adam moments, and in manifest.json the epoch's mean learning rate."""
     rows = sample(load_from_disk(str(tokens / "rows")), warmup)
     log.info("warm-up on %d rows, %d epochs", len(rows), warmup.epochs)
     model = models.new_adapter(models.load_model(base, numerics), lora, derive(warmup.seed, "adapter"))
-    checkpoints = Checkpoints(out, model)
-    train(model, models.load_tokenizer(base), rows, warmup, out, [checkpoints])
+    memory: dict = {}
+    train(model, models.load_tokenizer(base), rows, warmup, out, [Checkpoints(out, model, memory)], memory=memory)
     if ranks.main():
-        manifest = {"optimizer": checkpoints.optimizer, "checkpoints": checkpoints.entries}
+        manifest = {"optimizer": memory["optimizer"], "checkpoints": memory["entries"]}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
@@ -41,30 +41,29 @@ def sample(rows: Dataset, warmup: Warmup) -> Dataset:
 class Checkpoints(TrainerCallback):
     """Saves the adapter and the optimizer's moments at the end of each epoch."""
 
-    def __init__(self, out: Path, model: PeftModel):
-        self.out, self.model = out, model
-        self.rates: list[float] = []
-        self.entries: list[dict] = []
-        self.optimizer: dict = {}
+    def __init__(self, out: Path, model: PeftModel, memory: dict):
+        self.out, self.model, self.memory = out, model, memory
 
-    def on_train_begin(self, args, state, control, **_):  # also when training begins again, without a bad row
-        self.rates.clear()
-        self.entries.clear()
+    def on_train_begin(self, args, state, control, **_):
+        if state.global_step == 0:  # also when training begins again, without a bad row
+            self.memory |= {"rates": [], "entries": [], "optimizer": {}}
 
     def on_optimizer_step(self, args, state, control, optimizer, **_):
-        self.rates.append(optimizer.param_groups[0]["lr"])  # before the scheduler moves on: the rate just used
+        rate = optimizer.param_groups[0]["lr"]  # before the scheduler moves on: the rate just used
+        self.memory["rates"].append(rate)
 
     def on_epoch_end(self, args, state, control, optimizer, **_):
         if not ranks.main():
             return
-        directory = self.out / f"checkpoint-{len(self.entries) + 1}"
+        entries, rates = self.memory["entries"], self.memory["rates"]
+        directory = self.out / f"checkpoint-{len(entries) + 1}"
         self.model.save_pretrained(str(directory))
         save_file(_moments(self.model, optimizer), directory / "moments.safetensors")
-        entry = {"dir": directory.name, "epoch": len(self.entries) + 1, "step": state.global_step}
-        self.entries.append(entry | {"learning_rate": sum(self.rates) / len(self.rates)})
-        self.rates.clear()
+        entry = {"dir": directory.name, "epoch": len(entries) + 1, "step": state.global_step}
+        entries.append(entry | {"learning_rate": sum(rates) / len(rates)})
+        rates.clear()
         beta1, beta2 = optimizer.param_groups[0]["betas"]
-        self.optimizer = {"beta1": beta1, "beta2": beta2, "eps": optimizer.param_groups[0]["eps"]}
+        self.memory["optimizer"] = {"beta1": beta1, "beta2": beta2, "eps": optimizer.param_groups[0]["eps"]}
 
 
 def _moments(model: PeftModel, optimizer) -> dict:
