@@ -261,6 +261,13 @@ def test_items_pair_what_seeds_alone_could_not_tell(tmp_path: Path):
     assert all(0.2 < width < 0.4 for width in widths)  # 2 × 1.96 / √200
 
 
+def test_arms_without_a_seed_in_common_are_said_to_be_so(tmp_path: Path):
+    for seed in range(2):
+        write_job(tmp_path / f"rose-{seed}", {"reward": 0.5}, method="rose", seed=seed)
+        write_job(tmp_path / f"random-{seed}", {"reward": 0.1}, method="random", seed=seed + 2)
+    assert "rose: better than random: cannot tell, no seed in common" in text_of(tmp_path)
+
+
 def test_one_seed_with_items_is_an_interval_over_prompts_and_no_verdict(tmp_path: Path):
     paired_sweep(tmp_path, gain=1.0)
     for seed in (1, 2):
@@ -286,7 +293,7 @@ def test_the_base_model_s_items_come_from_its_own_stage(tmp_path: Path):
     sweep = tmp_path / "sweeps" / "demo"
     for seed in range(2):
         job = sweep / f"rose-{seed}"
-        write_job(job, {"win_rate": 0.75, "zero_shot/win_rate": 0.5}, seed=seed)
+        write_job(job, {"win_rate": 0.75, "zero_shot/win_rate": 0.5, "zero_shot/chosen_loss": 2.0}, seed=seed)
         write_items(job / "items.parquet", {"win_rate": [1.0, 1.0, 1.0, 0.0] * 10})
         stages = {"zero_shot": {"dir": "stages/evaluation/base"}, "zero_shot_verdicts": {"dir": "stages/verdicts/base"}}
         (job / "stages.json").write_text(json.dumps({"evaluation": {"dir": f"stages/evaluation/{seed}"}} | stages))

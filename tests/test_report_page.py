@@ -53,7 +53,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             metrics = {"win_rate": wins, "length_correlation": 0.6, "zero_shot/win_rate": 0.3}
             write_job(job, metrics, method=method, seed=seed)
             items = [1.0] * round(50 * wins) + [0.0] * round(50 * (1 - wins))
-            write_items(job / "items.parquet", {"win_rate": items, "<script>metric": items})
+            write_items(job / "items.parquet", {"win_rate": items})
             write_selection(outputs, job, pool, scores if method == "rose" else dict(reversed(scores.items())), 6)
             entry = {"name": "leakage", "value": 3, "state": "warn", "sentence": ATTACK, "details": HOSTILE}
             (job / "diagnostics.json").write_text(json.dumps([entry]))

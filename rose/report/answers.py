@@ -39,7 +39,8 @@ def is_it_real(comparison: Comparison) -> list[str]:
         for difference in differences:
             answer, advice = verdict(difference, comparison.main)
             line = f"{ranking[0][0].own}, better than {difference.reference.method}: {answer}"
-            line += f", {interval(difference.estimate, '+')}"
+            shown = interval(difference.estimate, "+")
+            line += f", {shown}" if shown else ""
             lines.append(f"{_where(setting)}{line}{f'; {advice}' if advice else ''}.")
         if ranking and not differences:
             lines.append(f"{_where(setting)}{ranking[0][0].own} has nothing to be compared with {_references()}.")

@@ -79,7 +79,7 @@ def compare(jobs: list[Job]) -> Comparison:
     metrics = [name for entry in HEADLINE for name in known if stands_for(entry, name)]
     more = [name for name in MORE if name in known]
     main = next((name for name in metrics if is_quality(name)), None)
-    estimates = {name: [mean(arm, name, items) for arm in arms] for name in _measured([*metrics, *more], arms)}
+    estimates = {name: [mean(arm, name, items) for arm in arms] for name in [*metrics, *more]}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
         frame=frame,
@@ -93,7 +93,7 @@ def compare(jobs: list[Job]) -> Comparison:
         differences={name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")},
         settings=settings,
         stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(arms, name, estimates[name], items) for name in [*metrics, *more]},
+        best={name: _best(arms, name, estimates[name], items) for name in estimates},
         problems=items.problems,
     )
 
@@ -124,15 +124,9 @@ def verdict(difference: Difference, metric: str) -> tuple[str, str]:
     more = more_seeds(estimate, difference.family)
     if more == numpy.inf:
         return n, "more test prompts would tell, more seeds would not"
-    return n, f"more than {MOST_SEEDS} more would be needed" if numpy.isnan(
-        more
-    ) else f"about {more:.0f} more would tell"
-
-
-def _measured(metrics: list[str], arms: list[Arm]) -> list[str]:
-    """The table's metrics, then all others that are known item by item."""
-    itemwise = sorted({name for arm in arms for result in arm.results for name in result.items} - {"item"})
-    return list(dict.fromkeys([*metrics, *itemwise]))
+    if numpy.isnan(more):
+        return n, f"more than {MOST_SEEDS} more would be needed"
+    return n, f"about {more:.0f} more would tell"
 
 
 def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]:
@@ -142,10 +136,12 @@ def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]
         for arm in arms:
             rivals = [other for other in arms if other.method == method and same_task(other.task, arm.task)]
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
-            if rivals and arm.method != method and not reverse:
+            if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
                 found.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
-    known = [entry for entry in found if entry.estimate.seeds]
+    known = [
+        entry for entry in found if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()
+    ]
     corrected = holm([entry.estimate.p for entry in known])
     family = max(1, int(numpy.isfinite(corrected).sum()))
     return [replace(entry, p=p, family=family) for entry, p in zip(known, corrected, strict=True)]

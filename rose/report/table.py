@@ -55,7 +55,8 @@ def verdicts(comparison: Comparison) -> list[str]:
         said = []
         for difference in comparison.to(comparison.main, arm):
             answer, advice = verdict(difference, comparison.main)
-            text = f"better than {difference.reference.method}: {answer}, {interval(difference.estimate, '+')}"
+            shown = interval(difference.estimate, "+")
+            text = f"better than {difference.reference.method}: {answer}{f', {shown}' if shown else ''}"
             said.append(f"{text}, {advice}" if advice else text)
         if said:
             lines.append(f"{arm.label}: {'; '.join(said)}.")
