@@ -157,7 +157,8 @@ def _best(arms: list[Arm], metric: str, estimates: list[Estimate], items: Items)
         first = max(numbers, key=lambda number: sign * estimates[number].mean)
         rivals = [difference(arms[first], arms[number], metric, items) for number in numbers if number != first]
         p = holm([rival.p for rival in rivals])
-        if all(value < SIGNIFICANT and rival.seeds > 1 for value, rival in zip(p, rivals, strict=True)):
+        told = all(value < SIGNIFICANT and rival.seeds > 1 for value, rival in zip(p, rivals, strict=True))
+        if told and arms[first].task == task:  # what goes with several settings has to win in all of them
             best.add(first)
     return best
 
