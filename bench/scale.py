@@ -45,13 +45,13 @@ def main(outputs: Path, workers: int = WORKERS, seeds: int = SEEDS, ratios: int 
         f"outputs={outputs.resolve()}",
     ]
     command = [sys.executable, "-c", "from bench.scale import launch; launch()", "-m", *overrides]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, start = cpu(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     figures = counted(outputs)
-    launcher = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    launcher = cpu(resource.RUSAGE_CHILDREN) - before
     return figures | {
         "seconds of the sweep": seconds,
         "of these looking ahead": float(done.stdout.split()[-2]),
@@ -77,12 +77,11 @@ def job(config: DictConfig) -> None:
     from rose import artifacts, pipeline
 
     stages = {name: idle(value) for name, value in vars(pipeline).items() if hasattr(value, "stage")}
-    start, waits = time.perf_counter(), []
+    start, composed, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
     with mock.patch.multiple(pipeline, **stages), mock.patch.object(artifacts, "_wait", timed(artifacts._wait, waits)):
         program.job.__wrapped__(config)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    took = {"seconds": time.perf_counter() - start, "cpu": used.ru_utime + used.ru_stime, "waits": waits}
-    append(Path(config.outputs) / "took.jsonl", took)
+    took = {"seconds": time.perf_counter() - start, "composed": composed, "cpu": cpu(resource.RUSAGE_SELF)}
+    append(Path(config.outputs) / "took.jsonl", took | {"waits": waits})
 
 
 def idle(stage: Callable) -> Callable:
@@ -95,6 +94,11 @@ def idle(stage: Callable) -> Callable:
         append(out.parents[2] / "computed.jsonl", f"{stage.stage}/{out.name.split('.')[1]}")
 
     return sleeper
+
+
+def cpu(whose: int) -> float:
+    used = resource.getrusage(whose)
+    return used.ru_utime + used.ru_stime
 
 
 def timed(function: Callable, seconds: list[float]) -> Callable:
@@ -125,6 +129,7 @@ def counted(outputs: Path) -> dict[str, float]:
         "unique stages": len(computed),
         "stages computed twice": computed.total() - len(computed),
         "CPU seconds in a job": sum(each["cpu"] for each in took) / len(took),
+        "of these until it is composed": sum(each["composed"] for each in took) / len(took),
         "jobs that waited for another's stage": sum(bool(each["waits"]) for each in took),
         "seconds a job waited": sum(sum(each["waits"]) for each in took) / len(took),
         "looks at a lease while waiting, a job": sum(len(each["waits"]) for each in took) / len(took),

@@ -122,7 +122,7 @@ def test_jobs_composed_together_are_what_each_is_alone():
         "method=rose,less_whitened",
         "method.ridge=0.5,2",
         "model.lora.targets=[q_proj],[k_proj,v_proj]",
-        "model@student=tiny_deep,null",
+        "model@student=tiny_deep,tiny",
         "warmup.epochs=1",
         "world.distractor='${seed}'",
     ]

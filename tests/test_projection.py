@@ -103,7 +103,7 @@ def test_a_sketch_is_the_same_in_every_process_and_with_any_threads():
 
 def test_the_map_of_a_seed_is_pinned():
     """A change here breaks stored features: raise the algorithm's version with it."""
-    assert dict.fromkeys(ProjectionKind, 1) == projections.VERSIONS
+    assert dict.fromkeys((*ProjectionKind, projections.TARGETS), 1) == projections.VERSIONS
     sketch = Sketch(10, 4, 0, CPU)
     assert sketch.shifts == PINNED_SHIFTS
     assert sketch.signs.int().tolist() == PINNED_SIGNS
