@@ -9,7 +9,7 @@ import pandas
 import pytest
 import torch
 from test_judge_llm import write_answers
-from test_pipeline import inputs, outputs, overrides, run  # noqa: F401
+from test_pipeline import inputs, outputs, overrides, rose, run  # noqa: F401
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from rose import job, pipeline, sweep
@@ -263,3 +263,14 @@ def test_a_judge_that_is_down_costs_the_win_rate_alone(composed, inputs, outputs
     stages = json.loads((directory / "stages.json").read_text())
     assert "answers" in stages and "verdicts" not in stages
     assert (directory / "adapter" / "adapter_config.json").exists()
+
+
+def test_a_sweep_whose_judge_is_down_still_reports_and_shows_the_gap(inputs, tmp_path):  # noqa: F811
+    down = ["judge=llm", "judge.model=m", "judge.base_url=http://127.0.0.1:9/v1", "judge.retries=0"]
+    done = rose("-m", *overrides(inputs, tmp_path), "method=random,longest", "evaluation.max_new_tokens=8", *down)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "2 of 2 jobs failed" in done.stderr
+    (folder,) = (tmp_path / "sweeps").iterdir()
+    table = pandas.read_csv(folder / "results.csv")
+    assert table["preference_accuracy"].notna().all() and "win_rate" not in table
+    assert (folder / "report.md").read_text().count("judge.base_url=http://127.0.0.1:9/v1") == 2
