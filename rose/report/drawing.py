@@ -77,6 +77,11 @@ def label_rows(axes: "Axes", labels: list[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
+def legend_columns(labels: list[str]) -> int:
+    """How many fit side by side below or above the axes."""
+    return max(1, min(3, 66 // (max(map(len, labels), default=0) + 6)))
+
+
 def short(label: str) -> str:
     text = printable(label)
     return text if len(text) <= 28 else text[:27] + "…"

@@ -17,8 +17,10 @@ from rose.report.drawing import (
     Drawing,
     Plot,
     label_rows,
+    legend_columns,
     new_figure,
     save,
+    short,
     slug,
 )
 from rose.report.selection_figures import lengths, overlap, sources
@@ -92,10 +94,12 @@ def curve(comparison: Comparison, column: str) -> Drawing | None:
     across = sorted({x for points in lines.values() for x, *_ in points if not numpy.isnan(x)})
     if len(across) < 2:
         return None
-    figure, axes = new_figure(3.1)
     shown = list(lines.items())[:MOST_LINES]
+    labels = [short(" ".join(filter(None, others))) for others, _ in shown]
+    columns = legend_columns(labels)
+    figure, axes = new_figure(2.9 + 0.19 * -(-len(shown) // columns))
     alike = len({points[0][1].method for _, points in shown}) < len(shown)  # lines of one method need other colours
-    for place, (others, points) in enumerate(shown):
+    for place, (_, points) in enumerate(shown):
         points.sort(key=lambda point: point[0])
         style = _point(points[0][1], comparison) | {
             "label": printable(" ".join(filter(None, others))),
@@ -114,7 +118,7 @@ def curve(comparison: Comparison, column: str) -> Drawing | None:
         axes.minorticks_off()
     axes.set(xlabel=column, ylabel=metric)
     axes.grid(axis="y")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=3, fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, fontsize=8)
     left_out = f" {len(lines) - len(shown)} further lines left out." if len(lines) > len(shown) else ""
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
     points = [(arm, estimate) for _, line in shown for _, arm, estimate in line]

@@ -2,9 +2,9 @@
 
 import numpy
 
-from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Drawing, label_rows, new_figure, short
+from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Drawing, label_rows, legend_columns, new_figure, short
 from rose.report.selections import Selections
-from rose.report.text import number, printable
+from rose.report.text import number
 
 MOST_SOURCES = 7
 
@@ -15,18 +15,18 @@ def sources(selections: Selections) -> Drawing | None:
         return None
     names = list(selections.pool_sources)[:MOST_SOURCES]
     rows = [("pool", selections.pool_sources), *((arm.label, arm.sources) for arm in selections.arms if arm.rows)]
-    figure, axes = new_figure(0.95 + 0.24 * len(rows))
+    shown = [*names, "other"] if len(selections.pool_sources) > len(names) else names
+    columns = legend_columns([short(name) for name in shown])
+    figure, axes = new_figure(0.75 + 0.24 * len(rows) + 0.19 * -(-len(shown) // columns))
     left = numpy.zeros(len(rows))
-    for place, name in enumerate([*names, "other"] if len(selections.pool_sources) > len(names) else names):
+    for place, name in enumerate(shown):
         shares = [shares.get(name, 0) if name in names else _rest(shares, names) for _, shares in rows]
         color = OKABE_ITO[place % len(OKABE_ITO)] if name in names else RULE
-        axes.barh(
-            range(len(rows)), shares, left=left, color=color, label=printable(name), height=0.7, edgecolor="white"
-        )
+        axes.barh(range(len(rows)), shares, left=left, color=color, label=short(name), height=0.7, edgecolor="white")
         left += shares
     label_rows(axes, [label for label, _ in rows])
     axes.set(xlim=(0, 1), xlabel="share of rows")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=8)
     said = "; ".join(f"{label}: {', '.join(f'{n} {s.get(n, 0):.0%}' for n in names)}" for label, s in rows)
     return Drawing("source_mix", "Where the selected rows come from, and the pool's.", said, figure)
 
