@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("ROSE_DATA", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from threads, and tests run side by side
 
 from rose.__main__ import ROOT
 
