@@ -213,8 +213,8 @@ def test_settings_that_cannot_change_numbers_reach_no_key(composed):
 def test_a_ratio_changes_only_what_comes_after_the_scores(composed):
     first = pipeline.stages(sweep.typed(composed("selection.ratio=0.05")))
     second = pipeline.stages(sweep.typed(composed("selection.ratio=0.1")))
-    changed = ["selection", "finetune", "evaluation", "answers", "verdicts"]
-    assert [name for name in first if first[name].name != second[name].name] == changed
+    changed = {"selection", "finetune", "evaluation", "answers", "verdicts", "diagnostics"}
+    assert {name for name in first if first[name].name != second[name].name} == changed
 
 
 def test_pinned_seeds_share_the_features_and_free_ones_do_not(composed):

@@ -59,12 +59,12 @@ def test_a_row_whose_loss_is_not_finite_is_named_and_training_is_that_of_the_oth
     for out in (bad, good):
         out.mkdir()
     data = rows(9, poisoned={4, 7})
-    weights, (seen,) = trained(data, bad, value, lambda out, model: [Checkpoints(out, model)])
+    weights, (seen,) = trained(data, bad, value, lambda out, model: [Checkpoints(out, model, {})])
     expected, (plain,) = trained(
         [row for row in data if POISON not in row["input_ids"]],
         good,
         value,
-        lambda out, model: [Checkpoints(out, model)],
+        lambda out, model: [Checkpoints(out, model, {})],
     )
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert seen.entries == plain.entries and len(seen.entries) == TRAINING.epochs

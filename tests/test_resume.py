@@ -9,7 +9,7 @@ from datasets import Dataset
 from tiny_models import llama
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from rose.choices import Dtype
+from rose.choices import Dtype, Manners
 from rose.config import Lora, Numerics, Warmup
 from rose.data import chat, world
 from rose.training import resume, supervised
@@ -54,7 +54,7 @@ def inputs(tmp_path_factory) -> tuple[Path, Path]:
     tokenizer.save_pretrained(folder / "base")
     rows = [
         {"id": str(i), **chat.encode(tokenizer, row["messages"], 64)}
-        for i, row in enumerate(world.conversations(22, 0))
+        for i, row in enumerate(world.conversations(22, 0, Manners.phrases))
     ]
     Dataset.from_list(rows).save_to_disk(folder / "tokens" / "rows")
     return folder / "base", folder / "tokens"

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy
 import pandas
 from datasets import load_from_disk
+from safetensors import safe_open
 
 from rose.artifacts import stage, write_json
 from rose.config import Method, Warn
@@ -47,8 +47,8 @@ def diagnose(
     selected = list(files.load(selection / "selected.jsonl"))
     table = mark(pandas.read_parquet(scores / "scores.parquet"), selected)
     sources = pandas.Series(load_from_disk(str(tokens / "rows"))["dataset"][:], dtype=object)
-    stored = numpy.load(scores / "influence.npz")
-    influence = Influence(stored["values"], stored["subtasks"].tolist())
+    with safe_open(scores / "influence.safetensors", "numpy") as stored:
+        influence = Influence(stored.get_tensor("values"), json.loads(stored.metadata()["subtasks"]))
     findings = [
         length_correlation(table, warn),
         length_ratio(table, warn),

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import numpy
 import torch
+from safetensors.torch import save_file
 
 from rose import models
 from rose.artifacts import stage
@@ -15,9 +15,9 @@ from rose.gradients.projection import make_projector
 from rose.gradients.trajectory import Trajectory
 
 
-@stage("momentum", version=1)
+@stage("momentum", version=2)
 def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numerics, base: Path, warmup: Path) -> None:
-    """Writes momentum.npy, float32 [checkpoints, d]: the feature, of unit norm, of a row whose gradient is zero.
+    """Writes momentum.safetensors: `common`, float32 [checkpoints, d], the unit feature of a row without a gradient.
 
     That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the map that no row has
     a say in. A checkpoint without any momentum holds zeros.
@@ -30,4 +30,5 @@ def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numeric
     common = [
         projector.project(apply_adam(nothing.clone(), trajectory.moments(i, engine), adam)) for i in range(points)
     ]
-    numpy.save(out / "momentum.npy", torch.nn.functional.normalize(torch.cat(common).float(), dim=1).cpu().numpy())
+    unit = torch.nn.functional.normalize(torch.cat(common).float(), dim=1)
+    save_file({"common": unit.cpu()}, out / "momentum.safetensors")

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy
 import pandas
 import torch
+from safetensors.torch import load_file
 
 from rose.choices import Rule
 from rose.config import Method, Warn
@@ -77,7 +78,7 @@ def momentum_share(table: pandas.DataFrame, features: Path, momentum: Path, warn
     `momentum`). R² is how much of the scores' variance follows how much of a row's feature is that term, whatever the
     targets; details give the mean cosine at each checkpoint. At most 2,048 rows, evenly spaced, are read.
     """
-    store, common = FeatureStore.open(features), torch.from_numpy(numpy.load(momentum / "momentum.npy"))
+    store, common = FeatureStore.open(features), load_file(momentum / "momentum.safetensors")["common"]
     scored = numpy.flatnonzero(table["score"].notna())
     numbers = scored[numpy.linspace(0, len(scored) - 1, min(len(scored), MOST_ROWS)).astype(int)]
     cosines = torch.stack([_rows(store, i, numbers) @ common[i] for i in range(len(common))], dim=1).double().numpy()

@@ -1,5 +1,6 @@
 """The scores stage: representation × rule → one score a pool row."""
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas
 import pyarrow
 import pyarrow.compute
 from datasets import load_from_disk
+from safetensors.numpy import save_file
 
 from rose.artifacts import stage
 from rose.checks import DRAWS
@@ -52,11 +54,11 @@ def effective(method: Method, epochs: int) -> Method:
     return replace(method, seed=seed, checkpoints=method.checkpoints if some else None)
 
 
-@stage("scores", version=3)
+@stage("scores", version=4)
 def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
     """Writes scores.parquet: id, score, one column per subtask, length (tokens); rows without a score hold NaN.
 
-    influence.npz holds what they were made of: values, float32 [rows, targets], and subtasks [targets].
+    influence.safetensors holds what they were made of: values, float32 [rows, targets], and subtasks as metadata.
     `representation` is what the method's representation is made of, upstream: nothing, or its artifacts.
     """
     rows = table_of(tokens)
@@ -67,8 +69,8 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
     table.to_parquet(out / "scores.parquet", index=False)
-    values, subtasks = influence.values.astype(numpy.float32), numpy.array(influence.subtasks, dtype=str)
-    numpy.savez(out / "influence.npz", values=values, subtasks=subtasks)
+    values = numpy.ascontiguousarray(influence.values, dtype=numpy.float32)
+    save_file({"values": values}, out / "influence.safetensors", {"subtasks": json.dumps(influence.subtasks)})
 
 
 def table_of(tokens: Path) -> pandas.DataFrame:
