@@ -123,7 +123,7 @@ def asked(composed, inputs, outputs):  # noqa: F811
     return run
 
 
-@pytest.mark.parametrize("method", ["rose", "rose_whitened", "bm25", "loss_drop"])
+@pytest.mark.parametrize("method", ["rose", "rose_whitened", "loss_drop"])
 def test_an_answer_that_is_a_row_of_the_pool_scores_as_that_row(asked, outputs, method):
     directory = asked(f"method={method}", "until=diagnostics", "diagnostics.fidelity=true")
     stages = json.loads((directory / "stages.json").read_text())

@@ -67,7 +67,7 @@ def test_a_row_whose_loss_is_not_finite_is_named_and_training_is_that_of_the_oth
         lambda out, model: [Checkpoints(out, model, {})],
     )
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert seen.entries == plain.entries and len(seen.entries) == TRAINING.epochs
+    assert seen.memory == plain.memory and len(seen.memory["entries"]) == TRAINING.epochs
     assert (bad / "log.jsonl").read_bytes() == (good / "log.jsonl").read_bytes()
     dropped = [json.loads(line) for line in (bad / "dropped.jsonl").read_text().splitlines()]
     assert [row["id"] for row in dropped] == ["row4", "row7"] and "not finite" in dropped[0]["reason"]
