@@ -139,7 +139,7 @@ def test_the_id_follows_from_group_and_name():
 
 
 def logged(job: Path) -> dict:
-    """Everything that the run of `job` logged, by name."""
+    """Everything that the run of `job` logged, by name; a table or an image is several names."""
     entries = [json.loads(line) for line in inspect(job).splitlines()]
     return {
         name: value
@@ -161,13 +161,13 @@ def test_a_sweep_s_summary_holds_table_rows_and_figures(tmp_path: Path):
     with track(OFFLINE, tmp_path, {}, "demo", "summary") as run:
         log_summary(run, results, rows, [figure])
     found = logged(tmp_path)
-    assert (found["results"]["_type"], found["results"]["nrows"], found["results"]["ncols"]) == ("table-file", 2, 3)
-    assert found["figures/reward_by_method"]["_type"] == "image-file"
+    assert [found[f"results.{name}"] for name in ("_type", "nrows", "ncols")] == ["table-file", 2, 3]
+    assert found["figures/reward_by_method._type"] == "image-file"
     (files,) = (tmp_path / "wandb").glob("offline-run-*/files")
-    table = json.loads((files / found["results"]["path"]).read_text())
+    table = json.loads((files / found["results.path"]).read_text())
     assert table == {"columns": ["method", "seed", "reward"], "data": [["rose", 0, 0.5], [None, None, 0.25]]}
-    assert json.loads((files / found["rows"]["path"]).read_text())["data"] == [["rose", "user: <script>"]]
-    assert (files / found["figures/reward_by_method"]["path"]).read_bytes() == figure.read_bytes()
+    assert json.loads((files / found["rows.path"]).read_text())["data"] == [["rose", "user: <script>"]]
+    assert (files / found["figures/reward_by_method.path"]).read_bytes() == figure.read_bytes()
     summary = json.loads(inspect(tmp_path, "--summary"))
     assert (summary["name"], summary["run_id"]) == ("summary", run_id("demo", "summary"))
 
