@@ -292,13 +292,13 @@ print(kills)
 """
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.faults)])
 def test_a_store_filled_through_many_kills_is_the_same_bytes(run, tmp_path, kills):
     root, _, _ = run
     for name in ("base", "warmup"):
         (tmp_path / name).symlink_to(root / name)
     rows = [
-        {"id": str(i), "dataset": "d", **row} for i, row in enumerate(random_rows([10 + i % 23 for i in range(150)]))
+        {"id": str(i), "dataset": "d", **row} for i, row in enumerate(random_rows([10 + i % 23 for i in range(90)]))
     ]
     Dataset.from_list(rows).save_to_disk(str(tmp_path / "many" / "rows"))
     done = subprocess.run(
