@@ -28,8 +28,6 @@ from rose.cost import Meter, merged, stored
 
 log = logging.getLogger(__name__)
 
-POLL = 0.2  # seconds between looks at what other processes compute
-
 
 def stage(name: str, version: int, resumable: bool = False, together: bool = False) -> Callable[[Callable], Callable]:
     """Marks a function as a stage; raise `version` when the meaning of its output changes.
@@ -137,7 +135,7 @@ def _wait(busy: list[Node], told: set[str]) -> None:
     if names not in told:
         log.info("waiting for %s, which another process computes", names)
         told.add(names)
-    time.sleep(POLL)
+    time.sleep(leases.POLL)
 
 
 def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[[Node, Built], None]) -> None:
@@ -166,9 +164,8 @@ def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> st
     it, each writes a directory of its own, and by the rename below one of them wins, whole.
     """
     target = node.path(outputs)
-    try:
-        held = mine.acquire(blocking=False)
-    except filelock.Timeout:
+    held = leases.acquire(mine)
+    if held is None:
         return None
     with held:
         if target.exists():

@@ -14,16 +14,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
-from rose import checksums, pipeline, ranks, tracking
+from rose import checksums, leases, pipeline, ranks, tracking
 from rose.artifacts import Built, Node, assist, build, leading, plan, write_json
 from rose.choices import Until
 from rose.config import Config
 from rose.errors import RoseError, explain
 from rose.evaluation.items import merge_items
-from rose.leases import LEASE
 from rose.training.shares import micro_batches
 
 log = logging.getLogger(__name__)
@@ -42,7 +40,7 @@ def run(config: Config, directory: Path, group: str) -> None:
             return
         directory.mkdir(parents=True, exist_ok=True)
         # The same command twice at once: one works, the other finds it done. A dead owner's lease ends.
-        with filelock.SoftFileLease(directory / ".lease", lease_duration=LEASE):
+        with leases.held(directory / ".lease"):
             _run_alone(config, directory, group)
 
 

@@ -10,12 +10,9 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import filelock
-
-from rose import checksums, inventory
+from rose import checksums, inventory, leases
 from rose.cost import stored
 from rose.errors import RoseError, explain
-from rose.leases import LEASE
 
 
 def ls(outputs: Path) -> None:
@@ -51,7 +48,7 @@ def du(outputs: Path) -> None:
 def gc(outputs: Path, yes: bool) -> None:
     locks = inventory.stages_of(outputs) / ".locks"
     locks.mkdir(exist_ok=True)
-    with filelock.SoftFileLease(locks / "gc.lease", lease_duration=LEASE):
+    with leases.held(locks / "gc.lease"):
         found = list(inventory.garbage(outputs))
         sizes = {path: stored(path) if path.is_dir() else path.stat().st_size for path, _ in found}
         gone = inventory.remove(outputs, list(sizes)) if yes and found else list(sizes)

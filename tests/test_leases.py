@@ -135,3 +135,16 @@ def test_what_a_stopped_process_released_is_taken_over_by_any_host(tmp_path):
     path = build(node, tmp_path / "outputs")
     assert (path / "lines").read_text() == "begun\nbegun\n"
     assert not parts(tmp_path)
+
+
+def test_a_lease_whose_owner_was_killed_before_it_wrote_its_name_holds_nobody_up(tmp_path):
+    lease = leases.lease(tmp_path / "stages" / "stage" / "label-0")
+    marker = Path(lease.lock_file)
+    marker.touch()
+    assert leases.acquire(lease) is None and marker.exists()  # its owner may be about to write
+    os.utime(marker, (time.time() - 60, time.time() - 60))
+    assert leases.acquire(lease) is None and not marker.exists()
+    with leases.acquire(lease):
+        assert marker.read_text()
+    with leases.held(tmp_path / "other.lease"):
+        assert (tmp_path / "other.lease").read_text()
