@@ -201,7 +201,7 @@ class Outcome(Callback):
         from rose.report.report import write_report
         from rose.tracking import holds_run, log_summary, track
 
-        report = write_report(sweep)
+        report = write_report(sweep, redraw=False)
         print(report.text)
         print(f"Report: {report.path}")
         if report.changed or not holds_run(sweep):

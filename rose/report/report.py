@@ -29,8 +29,8 @@ class Report:
     figures: list[Path]  # PNG
 
 
-def write_report(sweep: Path) -> Report:
-    """Writes the report into `sweep`.
+def write_report(sweep: Path, redraw: bool = True) -> Report:
+    """Writes the report into `sweep`; without `redraw`, a page of the same results stays as it is.
 
     Raises RoseError where `sweep` is missing or holds no job. A page that cannot be drawn costs a warning: the tables
     are there by then.
@@ -43,9 +43,10 @@ def write_report(sweep: Path) -> Report:
     write_text(sweep / "results.csv", csv)
     write_text(sweep / "report.md", text)
     try:
-        _write_parquet(comparison.frame, sweep / "results.parquet")
-        selections = read_selections(comparison.arms, jobs)
-        _write_page(sweep, title, jobs, comparison, selections)
+        if redraw or changed or not path.exists():
+            _write_parquet(comparison.frame, sweep / "results.parquet")
+            selections = read_selections(comparison.arms, jobs)
+            _write_page(sweep, title, jobs, comparison, selections)
     except Exception as error:
         if os.environ.get("ROSE_DEBUG"):
             raise
