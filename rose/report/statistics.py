@@ -131,12 +131,13 @@ def wins(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:
 
 
 def holm(p: list[float]) -> list[float]:
-    """Holm's step-down correction of the p values that are known; NaN stays NaN and does not count."""
-    from statsmodels.stats.multitest import multipletests  # late: half a second
-
-    known = [value for value in p if not numpy.isnan(value)]
-    corrected = iter(multipletests(known, method="holm")[1] if known else ())
-    return [numpy.nan if numpy.isnan(value) else float(next(corrected)) for value in p]
+    """Holm's step-down correction (1979) of the p values that are known; NaN stays NaN and does not count."""
+    values = numpy.array(p, dtype=float)
+    known = numpy.flatnonzero(~numpy.isnan(values))  # statsmodels has the same, and takes seconds to import
+    order = known[numpy.argsort(values[known])]
+    steps = values[order] * numpy.arange(len(order), 0, -1)
+    values[order] = numpy.minimum(numpy.maximum.accumulate(steps), 1)
+    return values.tolist()
 
 
 def more_seeds(difference: Estimate, comparisons: int) -> float:
