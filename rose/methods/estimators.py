@@ -48,8 +48,7 @@ def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tenso
     block, because a random projection mixes layers, of unit norm and, unless features.adam=none, Adam's updates.
     """
     squares = sum(float(chunk.double().square().sum()) for chunk in pool.chunks())
-    damping = squares / (pool.count * directions.shape[1]) / 10
-    targets = directions.double()
+    damping, targets = squares / (pool.count * directions.shape[1]) / 10, directions.double()
     covered = torch.zeros_like(targets)
     for chunk in pool.chunks():
         rows = chunk.double()
