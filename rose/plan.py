@@ -26,7 +26,7 @@ from rose.config import Config
 from rose.errors import RoseError
 from rose.estimates import UNKNOWN, Estimate, Estimator
 from rose.job import build_stages, goals
-from rose.launchers.base import Worker
+from rose.launchers.base import Job, Worker, numbered
 from rose.launchers.slurm import Slurm
 from rose.report.report import write_report
 
@@ -171,7 +171,7 @@ def prefix(work: tuple[Config, list[str]]) -> None:
     build_stages(*work)
 
 
-def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Config], order: list[Step]) -> list[str]:
+def submit(master: DictConfig, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step]) -> list[str]:
     """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(master))
     slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
@@ -184,14 +184,11 @@ def submit(master: DictConfig, overrides: list[list[str]], configs: Sequence[Con
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages])
             (own,) = slurm.submit(prefix, [work], **_after(order, sent, step.after, slurm))
             sent[number] = own.job_id
-    behind: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for job in range(len(overrides)):
-        behind[tuple(number for number in sent if job in order[number].jobs)].append(job)
-    worker = Worker(context, task.__wrapped__, master)
-    arrays = [
-        slurm.submit(worker, [(job, overrides[job]) for job in jobs], **_after(order, sent, numbers, slurm))
-        for numbers, jobs in behind.items()
-    ]
+    behind: dict[tuple[int, ...], list[Job]] = defaultdict(list)
+    for job in numbered(jobs):
+        behind[tuple(number for number in sent if job[0] in order[number].jobs)].append(job)
+    worker = Worker(context, task.__wrapped__)
+    arrays = [slurm.submit(worker, ready, **_after(order, sent, numbers, slurm)) for numbers, ready in behind.items()]
     ids = [array[0].job_id.split("_")[0] for array in arrays]
     folder = Path(master.hydra.sweep.dir).resolve()
     (report,) = slurm.submit(write_report, [folder], ntasks_per_node=1, dependency=f"afterany:{':'.join(ids)}")
@@ -221,17 +218,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _plan(arguments: list[str], send: bool) -> None:
     hydra = GlobalHydra.instance().hydra
+    arguments = [*arguments, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
     master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     sweep.name_directory(master)
-    overrides = sweep.expand(master)
-    jobs = sweep.compose_all(master, overrides)
+    jobs = sweep.compose_all(master, sweep.expand(master))
     configs = [sweep.typed(job) for job in jobs]
     stages = survey(configs)
     order = steps(stages)
     print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
     if send:
         sweep.announce(Path(master.hydra.sweep.dir), jobs)
-        ids = submit(master, overrides, configs, order)
+        ids = submit(master, jobs, configs, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
 
 

@@ -36,7 +36,7 @@ PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
 
 def typed(config: DictConfig) -> Config:
     """The resolved config as dataclasses. Raises RoseError for a key the schema lacks or a value out of range."""
-    own = copy.deepcopy(config)
+    own = copy.copy(config)  # shallow: what follows takes a key away and reads the others
     with read_write(own), open_dict(own):
         own.pop("hydra", None)
     _refuse_unknown(own, "")
@@ -168,7 +168,7 @@ class Outcome(Callback):
     """Checks every job before the first one starts, reports a sweep when it ends, and sets the exit code."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        or_exit(lambda: (_result(config), _warn(judge_warning(config))))
+        or_exit(lambda: self._look_at(typed(config)))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
         if ranks.main() and not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
@@ -183,6 +183,10 @@ class Outcome(Callback):
         if not config.dry_run:
             or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
+    def _look_at(self, config: Config) -> None:
+        _result(config)
+        _warn(judge_warning(config))
+
     def _look_ahead(self, config: DictConfig) -> None:
         if ranks.world() > 1:
             raise RoseError(
@@ -190,9 +194,10 @@ class Outcome(Callback):
             )
         overrides = expand(config)
         jobs = compose_all(config, overrides)
-        for key in idle_keys(overrides, [_result(job) for job in jobs]):
+        configs = [typed(job) for job in jobs]
+        for key in idle_keys(overrides, [_result(own) for own in configs]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
-        for line in sorted({judge_warning(job) for job in jobs}):
+        for line in sorted({judge_warning(own) for own in configs}):
             _warn(line)
         if not config.dry_run:
             announce(Path(config.hydra.sweep.dir), jobs)
@@ -213,23 +218,22 @@ class Outcome(Callback):
             sys.exit(f"rose: {len(failed)} of {len(jobs)} jobs failed; see {sweep / failed[0]}/rose.log")
 
 
-def _result(config: DictConfig) -> str:
+def _result(config: Config) -> str:
     """The names of the last stages: equal names, equal results."""
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
-    return pipeline.result(pipeline.stages(typed(config)))
+    return pipeline.result(pipeline.stages(config))
 
 
-def judge_warning(config: DictConfig) -> str:
+def judge_warning(config: Config) -> str:
     """What must be known of a judge that is not independent of the selection; empty where it is."""
     from rose.evaluation.verdicts import shares_model
 
-    own = typed(config)
-    if not shares_model(own.judge, own.model.base):
+    if not shares_model(config.judge, config.model.base):
         return ""
-    if own.judge.kind is JudgeKind.reward_world:
+    if config.judge.kind is JudgeKind.reward_world:
         return "judge=reward_world also ranked the preference pairs: its win rates favour methods that see the pairs"
-    return f"judge.model={own.judge.model} is also the model that selects: it may favour its own taste"
+    return f"judge.model={config.judge.model} is also the model that selects: it may favour its own taste"
 
 
 def _warn(line: str) -> None:

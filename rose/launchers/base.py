@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.core.singleton import Singleton
@@ -17,27 +17,29 @@ from omegaconf import DictConfig, open_dict
 
 from rose import ranks
 from rose.artifacts import write_json
+from rose.sweep import compose_all
 
 log = logging.getLogger(__name__)
 
-Job = tuple[int, list[str]]  # its number in the sweep, and its overrides
+Job = tuple[int, DictConfig]  # its number in the sweep, and its configuration
 
 
 class Worker:
     """Runs any job of one sweep in a process that has nothing but this object, pickled, to go by."""
 
-    def __init__(self, context: HydraContext, task: TaskFunction, config: DictConfig):
-        self.context, self.task, self.config = context, task, config
+    def __init__(self, context: HydraContext, task: TaskFunction):
+        self.context, self.task = context, task
         self.singletons, self.folder = Singleton.get_state(), os.getcwd()
 
     def __call__(self, job: Job) -> None:
+        _, config = job
         os.chdir(self.folder)  # what relative paths in the configuration start from
         Singleton.set_state(self.singletons)
         setup_globals()
         done = run_job(
             hydra_context=self.context,
             task_function=self.task,
-            config=self.compose(job),
+            config=config if ranks.main() else quiet(config),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
@@ -45,19 +47,27 @@ class Worker:
             error = done._return_value
             traceback.print_exception(error)
             if ranks.main():
-                mark(self.directory(job), f"{type(error).__name__}: {error}")
+                mark(directory(config), f"{type(error).__name__}: {error}")
 
-    def compose(self, job: Job) -> DictConfig:
-        number, overrides = job
-        quiet = [] if ranks.main() else ranks.QUIET
-        config = self.context.config_loader.load_sweep_config(self.config, [*overrides, *quiet])
+
+def numbered(configs: Iterable[DictConfig], first: int = 0) -> list[Job]:
+    """The jobs of a sweep. They are sent composed, and run what was checked, whatever is edited while they wait."""
+    jobs = list(enumerate(configs, first))
+    for number, config in jobs:
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-        return config
+    return jobs
 
-    def directory(self, job: Job) -> Path:
-        config = self.compose(job)
-        return Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+
+def quiet(config: DictConfig) -> DictConfig:
+    with open_dict(config):
+        config.merge_with_dotlist(ranks.QUIET)
+    return config
+
+
+def directory(config: DictConfig) -> Path:
+    """The job's own."""
+    return Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
 
 
 class SweepLauncher(Launcher):
@@ -70,13 +80,12 @@ class SweepLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
-        jobs = [(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)]
-        shared = set.intersection(*(set(overrides) for _, overrides in jobs)) if len(jobs) > 1 else set()
-        for number, overrides in jobs:
+        jobs = numbered(compose_all(self.config, [list(overrides) for overrides in job_overrides]), initial_job_idx)
+        shared = set.intersection(*map(set, job_overrides)) if len(jobs) > 1 else set()
+        for (number, _), overrides in zip(jobs, job_overrides, strict=True):
             log.info("\t#%d : %s", number, " ".join(text for text in filter_overrides(overrides) if text not in shared))
-        worker = Worker(self.context, self.task, self.config)
-        for number, reason in self.run(worker, jobs).items():
-            mark(worker.directory((number, dict(jobs)[number])), reason)
+        for number, reason in self.run(Worker(self.context, self.task), jobs).items():
+            mark(directory(dict(jobs)[number]), reason)
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for _, overrides in jobs]
 
     @abstractmethod
