@@ -18,17 +18,19 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from rose import pipeline, sweep
+from rose import pipeline, ranks, sweep
 from rose.__main__ import ROOT
 from rose.__main__ import job as task
 from rose.artifacts import Node, plan
 from rose.config import Config
 from rose.errors import RoseError
 from rose.estimates import UNKNOWN, Estimate, Estimator
-from rose.job import build_stages, goals
-from rose.launchers.base import Job, Worker, numbered
+from rose.job import build_stages, goals, one_line
+from rose.launchers.base import Job, Worker, directory, mark, numbered
 from rose.launchers.slurm import Slurm
 from rose.report.report import write_report
+
+REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
 
 Group = tuple[int, ...]  # whether what its stages make is needed, and the jobs that want it
 
@@ -166,9 +168,15 @@ def _sum(costs: Iterable[Estimate]) -> Estimate:
     return Estimate(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
 
 
-def prefix(work: tuple[Config, list[str]]) -> None:
-    """A step, on a node of the cluster; a failure fails the Slurm job, and what waits for it."""
-    build_stages(*work)
+def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
+    """A step, on a node of the cluster. A failure fails the Slurm job, and the jobs that cannot do without it."""
+    config, names, behind = work
+    try:
+        build_stages(config, names)
+    except Exception as error:
+        for job in behind if ranks.main() else ():
+            mark(job, one_line(error))
+        raise
 
 
 def submit(master: DictConfig, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step]) -> list[str]:
@@ -178,21 +186,36 @@ def submit(master: DictConfig, jobs: list[DictConfig], configs: Sequence[Config]
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
     slurm.refuse_twice()
-    sent: dict[int, str] = {}
+    sent: list[str] = []
+    try:
+        _send(slurm, Worker(context, task.__wrapped__), jobs, configs, order, sent)
+    except RoseError as error:
+        raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(sent)}" if sent else "")) from error
+    return sent
+
+
+def _send(
+    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], sent: list[str]
+) -> None:
+    """Adds to `sent` what Slurm calls each array, as it takes it."""
+    steps: dict[int, str] = {}
     for number, step in enumerate(order):
         if step.shared:
-            work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages])
-            (own,) = slurm.submit(prefix, [work], **_after(order, sent, step.after, slurm))
-            sent[number] = own.job_id
+            fail = [directory(jobs[job]).resolve() for job in step.jobs] if step.needed else []
+            work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages], fail)
+            (own,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
+            steps[number] = own.job_id
+            sent.append(own.job_id)
     behind: dict[tuple[int, ...], list[Job]] = defaultdict(list)
     for job in numbered(jobs):
-        behind[tuple(number for number in sent if job[0] in order[number].jobs)].append(job)
-    worker = Worker(context, task.__wrapped__)
-    arrays = [slurm.submit(worker, ready, **_after(order, sent, numbers, slurm)) for numbers, ready in behind.items()]
-    ids = [array[0].job_id.split("_")[0] for array in arrays]
-    folder = Path(master.hydra.sweep.dir).resolve()
-    (report,) = slurm.submit(write_report, [folder], ntasks_per_node=1, dependency=f"afterany:{':'.join(ids)}")
-    return [*sent.values(), *ids, report.job_id]
+        behind[tuple(number for number in steps if job[0] in order[number].jobs)].append(job)
+    arrays = []
+    for numbers, ready in behind.items():
+        arrays.append(slurm.submit(worker, ready, **_after(order, steps, numbers, slurm))[0].job_id.split("_")[0])
+        sent.append(arrays[-1])
+    folder = directory(jobs[0]).parent.resolve()
+    (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)
+    sent.append(report.job_id)
 
 
 def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import pytest
 
 from rose import plan
 from rose.__main__ import ROOT
+from rose.errors import RoseError
+from rose.launchers import slurm as slurm_launcher
 
 SWEEP = ["-m", "method=rose,random", "seed=0,1"]
 SMALL = [
@@ -52,9 +54,14 @@ if __name__ == "__main__":
 def rose(outputs: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "rose", *SWEEP, *SMALL, f"outputs={outputs}", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    with open(outputs / "stderr", "w") as file:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file, env=environment)
+
+
+def ended(sweep: subprocess.Popen, outputs: Path) -> tuple[int, str]:
+    """(exit code, stderr)"""
+    sweep.wait()
+    return sweep.returncode, (outputs / "stderr").read_text()
 
 
 def results(outputs: Path) -> dict[str, bytes]:
@@ -72,8 +79,8 @@ def states(outputs: Path) -> dict[str, dict]:
 def basic(tmp_path_factory) -> dict[str, bytes]:
     """The results that Hydra's own launcher gives, all jobs in one process."""
     outputs = tmp_path_factory.mktemp("basic")
-    _, errors = (process := rose(outputs, "hydra/launcher=basic", "runtime.workers=2")).communicate()
-    assert process.returncode == 0, errors
+    code, errors = ended(rose(outputs, "hydra/launcher=basic", "runtime.workers=2"), outputs)
+    assert code == 0, errors
     return results(outputs)
 
 
@@ -89,15 +96,15 @@ def owner(outputs: Path, stage: str) -> int:
 def test_a_job_killed_in_a_sweep_fails_by_name_and_the_sweep_run_again_ends_as_if_nothing_had_been(tmp_path, basic):
     sweep = rose(tmp_path, "runtime.workers=2")
     os.kill(owner(tmp_path, "warmup"), signal.SIGKILL)
-    _, errors = sweep.communicate()
-    assert sweep.returncode == 1
+    code, errors = ended(sweep, tmp_path)
+    assert code == 1
     (dead,) = (name for name, status in states(tmp_path).items() if status["state"] != "done")
     assert f"{dead} died: SIGKILL" in errors
     assert "1 of 4 jobs failed" in errors
     assert len(states(tmp_path)) == 4
 
-    _, errors = (again := rose(tmp_path, "runtime.workers=2")).communicate()
-    assert again.returncode == 0, errors
+    code, errors = ended(rose(tmp_path, "runtime.workers=2"), tmp_path)
+    assert code == 0, errors
     assert results(tmp_path) == basic
 
 
@@ -138,14 +145,37 @@ def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_
 
 
 def test_jobs_end_when_their_launcher_is_killed(tmp_path):
-    sweep = rose(tmp_path, "runtime.workers=2")
-    job = owner(tmp_path, "warmup")
+    long = "model.base.pretraining.training.epochs=10000"  # they cannot end by themselves
+    sweep = rose(tmp_path, "runtime.workers=2", long)
+    job = owner(tmp_path, "base")
     sweep.kill()
     sweep.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{job}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert "failed" in {status["state"] for status in states(tmp_path).values()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["hydra/launcher=processes", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be at least 1"),
+        (["hydra/launcher=slurm", "hydra.launcher.time=1-00:00:00"], "hydra.launcher.time=1-00:00:00: must be a whole"),
+    ],
+)
+def test_what_a_launcher_cannot_take_is_said_in_one_line(tmp_path, arguments, said):
+    code, errors = ended(rose(tmp_path, *arguments), tmp_path)
+    assert code == 1
+    assert said in errors and "Traceback" not in errors
+
+
+def test_a_folder_that_others_may_write_into_is_not_sent_to_slurm(tmp_path):
+    slurm_launcher.private(tmp_path / "own")
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "own").chmod(0o775)
+    with pytest.raises(RoseError, match="own: is another user's, or others may write into it"):
+        slurm_launcher.private(tmp_path / "own")
 
 
 def slurm(*command: str) -> str:
@@ -171,20 +201,26 @@ def test_on_slurm_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_pat
     assert [number for number, _, _ in marks(tmp_path, "ended")] == ["0", "3", "4"]
 
 
+URGENT = "sbatch --partition urgent --exclusive --time 1 --output /dev/null --wrap true"  # takes the node for itself
+
+
 @needs_slurm
-def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, basic):
-    sweep, draw = rose(tmp_path, *SLURM), random.Random(0)  # noqa: S311
-    interrupted = 0
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.faults)])
+def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, basic, times):
+    sweep, draw, interrupted = rose(tmp_path, *SLURM), random.Random(0), 0  # noqa: S311
+    ways = ["scontrol requeue {job}", "scancel --signal=USR2 {job}", URGENT]  # USR2: what comes before a time-out
+    ways = [way for way in ways if way != URGENT or "urgent" in slurm("sinfo", "--noheader")]
     while sweep.poll() is None:
         computing = list(tmp_path.glob("stages/*/.*.part"))
-        running = slurm("squeue", "--noheader", "--array", "--states", "running", "--format", "%i").split()
-        if interrupted < 3 and computing and running:
-            job = draw.choice(running)
-            slurm(*draw.choice([("scontrol", "requeue", job), ("scancel", "--signal=USR2", job)]))
+        running = slurm("squeue", "--noheader", "--array", "--states=running", "--partition=main", "--format=%i")
+        if interrupted < times and computing and running:
+            way = ways[interrupted % len(ways)]
+            slurm(*way.format(job=draw.choice(running.split())).split())
             interrupted += 1
-        time.sleep(2)
-    assert interrupted == 3
-    assert sweep.returncode == 0, sweep.stderr.read()
+        time.sleep(draw.uniform(0.5, 3))
+    code, errors = ended(sweep, tmp_path)
+    assert code == 0, errors
+    assert interrupted == times
     assert results(tmp_path) == basic
 
 
@@ -192,8 +228,8 @@ def test_jobs_that_slurm_preempts_and_times_out_give_the_same_results(tmp_path, 
 def test_a_job_of_two_processes_on_slurm_ends_with_the_selection_of_one(tmp_path, basic):
     alone = ["method=rose", "seed=0"]
     pair = ["hydra/launcher=slurm_ranks", "hydra.launcher.ntasks_per_node=2", "hydra.launcher.gpus_per_node=null"]
-    _, errors = (sweep := rose(tmp_path, *alone, *SLURM[1:], *pair)).communicate()
-    assert sweep.returncode == 0, errors
+    code, errors = ended(rose(tmp_path, *alone, *SLURM[1:], *pair), tmp_path)
+    assert code == 0, errors
     (job,) = states(tmp_path)
     selected = [json.loads(line)["id"] for line in results(tmp_path)[f"{job}/selected.jsonl"].splitlines()]
     assert selected == [json.loads(line)["id"] for line in basic[f"{job}/selected.jsonl"].splitlines()]
@@ -243,8 +279,8 @@ def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic, ray_token
     with subprocess.Popen(cluster, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as head:
         try:
             sweep = rose(tmp_path, "hydra/launcher=ray", f"hydra.launcher.init.address=127.0.0.1:{port}")
-            _, errors = sweep.communicate()
+            code, errors = ended(sweep, tmp_path)
         finally:
             head.terminate()
-    assert sweep.returncode == 0, errors
+    assert code == 0, errors
     assert results(tmp_path) == basic

@@ -13,6 +13,8 @@ from rose.launchers.base import Job, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 120  # seconds after which it says what it waits for
+
 
 class Ray(SweepLauncher):
     """`init` goes to ray.init, `task` to ray.remote; the variables named in `environment` reach the jobs."""
@@ -26,19 +28,32 @@ class Ray(SweepLauncher):
             import ray
         except ImportError as error:
             raise RoseError("hydra/launcher=ray: ray is missing; pip install 'rose[ray]'") from error
-        died = {}
-        with ray.init(**self.init, runtime_env={"env_vars": self.variables}):
+        try:
+            cluster = ray.init(**self.init, runtime_env={"env_vars": self.variables})
+        except (RuntimeError, ValueError, TypeError, ConnectionError) as error:
+            raise RoseError(f"hydra.launcher.init={self.init}: {str(error).strip().splitlines()[0]}") from error
+        died, waited = {}, False
+        with cluster:
             task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
             pickled = ray.put(cloudpickle.dumps(worker))
             left = {task.remote(pickled, job): job[0] for job in jobs}
             log.info("%d jobs sent to Ray, which has %s", len(jobs), ray.cluster_resources())
             while left:
-                (ended,), _ = ray.wait(list(left))
-                try:
-                    ray.get(ended)
-                except ray.exceptions.RayError as error:
-                    died[left[ended]] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                del left[ended]
+                done, _ = ray.wait(list(left), timeout=PATIENCE)
+                if not done and not waited:
+                    waited = True
+                    log.info(
+                        "no job has ended for %d s; each asks for %s, and Ray has %s free",
+                        PATIENCE,
+                        self.options,
+                        ray.available_resources(),
+                    )
+                for ended in done:
+                    try:
+                        ray.get(ended)
+                    except ray.exceptions.RayError as error:
+                        died[left[ended]] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                    del left[ended]
         return died
 
 

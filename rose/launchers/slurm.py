@@ -4,6 +4,8 @@ import getpass
 import logging
 import os
 import shlex
+import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError
@@ -20,30 +23,49 @@ if TYPE_CHECKING:
     import submitit
 
 # submitit's own handler requeues a job that is preempted, once Python is up; until then USR2 would end it for good
-PYTHON = f"env --ignore-signal=USR2 {shlex.quote(sys.executable)}"
+PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
+LIMIT = 60  # seconds that one of Slurm's commands may take
 
 log = logging.getLogger(__name__)
 
 
 class Task:
-    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's processes."""
+    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's processes.
+
+    Both travel as bytes: a requeued job gets what was sent at first, whatever a run has made of it when it is stopped.
+    """
 
     def __init__(self, function: Callable[[Any], Any]):
-        self.function, self.folder = function, os.getcwd()
+        self.function, self.folder = cloudpickle.dumps(function), os.getcwd()
 
-    def __call__(self, argument: Any) -> Any:
+    def __call__(self, argument: bytes) -> Any:
         from submitit.helpers import TorchDistributedEnvironment
 
         os.chdir(self.folder)
         if int(os.environ.get("SLURM_NTASKS", 1)) > 1:
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False)  # rose.ranks picks the device
-        return self.function(argument)
+        signal.signal(signal.SIGUSR2, _leaving(signal.getsignal(signal.SIGUSR2)))
+        return cloudpickle.loads(self.function)(cloudpickle.loads(argument))
 
-    def checkpoint(self, argument: Any) -> Any:
+    def checkpoint(self, argument: bytes) -> Any:
         """What submitit sends again when it requeues a job: the same, which goes on from the finished stages."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, argument)
+
+
+def _leaving(requeue: Callable) -> Callable:
+    """submitit's handler, but that a job which cannot be requeued ends as one that is interrupted: what the handler
+    raises would otherwise look like an error of the stage that was running, whose unfinished work is then removed.
+    """
+
+    def handle(signum: int, frame: Any) -> None:
+        try:
+            requeue(signum, frame)
+        except Exception as error:
+            raise SystemExit(f"rose: {error}") from error
+
+    return handle
 
 
 class Slurm(SweepLauncher):
@@ -80,25 +102,34 @@ class Slurm(SweepLauncher):
             import submitit
         except ImportError as error:
             raise RoseError("hydra/launcher=slurm: submitit is missing; pip install 'rose[slurm]'") from error
+        if not isinstance(self.sbatch.get("time", 1), int):  # submitit counts with it
+            raise RoseError(f"hydra.launcher.time={self.sbatch['time']}: must be a whole number of minutes")
+        private(Path(self.folder))
         try:
             executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.max_num_timeout, python=PYTHON)
         except RuntimeError as error:
             raise RoseError("hydra/launcher=slurm: no srun on PATH; run this where sbatch works") from error
         try:
             executor.update_parameters(**self.sbatch | sbatch)
-            return executor.map_array(Task(function), arguments)
+            return executor.map_array(Task(function), [cloudpickle.dumps(argument) for argument in arguments])
         except (ValueError, submitit.core.utils.FailedJobError) as error:  # an unknown option; what sbatch said
             raise RoseError(f"hydra/launcher=slurm: {error}") from error
 
     def wait(self, jobs: dict[int, "submitit.Job"]) -> dict[int, str]:
         """Returns why jobs died, when all have ended. Asks squeue: sacct answers only where accounting is set up."""
-        died, absent = {}, set()
+        died, absent, answered = {}, set(), time.monotonic()
         while jobs:
             time.sleep(self.poll)
             queued = _queued()
+            if queued is not None:
+                answered = time.monotonic()
+            elif time.monotonic() - answered > LIMIT:
+                log.warning("squeue has not answered for %d s; %d jobs to wait for", LIMIT, len(jobs))
+                answered = time.monotonic()
             for number, job in list(jobs.items()):
-                if job.paths.result_pickle.exists():  # the job itself says how it ended
-                    pass
+                if job.paths.result_pickle.exists():  # the job itself says how it ended, if it was reached
+                    if job.task(0).exception():
+                        died[number] = f"its process could not run it; see {job.paths.stderr}"
                 elif queued is None or job.job_id in queued:
                     absent.discard(number)
                     continue
@@ -109,6 +140,20 @@ class Slurm(SweepLauncher):
                     died[number] = f"{_state(job.job_id)}; see {job.paths.stderr}"
                 del jobs[number]
         return died
+
+
+def private(folder: Path) -> None:
+    """Makes the folder, for this user alone: whoever can write there can have nodes run what he likes as this user.
+
+    Raises RoseError for one that is there already and open to others.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RoseError(
+            f"hydra.launcher.folder={folder}: is another user's, or others may write into it; jobs are sent through "
+            "this folder, which must be yours alone"
+        )
 
 
 def _queued() -> set[str] | None:
@@ -124,7 +169,12 @@ def _state(job_id: str) -> str:
 
 
 def _ask(*command: str) -> str | None:
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 — no word of it is a user's
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)  # noqa: S603 — no word is a user's
+    except FileNotFoundError as error:
+        raise RoseError(f"hydra/launcher=slurm: no {command[0]} on PATH; run this where sbatch works") from error
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         log.debug("%s: %s", command[0], done.stderr.strip())
     return None if done.returncode else done.stdout
