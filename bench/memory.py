@@ -43,7 +43,7 @@ def featurise(setting: Setting, folder: Path, rows: int) -> dict:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     projection = Projection(ProjectionKind.sketch, setting.size, 0)
-    numerics = Numerics(Dtype.float32, Attention.sdpa)
+    numerics = Numerics(Dtype.float32, Attention.sdpa, sharded=False)
     pool_features(out, FEATURES, projection, numerics, folder / "base", folder / "warmup", folder / f"tokens_{rows}")
     return {"rows": rows}
 

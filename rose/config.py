@@ -78,6 +78,7 @@ class Base:
 class Numerics:
     dtype: Dtype
     attention: Attention
+    sharded: bool = field(metadata=NOT_IN_KEY)  # in training, over a job's processes; changes rounding alone
 
 
 @dataclass

@@ -11,6 +11,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from rose import ranks
 from rose.config import Base, Lora, Numerics
 from rose.errors import RoseError
 
@@ -61,10 +62,19 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
 
 def load_model(base: Path, numerics: Numerics) -> PreTrainedModel:
     """The frozen model of a `base` artifact, in eval mode, on `device()`."""
+    return _read(base, numerics).to(device())
+
+
+def load_for_training(base: Path, numerics: Numerics) -> PreTrainedModel:
+    """The same, but in main memory where its processes will share it out (`rose.training.sharded`)."""
+    return _read(base, numerics).to("cpu" if numerics.sharded and ranks.world() > 1 else device())
+
+
+def _read(base: Path, numerics: Numerics) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(
         **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=numerics.attention
     )
-    return model.requires_grad_(False).eval().to(device())
+    return model.requires_grad_(False).eval()
 
 
 def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

@@ -205,7 +205,7 @@ def test_a_threshold_changes_states_and_recomputes_nothing_else(run):
 def test_the_common_term_is_what_adam_would_do_without_a_gradient(run, outputs):
     _, _, stages = run("until=diagnostics", "projection=none", "features.adam=published")
     at = {name: outputs / stage["dir"] for name, stage in stages.items()}
-    trajectory = Trajectory(models.load_model(at["base"], Numerics("float32", "sdpa")), at["warmup"])
+    trajectory = Trajectory(models.load_model(at["base"], Numerics("float32", "sdpa", False)), at["warmup"])
     names = [name for name, weight in trajectory.model.named_parameters() if weight.requires_grad]
     common = load_file(at["momentum"] / "momentum.safetensors")["common"].numpy()
     for number, entry in enumerate(trajectory.entries):

@@ -25,7 +25,7 @@ from rose.gradients.store import FeatureStore
 from rose.seeds import derive
 from rose.training.base import adapter_size
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
 LENGTHS = [7, 19, 12, 30, 9, 9, 25]
 OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
@@ -267,7 +267,7 @@ def run(name):
     out = root / name
     out.mkdir(exist_ok=True)
     pool_features(out, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64),
-                  Projection(ProjectionKind.sketch, 64, 0), Numerics(Dtype.float32, "sdpa"),
+                  Projection(ProjectionKind.sketch, 64, 0), Numerics(Dtype.float32, "sdpa", False),
                   root / "base", root / "warmup", root / "many")
 start = time.monotonic()
 if (child := os.fork()) == 0:

@@ -20,7 +20,7 @@ from rose.gradients.store import FeatureStore
 from rose.methods import embedding, hidden, losses
 from rose.methods.rules import RULES
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 SEQUENCES = [[5, 6, 7, 8, 9], [3], [10, 11], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]]
 LABELS = [[-100, -100, 7, 8, 9], [3], [-100, 11], [-100, -100, 7, 8, -100, -100, 11, 12, -100, -100, -100, 16]]
 

@@ -18,7 +18,7 @@ from rose.gradients.features import encoded_pairs
 from rose.gradients.objectives import Loss, Objective
 from rose.training.pairs import interleave, preference_losses, tune_by_dpo, tune_on_chosen
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"], rank_stabilized=False)
 TRAINING = Training(
     epochs=12,

@@ -74,29 +74,36 @@ def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tm
     assert not list((both / "stages").glob("*/.*.part"))
 
 
-def test_two_processes_make_the_steps_of_one(base, pairs, tmp_path):  # noqa: F811
+def test_two_processes_make_the_steps_of_one_sharing_the_weights_or_not(base, pairs, tmp_path):  # noqa: F811
     for name, folder in (("base", base), ("pairs", pairs)):
         (tmp_path / name).symlink_to(folder)
     rows = [{"id": str(i), "dataset": "d", **row} for i, row in enumerate(random_rows([7, 9, 12, 8, 10, 6, 11]))]
     Dataset.from_list(rows).save_to_disk(str(tmp_path / "tokens" / "rows"))
     two_processes("train", tmp_path)
-    for name, file in (
-        ("warmup", "checkpoint-2/adapter_model"),
-        ("warmup", "checkpoint-2/moments"),
-        ("dpo", "adapter_model"),
-    ):
-        one, other = (tmp_path / f"{name}-{count}" / f"{file}.safetensors" for count in (1, 2))
-        assert furthest(one, other) < 1e-3
-    for name in ("warmup", "dpo"):
-        one, other = (
-            [json.loads(line) for line in (tmp_path / f"{name}-{count}" / "log.jsonl").read_text().splitlines()]
-            for count in (1, 2)
-        )
-        assert len(one) == len(other) == 4
-        for first, second in zip(one, other, strict=True):
-            assert second == pytest.approx(first, rel=1e-3)
-    manifests = [(tmp_path / f"warmup-{count}" / "manifest.json").read_text() for count in (1, 2)]
-    assert manifests[0] == manifests[1]
+    for shared in ("two", "sharded"):
+        for name, file in (
+            ("warmup", "checkpoint-2/adapter_model"),
+            ("warmup", "checkpoint-2/moments"),
+            ("dpo", "adapter_model"),
+        ):
+            one, other = (tmp_path / f"{name}-{count}" / f"{file}.safetensors" for count in ("one", shared))
+            assert furthest(one, other) < 1e-3
+        for name in ("warmup", "dpo"):
+            one, other = (
+                [json.loads(line) for line in (tmp_path / f"{name}-{count}" / "log.jsonl").read_text().splitlines()]
+                for count in ("one", shared)
+            )
+            assert len(one) == len(other) == 4
+            for first, second in zip(one, other, strict=True):
+                assert second == pytest.approx(first, rel=1e-3)
+        manifests = [(tmp_path / f"warmup-{count}" / "manifest.json").read_text() for count in ("one", shared)]
+        assert manifests[0] == manifests[1]
+
+
+def test_of_a_sharded_model_each_of_two_processes_holds_half(base, tmp_path):  # noqa: F811
+    (tmp_path / "base").symlink_to(base)
+    shares = [float(line) for line in two_processes("halves", tmp_path)]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.01)
 
 
 def test_a_process_that_fails_or_dies_ends_the_stage_on_all(tmp_path):

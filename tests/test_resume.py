@@ -15,7 +15,7 @@ from rose.data import chat, world
 from rose.training import resume, supervised
 from rose.training.warmup import warm_up
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa")
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 LORA = Lora(rank=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"], rank_stabilized=False)
 WARMUP = Warmup(
     epochs=3,

@@ -81,7 +81,7 @@ def test_pickled_weights_are_loaded_as_weights_only(base, tmp_path):
     (tmp_path / "out").mkdir()
     prepare(tmp_path / "out", settings(base, trust=False), "")
     with pytest.raises(Exception):  # noqa: B017 — whichever way the library puts it
-        models.load_model(tmp_path / "out", Numerics(Dtype.float32, "sdpa"))
+        models.load_model(tmp_path / "out", Numerics(Dtype.float32, "sdpa", False))
     assert not (tmp_path / "ran").exists()
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,9 @@ from test_pairs_training import LORA, NUMERICS, TRAINING
 from rose import ranks
 from rose.artifacts import Node, assist, build, leading, stage
 from rose.config import Warmup
+from rose.models import load_for_training, new_adapter
 from rose.training.pairs import tune_by_dpo
+from rose.training.sharded import shard
 from rose.training.warmup import warm_up
 
 
@@ -59,21 +62,38 @@ def dying(out: Path, folder: str) -> None:
 
 
 def train(folder: Path) -> None:
-    """Warm-up and DPO by one process and by two: 7 rows and 3 pairs, which two processes cannot share equally."""
+    """Warm-up and DPO by one process, by two, and by two that share the weights as well: 7 rows and 3 pairs, which two
+    processes cannot share equally.
+    """
     warmup = Warmup(**(vars(TRAINING) | {"epochs": 2, "batch_size": 4, "warmup_ratio": 0.0}), ratio=1.0)
     dpo = type(TRAINING)(**(vars(TRAINING) | {"epochs": 2}))
 
-    def run(count: int) -> None:
+    def run(count: str, sharded: bool = False) -> None:
+        numerics = replace(NUMERICS, sharded=sharded)
         for name in ("warmup", "dpo"):
             (folder / f"{name}-{count}").mkdir(exist_ok=True)
-        warm_up(folder / f"warmup-{count}", warmup, LORA, NUMERICS, folder / "base", folder / "tokens")
-        tune_by_dpo(folder / f"dpo-{count}", dpo, 0.1, LORA, NUMERICS, 64, folder / "base", folder / "pairs")
+        warm_up(folder / f"warmup-{count}", warmup, LORA, numerics, folder / "base", folder / "tokens")
+        tune_by_dpo(folder / f"dpo-{count}", dpo, 0.1, LORA, numerics, 64, folder / "base", folder / "pairs")
 
     if os.fork() == 0:
-        run(1)
+        run("one")
         os._exit(0)
     os.wait()
-    assert two(lambda: run(2)) == [0, 0]
+    assert two(lambda: run("two")) == [0, 0]
+    assert two(lambda: run("sharded", sharded=True)) == [0, 0]
+
+
+def halves(folder: Path) -> None:
+    """Says how many of a sharded model's weights each process holds."""
+
+    def count() -> None:
+        model = load_for_training(folder / "base", replace(NUMERICS, sharded=True))
+        model = new_adapter(model, LORA, seed=0)
+        whole = sum(weight.numel() for weight in model.parameters())
+        shard(model)
+        print(sum(weight.to_local().numel() for weight in model.parameters()) / whole, flush=True)
+
+    assert two(count) == [0, 0]
 
 
 def work(node: Node, outputs: Path) -> None:
@@ -97,4 +117,4 @@ def end(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "end": end}[sys.argv[1]](Path(sys.argv[2]))
+    {"train": train, "halves": halves, "end": end}[sys.argv[1]](Path(sys.argv[2]))

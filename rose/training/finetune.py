@@ -5,10 +5,11 @@ from pathlib import Path
 
 from datasets import Dataset, load_from_disk
 
-from rose import models, ranks
+from rose import models
 from rose.artifacts import stage
 from rose.config import Lora, Numerics, Training
 from rose.seeds import derive
+from rose.training.sharded import save_adapter
 from rose.training.supervised import train
 
 
@@ -18,10 +19,9 @@ def fine_tune(
 ) -> None:
     """Writes the adapter (PEFT's own format) and its training curve."""
     rows = selected_rows(load_from_disk(str(tokens / "rows")), selection)
-    model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
-    train(model, models.load_tokenizer(base), rows, training, out)
-    if ranks.main():
-        model.save_pretrained(str(out))
+    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
+    train(model, models.load_tokenizer(base), rows, training, out, sharded=numerics.sharded)
+    save_adapter(model, out)
 
 
 def selected_rows(rows: Dataset, selection: Path) -> Dataset:

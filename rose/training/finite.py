@@ -1,7 +1,7 @@
 """Rows that would poison a model: found when a step's gradient is not finite, before it reaches the weights."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from rose import ranks
 from rose.data.files import append
 from rose.errors import RoseError
+from rose.training.sharded import trainable, whole
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +24,9 @@ class Watch(TrainerCallback):
     """Raises NotFinite before such a step is made."""
 
     def on_pre_optimizer_step(self, args, state, control, model, **_):
-        gradients = [weight.grad for _, weight in trainable(model) if weight.grad is not None]
+        gradients = [whole(weight.grad) for _, weight in trainable(model) if weight.grad is not None]
         if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
             raise NotFinite(f"step {state.global_step + 1}")
-
-
-def trainable(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
 def restore(model: PreTrainedModel, start: dict[str, torch.Tensor]) -> None:
@@ -61,6 +58,7 @@ def without_bad_rows(run: Trainer, rows: Dataset, collator: Callable, out: Path,
 def _finite(run: Trainer, collator: Callable[[Sequence[dict]], dict], row: dict) -> bool:
     batch = run._prepare_inputs(collator([{name: row[name] for name in ("input_ids", "labels")}]))
     loss = run.compute_loss(run.model, batch, num_items_in_batch=torch.tensor(1, device=run.args.device))
-    weights = [weight for _, weight in trainable(run.model)]
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-    return all(value.isfinite().all() for value in (loss, *gradients) if value is not None)
+    run.model.zero_grad()
+    loss.backward()
+    gradients = [whole(weight.grad) for _, weight in trainable(run.model) if weight.grad is not None]
+    return all(value.isfinite().all() for value in (loss, *gradients))

@@ -8,7 +8,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer
 
-from rose import models, ranks
+from rose import models
 from rose.artifacts import stage
 from rose.choices import Reference
 from rose.config import Lora, Numerics, Training
@@ -17,6 +17,7 @@ from rose.gradients.features import encoded_pairs
 from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import Loss, Objective, losses
 from rose.seeds import derive
+from rose.training.sharded import save_adapter
 from rose.training.supervised import train
 
 
@@ -28,10 +29,9 @@ def tune_on_chosen(
     tokenizer = models.load_tokenizer(base)
     pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     rows = [{"id": pair["id"], **chosen} for pair, (chosen, _) in zip(pairs, encoded, strict=True)]
-    model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
-    train(model, tokenizer, Dataset.from_list(rows), training, out)
-    if ranks.main():
-        model.save_pretrained(str(out))
+    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
+    train(model, tokenizer, Dataset.from_list(rows), training, out, sharded=numerics.sharded)
+    save_adapter(model, out)
 
 
 @stage("pairs_dpo", version=2, resumable=True, together=True)
@@ -52,11 +52,11 @@ def tune_by_dpo(
         {"id": pair["id"]} | {name: [side[name] for side in both] for name in ("input_ids", "labels")}
         for pair, both in zip(pairs, encoded, strict=True)
     ]
-    model = models.new_adapter(models.load_model(base, numerics), lora, derive(training.seed, "adapter"))
+    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
     objective = Objective(Loss.dpo, beta, Reference.base)
-    train(model, tokenizer, Dataset.from_list(rows), training, out, trainer=trainer_of(objective), collator=interleave)
-    if ranks.main():
-        model.save_pretrained(str(out))
+    more = {"trainer": trainer_of(objective), "collator": interleave, "sharded": numerics.sharded}
+    train(model, tokenizer, Dataset.from_list(rows), training, out, **more)
+    save_adapter(model, out)
 
 
 def interleave(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
@@ -97,8 +97,8 @@ def preference_losses(
     model: PeftModel, objective: Objective, inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
     """`objective` of each pair of interleaved rows [2 · pairs, tokens]; the reference is without adapter."""
+    log_probs, mask = token_log_probs(model, inputs, targets)  # first: a sharded model remembers who had gradients
     plain = getattr(model, "module", model)  # several processes train a wrapped model
     with torch.no_grad(), plain.disable_adapter():
         reference, _ = token_log_probs(plain, inputs, targets)
-    log_probs, mask = token_log_probs(model, inputs, targets)
     return losses(objective, log_probs, mask, reference.sum(1))

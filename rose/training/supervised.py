@@ -21,6 +21,7 @@ from rose import ranks
 from rose.config import Training
 from rose.seeds import derive
 from rose.training import finite, resume
+from rose.training.sharded import shard, trainable, unwrapped
 from rose.training.shares import evened, micro_batches, ordered
 
 
@@ -34,6 +35,7 @@ def train(
     trainer: type[Trainer] = Trainer,
     collator: Callable[[Sequence[dict]], dict] | None = None,
     memory: dict | None = None,
+    sharded: bool = False,
 ) -> None:
     """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
 
@@ -42,6 +44,7 @@ def train(
     gradient is not finite are left out as if they had never been there, and listed in out/dropped.jsonl {"id",
     "reason"}. Raises RoseError where that is so for most of them.
 
+    With `sharded` the job's processes share the weights as well as the rows (`rose.training.sharded`).
     Goes on from what a killed process left in `out`; `memory` is what `callbacks` keep from step to step, in JSON.
     """
     size, accumulated = micro_batches(training)
@@ -49,7 +52,10 @@ def train(
     collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
     memory = {} if memory is None else memory
     checkpoint = resume.begin(out, memory)
-    start = {name: weight.detach().clone() for name, weight in finite.trainable(model)}
+    if sharded and ranks.world() > 1:
+        shard(model)
+        trainer = unwrapped(trainer)
+    start = {name: weight.detach().clone() for name, weight in trainable(model)}
     while True:
         run = ordered(trainer, len(rows))(
             model=model,

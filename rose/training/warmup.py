@@ -13,6 +13,7 @@ from rose import models, ranks
 from rose.artifacts import stage
 from rose.config import Lora, Numerics, Warmup
 from rose.seeds import derive, numpy_generator
+from rose.training.sharded import save_adapter, trainable, whole
 from rose.training.supervised import train
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,10 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
     """Writes one checkpoint an epoch: adapter, Adam moments, and in manifest.json the epoch's mean learning rate."""
     rows = sample(load_from_disk(str(tokens / "rows")), warmup)
     log.info("warm-up on %d rows, %d epochs", len(rows), warmup.epochs)
-    model = models.new_adapter(models.load_model(base, numerics), lora, derive(warmup.seed, "adapter"))
+    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(warmup.seed, "adapter"))
     memory: dict = {}
-    train(model, models.load_tokenizer(base), rows, warmup, out, [Checkpoints(out, model, memory)], memory=memory)
+    saver = Checkpoints(out, model, memory)
+    train(model, models.load_tokenizer(base), rows, warmup, out, [saver], memory=memory, sharded=numerics.sharded)
     if ranks.main():
         manifest = {"optimizer": memory["optimizer"], "checkpoints": memory["entries"]}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -53,12 +55,12 @@ class Checkpoints(TrainerCallback):
         self.memory["rates"].append(rate)
 
     def on_epoch_end(self, args, state, control, optimizer, **_):
-        if not ranks.main():
-            return
         entries, rates = self.memory["entries"], self.memory["rates"]
         directory = self.out / f"checkpoint-{len(entries) + 1}"
-        self.model.save_pretrained(str(directory))
-        save_file(_moments(self.model, optimizer), directory / "moments.safetensors")
+        save_adapter(self.model, directory)
+        moments = _moments(self.model, optimizer)
+        if ranks.main():
+            save_file(moments, directory / "moments.safetensors")
         entry = {"dir": directory.name, "epoch": len(entries) + 1, "step": state.global_step}
         entries.append(entry | {"learning_rate": sum(rates) / len(rates)})
         rates.clear()
@@ -69,8 +71,7 @@ class Checkpoints(TrainerCallback):
 def _moments(model: PeftModel, optimizer) -> dict:
     states = getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps the optimizer
     return {
-        f"{name}.{moment}": states[parameter][moment].detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
+        f"{name}.{moment}": whole(states[parameter][moment].detach()).cpu().contiguous()
+        for name, parameter in trainable(model)
         for moment in ("exp_avg", "exp_avg_sq")
     }
