@@ -12,7 +12,10 @@ def write_job(
     state: str | None = "done",
     error: str | None = None,
     method: str = "rose",
+    model: str = "tiny",
+    student: str = "",
     ratio: float = 0.05,
+    count: int | str = "null",
     seed: int = 0,
     warmup_seed: int | str = "${seed}",
     overrides: tuple[str, ...] = (),
@@ -23,18 +26,19 @@ def write_job(
     (directory / ".hydra").mkdir(parents=True)
     config = f"""
         method: {{name: {method}}}
-        model: {{name: tiny}}
+        model: {{name: {model}}}
+        student: {f"{{name: {student}}}" if student else "null"}
         dataset: {{name: world}}
         preference: {{name: {preference}, beta: {beta}}}
         projection: {{kind: trak, seed: "${{seed}}"}}
-        selection: {{ratio: {ratio}}}
+        selection: {{ratio: {ratio}, count: {count}}}
         warmup: {{seed: "{warmup_seed}"}}
         finetune: {{seed: "${{seed}}"}}
         broken: "${{only_the_job_knows:this}}"
         seed: {seed}
     """
     choices = f"hydra:\n  runtime:\n    choices:\n      method: {method}\n      finetune: short\n"
-    named = (f"method={method}", f"selection.ratio={ratio}", f"seed={seed}")
+    named = (f"method={method}", f"model={model}", f"selection.ratio={ratio}", f"seed={seed}")
     (directory / ".hydra" / "config.yaml").write_text(config)
     (directory / ".hydra" / "hydra.yaml").write_text(choices)
     entries = "".join(f"- {entry}\n" for entry in (*named, *overrides))

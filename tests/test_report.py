@@ -142,6 +142,51 @@ def test_methods_compete_at_equal_ratio_and_with_the_base_model(tmp_path: Path):
     assert row_of(text, "less", "0.2")[3] == f"**{student(0.4, 0.404, 0.398)}**"
 
 
+def test_rows_of_other_budgets_do_not_compete(tmp_path: Path):
+    """A budget of null is one of its own; it does not stand for all."""
+    for seed, noise in enumerate((0.0, 0.002, -0.001)):
+        rewards = {("rose", 100): 0.6, ("random", 100): 0.2, ("random", 1000): 0.8, ("rose", "null"): 0.9}
+        for (method, count), reward in rewards.items():
+            own = {"reward": reward + noise * (1 + (method == "random"))}
+            job = tmp_path / f"{method}-{count}-{seed}"
+            write_job(job, own, method=method, count=count, seed=seed, overrides=(f"selection.count={count}",))
+    comparison = compare(read_jobs(tmp_path))
+    assert {arm.task for arm in comparison.arms} == {("100",), ("1000",), ("null",)}
+    assert [(entry.arm.label, entry.reference.label) for entry in comparison.differences["reward"]] == [
+        ("rose 100", "random 100")
+    ]
+    assert row_of(text_of(tmp_path), "rose", "100")[3].startswith("**")
+
+
+def test_selecting_models_compete_where_one_student_is_trained(tmp_path: Path):
+    for model in ("small", "large"):
+        for method, reward in (("rose", 0.6), ("random", 0.2)):
+            metrics = {"reward": reward + 0.1 * (model == "large"), "zero_shot/reward": 0.3}
+            write_job(tmp_path / f"{method}-{model}", metrics, method=method, model=model, student="deep")
+    text, comparison = text_of(tmp_path), compare(read_jobs(tmp_path))
+    assert "In every job: dataset world, preference world, projection trak, ratio 0.05, student deep." in text
+    assert [arm.label for arm in comparison.arms] == [
+        *("zero_shot", "random large", "rose large", "random small", "rose small")
+    ]
+    assert comparison.settings == [()]
+    assert "rose large: better than random large: cannot tell" in text
+    frame = collect(tmp_path)
+    assert list(frame.columns[:3]) == ["student", "method", "model"]
+    assert frame[frame["method"] == "zero_shot"][["student", "model"]].fillna("").values.tolist() == [["deep", ""]]
+
+
+def test_a_job_without_a_student_competes_where_its_own_model_is_the_student(tmp_path: Path):
+    for model, student in (("small", "large"), ("large", ""), ("small", "")):
+        write_job(tmp_path / f"{model}-{student}", {"zero_shot/reward": 0.3}, model=model, student=student)
+    comparison = compare(read_jobs(tmp_path))
+    assert comparison.columns == ["method", "model", "student"]
+    tasks = {(arm.label, arm.task) for arm in comparison.arms}
+    assert tasks == {
+        *(("zero_shot large", ("large",)), ("zero_shot small", ("small",))),
+        *(("rose large large", ("large",)), ("rose small large", ("large",)), ("rose small small", ("small",))),
+    }
+
+
 def test_failed_and_unfinished_jobs_stay_in_both(sweep: Path):
     write_job(sweep / "rose-3", None, "failed", "CUDA out of memory\nat line 3", seed=3)
     write_job(sweep / "rose-4", {"reward": 0.0}, "running", seed=4)

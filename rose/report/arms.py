@@ -13,7 +13,8 @@ from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
 SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # lie between 0 and 1
 # Rows compete only where these agree: the same question asked of the same amount of data.
-TASK = ("model", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+TASK = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+BUDGET = ("selection", "selection.count", "selection.tokens", "selection.slice", "selection.slices")
 MEASURED = ("done", "failed")  # a job that failed at its judging was measured by all that came before
 
 
@@ -29,7 +30,7 @@ class Result:
 @dataclass(frozen=True)
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
-    task: tuple[str, ...]  # the cells of the columns that say what is measured; "" agrees with any
+    task: tuple[str, ...]  # the cells of the columns that say what is measured; the base model's "" agrees with any
     own: str  # the other cells: its name among arms of the same task
     method: str
     done: int
@@ -69,7 +70,8 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
     `columns` tell the arms apart.
     """
     seeds = [name for name in frame if is_seed(name)]
-    task = [name for name in columns if _is_task(name)]
+    selecting = "model" if "student" in frame else None  # is no part of the task where a student is measured
+    task = [name for name in columns if _is_task(name) and name.split(".")[0] != selecting]
     arms = []
     for key, rows in frame.reset_index(drop=True).groupby(columns, dropna=False, sort=False):
         cells = dict(zip(columns, map(show, key), strict=True))
@@ -84,7 +86,7 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
         arms.append(
             Arm(
                 key=tuple(cells.values()),
-                task=tuple(cells[name] for name in task),
+                task=tuple(cells[name] or ("" if cells["method"] == "zero_shot" else "null") for name in task),
                 own=" ".join(cell for name, cell in cells.items() if cell and name not in task),
                 method=cells["method"],
                 done=len(done) - shared,
@@ -148,4 +150,4 @@ def difference(one: Arm, other: Arm, metric: str, items: Items) -> Estimate:
 def _is_task(name: str) -> bool:
     """Whether a column says what is measured, and on what, rather than how the rows were selected."""
     method_option = name.startswith("preference.") and not name.startswith("preference.pairs")
-    return name.split(".")[0] in TASK and not method_option
+    return name in BUDGET or (name.split(".")[0] in TASK and not method_option)

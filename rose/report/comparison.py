@@ -10,7 +10,7 @@ import pandas
 
 from rose.report.arms import Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
 from rose.report.items import Items, align, read_items
-from rose.report.results import NAMING, Job, swept_keys, tabulate
+from rose.report.results import NAMING, Job, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 
 # The table's columns, in order, QUALITY being what a reader wants to win at; accuracy_ stands for that of every task.
@@ -69,7 +69,7 @@ def compare(jobs: list[Job]) -> Comparison:
     own, base = read_items(jobs, items)
     runs = frame.iloc[: len(jobs)]  # without the zero-shot rows, which come last
     clear = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
-    setting = [name for name in [*NAMING, *swept_keys(jobs)] if not is_seed(name)]
+    setting = [name for name in dict.fromkeys([*NAMING, *naming_columns(jobs)]) if not is_seed(name)]
     varying = [name for name in setting if clear[name].nunique(dropna=False) > 1]
     columns = list(dict.fromkeys(["method", *varying]))
     same = {name: show(value) for name in setting if name not in columns for value in clear[name].head(1)}

@@ -56,7 +56,7 @@ def verdicts(comparison: Comparison) -> list[str]:
         for difference in comparison.to(comparison.main, arm):
             answer, advice = verdict(difference, comparison.main)
             shown = interval(difference.estimate, "+")
-            text = f"better than {difference.reference.method}: {answer}{f', {shown}' if shown else ''}"
+            text = f"better than {difference.reference.own}: {answer}{f', {shown}' if shown else ''}"
             said.append(f"{text}, {advice}" if advice else text)
         if said:
             lines.append(f"{arm.label}: {'; '.join(said)}.")
@@ -68,7 +68,7 @@ def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
     lines = []
     if comparison.metrics:
         lower = [f"lower {name} is better" for name in comparison.metrics if lower_is_better(name)]
-        bold = "bold: told better than all rows with its model, data and ratio (paired differences, Holm)"
+        bold = "bold: told better than all rows of its trained model, data and budget (paired differences, Holm)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
     if comparison.differences.get(comparison.main):
         lines.append(f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown.")
