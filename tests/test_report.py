@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
+from omegaconf import OmegaConf
 from report_jobs import row_of, write_items, write_job
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -239,6 +240,25 @@ def test_the_report_says_which_seeds_are_pinned(tmp_path: Path):
     text = text_of(tmp_path / "pinned")
     assert "differ between jobs: seed, projection.seed, finetune.seed (0, 1)." in text
     assert "Pinned, so their spread is not in the intervals: warmup.seed (7)." in text
+
+
+def test_seeds_of_the_data_are_pinned_unless_they_follow(tmp_path: Path):
+    for seed in (0, 1):
+        for sweep, world in (("own", 0), ("world", 0), ("worlds", seed)):
+            job = tmp_path / sweep / f"{seed}"
+            write_job(job, {"reward": 0.5}, seed=seed)
+            config = OmegaConf.load(job / ".hydra" / "config.yaml")
+            rows = {"rows": 9} if sweep != "own" else None
+            data = {
+                "dataset": {"seed": 0, "world": rows},
+                "preference": {"pairs": {"seed": 0}},
+                "world": {"seed": world},
+            }
+            OmegaConf.save(OmegaConf.merge(config, data), job / ".hydra" / "config.yaml")
+    pinned = "Pinned, so their spread is not in the intervals: preference.pairs.seed (0), dataset.seed (0)"
+    assert f"{pinned}." in text_of(tmp_path / "own")
+    assert f"{pinned}, world.seed (0)." in text_of(tmp_path / "world")
+    assert "finetune.seed, world.seed (0, 1). " + pinned + "." in text_of(tmp_path / "worlds")
 
 
 def test_a_job_s_own_directory_is_a_report_of_one(tmp_path: Path):

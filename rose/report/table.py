@@ -9,6 +9,7 @@ from rose.report.statistics import Estimate
 from rose.report.text import number
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
+SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # these do not follow `seed` by themselves
 
 
 def render(jobs: list[Job], comparison: Comparison, title: str) -> str:
@@ -117,10 +118,8 @@ def _longer_wins(comparison: Comparison) -> list[str]:
 def _seeds(jobs: list[Job]) -> str:
     """Which seeds differ between the jobs, by value: what the intervals are over."""
     swept = [key for key in swept_keys(jobs) if is_seed(key)]
-    values = {
-        name: sorted({value for job in jobs if (value := job.value(name)) is not None})
-        for name in dict.fromkeys([*SEEDS, *swept])
-    }
+    named = [name for name in dict.fromkeys([*SEEDS, *swept]) if name != "world.seed" or _in_world(jobs)]
+    values = {name: sorted({value for job in jobs if (value := job.value(name)) is not None}) for name in named}
     free = [name for name, seeds in values.items() if len(seeds) > 1]
     pinned = [f"{name} ({seeds[0]})" for name, seeds in values.items() if len(seeds) == 1]
     if not free:
@@ -130,6 +129,10 @@ def _seeds(jobs: list[Job]) -> str:
     if not pinned:
         return text + " None is pinned."
     return text + f" Pinned, so their spread is not in the intervals: {', '.join(pinned)}."
+
+
+def _in_world(jobs: list[Job]) -> bool:
+    return any(job.value(key) is not None for job in jobs for key in ("dataset.world", "preference.pairs.world"))
 
 
 def _bullets(lines: list[str]) -> str:
