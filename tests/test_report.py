@@ -101,6 +101,26 @@ def test_bold_only_what_is_told_from_all_others(tmp_path: Path):
     assert row_of(text_of(tmp_path), "rose")[2] == f"**{student(0.9, 0.91, 0.89, 0.905)}**"
 
 
+def test_bold_never_goes_beyond_what_the_lines_say(tmp_path: Path):
+    """rose is told from all others if its own comparisons are all there are, and not in one family with the rest."""
+    for seed, (one, other) in enumerate([(-1, 1), (0, -2), (1, 1)]):
+        rewards = {"rose": 0.9, "less": 0.6 - 0.092 * one, "random": 0.2 + 0.002 * other, "full": 0.2 - 0.01 * other}
+        for method, reward in rewards.items():
+            write_job(tmp_path / f"{method}-{seed}", {"reward": reward}, method=method, seed=seed)
+    comparison = compare(read_jobs(tmp_path))
+    to_random, to_less = comparison.to("reward", comparison.arms[-1])
+    assert 0.025 < to_less.estimate.p < 0.05  # the greatest of three: Holm leaves it as it is
+    assert (to_random.better("reward"), to_less.better("reward")) == (True, None)
+    assert comparison.best["reward"] == set()
+
+
+def test_nothing_is_bold_without_a_reference(tmp_path: Path):
+    for seed, noise in enumerate((0.0, 0.01, -0.01)):
+        write_job(tmp_path / f"rose-{seed}", {"reward": 0.9}, method="rose", seed=seed)
+        write_job(tmp_path / f"bm25-{seed}", {"reward": 0.1 + noise}, method="bm25", seed=seed)
+    assert "**" not in text_of(tmp_path)
+
+
 def test_one_seed_is_never_bold_and_has_no_range(tmp_path: Path):
     write_job(tmp_path / "a", {"reward": 0.9}, method="rose")
     write_job(tmp_path / "b", {"reward": 0.1}, method="less")

@@ -27,7 +27,7 @@ class Result:
     items: Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
     task: tuple[str, ...]  # the cells of the columns that say what is measured; the base model's "" agrees with any

@@ -53,7 +53,7 @@ class Comparison:
     differences: dict[str, list[Difference]]  # by metric
     settings: list[tuple[str, ...]]
     stability: dict[tuple[str, ...], dict[str, float]]  # of `main`, setting → arm's label → share of wins
-    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting
+    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting, as every line says
     problems: list[str]  # files that cannot be read
 
     def to(self, metric: str, arm: Arm) -> list[Difference]:
@@ -80,6 +80,7 @@ def compare(jobs: list[Job]) -> Comparison:
     more = [name for name in MORE if name in known]
     main = next((name for name in metrics if is_quality(name)), None)
     estimates = {name: [mean(arm, name, items) for arm in arms] for name in [*metrics, *more]}
+    differences = {name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
         frame=frame,
@@ -90,10 +91,10 @@ def compare(jobs: list[Job]) -> Comparison:
         more=more,
         main=main,
         estimates=estimates,
-        differences={name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")},
+        differences=differences,
         settings=settings,
         stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(arms, name, estimates[name], items) for name in estimates},
+        best={name: _best(arms, name, estimates[name], differences.get(name, []), items) for name in estimates},
         problems=items.problems,
     )
 
@@ -139,28 +140,42 @@ def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
                 found.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
-    known = [
-        entry for entry in found if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()
-    ]
-    corrected = holm([entry.estimate.p for entry in known])
-    family = max(1, int(numpy.isfinite(corrected).sum()))
-    return [replace(entry, p=p, family=family) for entry, p in zip(known, corrected, strict=True)]
+    return _corrected(
+        [entry for entry in found if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()]
+    )
 
 
-def _best(arms: list[Arm], metric: str, estimates: list[Estimate], items: Items) -> set[int]:
-    """The arms told better than every other of their setting, Holm-corrected; one seed tells nothing."""
+def _corrected(found: list[Difference]) -> list[Difference]:
+    p = holm([entry.estimate.p for entry in found])
+    family = max(1, int(numpy.isfinite(p).sum()))
+    return [replace(entry, p=own, family=family) for entry, own in zip(found, p, strict=True)]
+
+
+def _best(
+    arms: list[Arm], metric: str, estimates: list[Estimate], differences: list[Difference], items: Items
+) -> set[int]:
+    """The arms told better than every other of their setting, where that has a reference; one seed tells nothing.
+
+    The best mean is found by looking, so its comparisons are corrected together with all `differences`: what is told
+    here is told there, and no line contradicts it.
+    """
     sign, best = -1 if lower_is_better(metric) else 1, set()
     for task in dict.fromkeys(arm.task for arm in arms):
         numbers = [i for i, arm in enumerate(arms) if same_task(arm.task, task) and estimates[i].seeds]
         if len(numbers) < 2:
             continue
         first = max(numbers, key=lambda number: sign * estimates[number].mean)
-        rivals = [difference(arms[first], arms[number], metric, items) for number in numbers if number != first]
-        p = holm([rival.p for rival in rivals])
-        told = all(value < SIGNIFICANT and rival.seeds > 1 for value, rival in zip(p, rivals, strict=True))
-        if told and arms[first].task == task:  # what goes with several settings has to win in all of them
-            best.add(first)
+        if arms[first].task == task and _told_best(arms[first], [arms[i] for i in numbers], metric, differences, items):
+            best.add(first)  # what goes with several settings has to win in all of them
     return best
+
+
+def _told_best(arm: Arm, setting: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
+    lines = [entry for entry in differences if arm in (entry.arm, entry.reference)]
+    met = [arm, *(entry.arm for entry in lines), *(entry.reference for entry in lines)]
+    others = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in setting if rival not in met]
+    own = [entry for entry in _corrected([*differences, *others]) if arm in (entry.arm, entry.reference)]
+    return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in own)
 
 
 def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items) -> dict[str, float]:

@@ -69,7 +69,8 @@ def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
     lines = []
     if comparison.metrics:
         lower = [f"lower {name} is better" for name in comparison.metrics if lower_is_better(name)]
-        bold = "bold: told better than all rows of its trained model, data and budget (paired differences, Holm)"
+        bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
+        bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
     if comparison.differences.get(comparison.main):
         lines.append(f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown.")
