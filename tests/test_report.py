@@ -346,6 +346,42 @@ def test_items_pair_what_seeds_alone_could_not_tell(tmp_path: Path):
     assert all(0.2 < width < 0.4 for width in widths)  # 2 × 1.96 / √200
 
 
+def test_one_measurement_under_two_names_competes_once(tmp_path: Path):
+    """Though one is not finished, and only in its own setting."""
+    paired_sweep(tmp_path, gain=0.5)
+    alone = compare(read_jobs(tmp_path))
+    for seed in range(3):
+        original = tmp_path / f"rose-{seed}"
+        metrics = json.loads((original / "metrics.json").read_text())
+        for method, preference in (("alias", "world"), ("fewer", "world"), ("other", "se")):
+            job = tmp_path / f"{method}-{seed}"
+            write_job(job, metrics, method=method, seed=seed, preference=preference)
+            shutil.copy(original / "items.parquet", job / "items.parquet")
+    (tmp_path / "fewer-2" / "status.json").write_text('{"state": "missing"}')
+    comparison, text = compare(read_jobs(tmp_path)), text_of(tmp_path)
+    same = {arm.method: arm.same_as.method for arm in comparison.arms if arm.same_as}
+    assert same == {"fewer": "alias", "rose": "alias"}
+    assert row_of(text, "rose", "world") == ["rose", "world", "3", "the same as alias world"]
+    assert row_of(text, "alias", "world")[3] == f"**{row_of(text, 'other', 'se')[3]}**"
+    assert comparison.stability[("world",)] == {
+        "alias world": alone.stability[()]["rose"],
+        "random world": alone.stability[()]["random"],
+    }
+    assert [entry.p for entry in comparison.differences["reward"]] == [e.p for e in alone.differences["reward"]]
+
+
+def test_a_reference_stands_for_what_is_the_same(tmp_path: Path):
+    for seed in range(2):
+        for method in ("full", "less", "random"):
+            write_job(tmp_path / f"{method}-{seed}", {"reward": 0.5}, method=method, seed=seed, result=f"all-{seed}")
+        write_job(tmp_path / f"rose-{seed}", {"reward": 0.6}, method="rose", seed=seed)
+    comparison = compare(read_jobs(tmp_path))
+    assert {arm.method: arm.same_as and arm.same_as.method for arm in comparison.arms} == {
+        "full": "random", "less": "random", "random": None, "rose": None,
+    }  # fmt: skip
+    assert [(e.arm.method, e.reference.method) for e in comparison.differences["reward"]] == [("rose", "random")]
+
+
 def test_arms_without_a_seed_in_common_are_said_to_be_so(tmp_path: Path):
     for seed in range(2):
         write_job(tmp_path / f"rose-{seed}", {"reward": 0.5}, method="rose", seed=seed)

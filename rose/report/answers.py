@@ -1,7 +1,7 @@
 """The first screen: who won, is it real, what did it cost, as sentences."""
 
-from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import REFERENCES, Comparison, verdict
+from rose.report.arms import REFERENCES, Arm, lower_is_better
+from rose.report.comparison import Comparison, verdict
 from rose.report.results import Job
 from rose.report.statistics import Estimate
 from rose.report.table import interval

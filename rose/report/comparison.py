@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy
 import pandas
 
-from rose.report.arms import Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
+from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
 from rose.report.items import Items, align, read_items
 from rose.report.results import NAMING, Job, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
@@ -17,7 +17,6 @@ from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
 HEADLINE = (*QUALITY, "precision", "cost/seconds")
 MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")  # the page's
-REFERENCES = ("random", "less")
 SIGNIFICANT = 0.05
 
 
@@ -60,7 +59,7 @@ class Comparison:
         return [difference for difference in self.differences.get(metric, []) if difference.arm is arm]
 
     def of_setting(self, setting: tuple[str, ...]) -> list[int]:
-        return [number for number, arm in enumerate(self.arms) if same_task(arm.task, setting)]
+        return [number for number, arm in enumerate(self.arms) if _competes(arm, setting)]
 
 
 def compare(jobs: list[Job]) -> Comparison:
@@ -130,12 +129,16 @@ def verdict(difference: Difference, metric: str) -> tuple[str, str]:
     return n, f"about {more:.0f} more would tell"
 
 
+def _competes(arm: Arm, setting: tuple[str, ...]) -> bool:
+    return not arm.same_as and same_task(arm.task, setting)
+
+
 def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]:
     """Of every arm to the arms of REFERENCES in its setting, corrected together."""
     found = []
     for method in REFERENCES:
-        for arm in arms:
-            rivals = [other for other in arms if other.method == method and same_task(other.task, arm.task)]
+        for arm in (arm for arm in arms if not arm.same_as):
+            rivals = [other for other in arms if other.method == method and _competes(other, arm.task)]
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
@@ -161,7 +164,7 @@ def _best(
     """
     sign, best = -1 if lower_is_better(metric) else 1, set()
     for task in dict.fromkeys(arm.task for arm in arms):
-        numbers = [i for i, arm in enumerate(arms) if same_task(arm.task, task) and estimates[i].seeds]
+        numbers = [i for i, arm in enumerate(arms) if _competes(arm, task) and estimates[i].seeds]
         if len(numbers) < 2:
             continue
         first = max(numbers, key=lambda number: sign * estimates[number].mean)
@@ -180,7 +183,7 @@ def _told_best(arm: Arm, setting: list[Arm], metric: str, differences: list[Diff
 
 def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items) -> dict[str, float]:
     """How often each arm of the setting wins, over the seeds that all of them have; {} where there are no items."""
-    rivals = [arm for arm in arms if same_task(arm.task, task) and arm.runs]
+    rivals = [arm for arm in arms if _competes(arm, task) and arm.runs]
     seeds = [key for key in (rivals[0].runs if rivals else ()) if all(key in arm.runs for arm in rivals)]
     results = [[arm.runs[key] for key in seeds] for arm in rivals]
     if len(rivals) < 2 or not seeds or not all(metric in result.items for row in results for result in row):

@@ -29,7 +29,10 @@ def cells(comparison: Comparison) -> list[list[str]]:
     table = [[*comparison.columns, "n", *comparison.metrics]]
     for place, arm in enumerate(comparison.arms):
         row = [*arm.key, str(arm.done) if arm.done == arm.jobs else f"{arm.done} of {arm.jobs}"]
-        for metric in comparison.metrics:
+        width = len(comparison.metrics)
+        if arm.same_as:
+            row += [f"the same as {arm.same_as.label}", *[""] * width][:width]
+        for metric in () if arm.same_as else comparison.metrics:
             estimate = comparison.estimates[metric][place]
             text = interval(estimate)
             if estimate.seeds not in (0, arm.done):
@@ -74,6 +77,8 @@ def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
     if comparison.differences.get(comparison.main):
         lines.append(f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown.")
+    if any(arm.same_as for arm in comparison.arms):
+        lines.append("The same as …: one measurement under two names competes once.")
     lines.append(_seeds(jobs))
     lines += _longer_wins(comparison)
     lines += comparison.problems
