@@ -71,9 +71,11 @@ def write_items(path: Path, columns: dict[str, list[float]], prompts: list[str] 
     frame.to_parquet(path, index=False)
 
 
-def write_selection(outputs: Path, job: Path, pool: list[dict], scores: dict[str, float], taken: int) -> None:
+def write_selection(
+    outputs: Path, job: Path, pool: list[dict], scores: dict[str, float], taken: int, pool_name: str = "pool"
+) -> None:
     """scores.parquet, selected.jsonl and a pool of `job`, which lies below `outputs`; a row's length is its text's."""
-    folder = outputs / "stages" / "pool" / "pool"
+    folder = outputs / "stages" / "pool" / pool_name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
     lengths = [len(row["messages"][-1]["content"]) for row in pool]
@@ -83,4 +85,4 @@ def write_selection(outputs: Path, job: Path, pool: list[dict], scores: dict[str
     rows = [row | {"score": scores[row["id"]], "rank": rank} for rank, row in enumerate(best, start=1)]
     (job / "selected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     stages = json.loads((job / "stages.json").read_text())
-    (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": "stages/pool/pool", "seconds": 1.0}}))
+    (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": f"stages/pool/{pool_name}", "seconds": 1.0}}))
