@@ -1,9 +1,15 @@
-"""Job directories written by hand, for the report to read."""
+"""Job directories written by hand, for the report to read, and what its table says of them."""
 
 import json
 from pathlib import Path
 
+import numpy
 import pandas
+from scipy import stats
+
+from rose.report.comparison import compare
+from rose.report.results import read_jobs
+from rose.report.table import render
 
 
 def write_job(
@@ -86,3 +92,29 @@ def write_selection(
     (job / "selected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     stages = json.loads((job / "stages.json").read_text())
     (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": f"stages/pool/{pool_name}", "seconds": 1.0}}))
+
+
+def text_of(sweep: Path) -> str:
+    """report.md, without the figures that `write_report` draws."""
+    jobs = read_jobs(sweep)
+    return render(jobs, compare(jobs), sweep.name)
+
+
+def mean_and_interval(*values: float) -> str:
+    """Mean and Student's t interval, as the table shows them."""
+    mean, error = sum(values) / len(values), stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, error)
+    between = " to " if low < 0 else "–"
+    return f"{mean:.3f} ({low:.3f}{between}{high:.3f})".replace("-", "−")
+
+
+def paired_sweep(folder: Path, gain: float, items: int = 200) -> None:
+    """rose is better than random by `gain` on every prompt and seed, but for a little noise; prompts differ a lot."""
+    generator = numpy.random.default_rng(0)
+    prompts = generator.normal(0, 1, items)
+    for seed in range(3):
+        for method, shift in (("rose", gain), ("random", 0.0)):
+            job = folder / f"{method}-{seed}"
+            reward = prompts + shift + generator.normal(0, 0.02, items)
+            write_job(job, {"reward": float(reward.mean())}, method=method, seed=seed)
+            write_items(job / "items.parquet", {"reward": reward.tolist()})
