@@ -1,9 +1,15 @@
-"""Job directories written by hand, for the report to read."""
+"""Job directories written by hand, for the report to read, and what its table says of them."""
 
 import json
 from pathlib import Path
 
+import numpy
 import pandas
+from scipy import stats
+
+from rose.report.comparison import compare
+from rose.report.results import read_jobs
+from rose.report.table import render
 
 
 def write_job(
@@ -12,7 +18,10 @@ def write_job(
     state: str | None = "done",
     error: str | None = None,
     method: str = "rose",
+    model: str = "tiny",
+    student: str = "",
     ratio: float = 0.05,
+    count: int | str = "null",
     seed: int = 0,
     warmup_seed: int | str = "${seed}",
     overrides: tuple[str, ...] = (),
@@ -23,18 +32,19 @@ def write_job(
     (directory / ".hydra").mkdir(parents=True)
     config = f"""
         method: {{name: {method}}}
-        model: {{name: tiny}}
+        model: {{name: {model}}}
+        student: {f"{{name: {student}}}" if student else "null"}
         dataset: {{name: world}}
         preference: {{name: {preference}, beta: {beta}}}
         projection: {{kind: trak, seed: "${{seed}}"}}
-        selection: {{ratio: {ratio}}}
+        selection: {{ratio: {ratio}, count: {count}}}
         warmup: {{seed: "{warmup_seed}"}}
         finetune: {{seed: "${{seed}}"}}
         broken: "${{only_the_job_knows:this}}"
         seed: {seed}
     """
     choices = f"hydra:\n  runtime:\n    choices:\n      method: {method}\n      finetune: short\n"
-    named = (f"method={method}", f"selection.ratio={ratio}", f"seed={seed}")
+    named = (f"method={method}", f"model={model}", f"selection.ratio={ratio}", f"seed={seed}")
     (directory / ".hydra" / "config.yaml").write_text(config)
     (directory / ".hydra" / "hydra.yaml").write_text(choices)
     entries = "".join(f"- {entry}\n" for entry in (*named, *overrides))
@@ -67,9 +77,11 @@ def write_items(path: Path, columns: dict[str, list[float]], prompts: list[str] 
     frame.to_parquet(path, index=False)
 
 
-def write_selection(outputs: Path, job: Path, pool: list[dict], scores: dict[str, float], taken: int) -> None:
+def write_selection(
+    outputs: Path, job: Path, pool: list[dict], scores: dict[str, float], taken: int, pool_name: str = "pool"
+) -> None:
     """scores.parquet, selected.jsonl and a pool of `job`, which lies below `outputs`; a row's length is its text's."""
-    folder = outputs / "stages" / "pool" / "pool"
+    folder = outputs / "stages" / "pool" / pool_name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pool))
     lengths = [len(row["messages"][-1]["content"]) for row in pool]
@@ -79,4 +91,30 @@ def write_selection(outputs: Path, job: Path, pool: list[dict], scores: dict[str
     rows = [row | {"score": scores[row["id"]], "rank": rank} for rank, row in enumerate(best, start=1)]
     (job / "selected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     stages = json.loads((job / "stages.json").read_text())
-    (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": "stages/pool/pool", "seconds": 1.0}}))
+    (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": f"stages/pool/{pool_name}", "seconds": 1.0}}))
+
+
+def text_of(sweep: Path) -> str:
+    """report.md, without the figures that `write_report` draws."""
+    jobs = read_jobs(sweep)
+    return render(jobs, compare(jobs), sweep.name)
+
+
+def mean_and_interval(*values: float) -> str:
+    """Mean and Student's t interval, as the table shows them."""
+    mean, error = sum(values) / len(values), stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, error)
+    between = " to " if low < 0 else "–"
+    return f"{mean:.3f} ({low:.3f}{between}{high:.3f})".replace("-", "−")
+
+
+def paired_sweep(folder: Path, gain: float, items: int = 200) -> None:
+    """rose is better than random by `gain` on every prompt and seed, but for a little noise; prompts differ a lot."""
+    generator = numpy.random.default_rng(0)
+    prompts = generator.normal(0, 1, items)
+    for seed in range(3):
+        for method, shift in (("rose", gain), ("random", 0.0)):
+            job = folder / f"{method}-{seed}"
+            reward = prompts + shift + generator.normal(0, 0.02, items)
+            write_job(job, {"reward": float(reward.mean())}, method=method, seed=seed)
+            write_items(job / "items.parquet", {"reward": reward.tolist()})

@@ -1,6 +1,7 @@
 """report.html: what it says, and in headless Chromium that hostile data stay text and that it fits a phone."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -10,13 +11,18 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
 
+import numpy
 import pytest
 from report_jobs import write_items, write_job, write_selection
 
+from rose.report.comparison import compare
+from rose.report.diagnostics import suspicions
 from rose.report.drawing import inline
 from rose.report.figures import pareto
 from rose.report.report import write_report
-from rose.report.selections import front, jaccard, overlap
+from rose.report.results import read_jobs
+from rose.report.selection_figures import overlap as overlap_figure
+from rose.report.selections import Taken, front, jaccard, overlap, read_selections
 from rose.report.text import number, printable, shorten
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -241,10 +247,31 @@ def test_what_nothing_beats_in_cost_and_quality_is_the_pareto_front():
 def test_overlap_is_jaccard_between_methods_and_between_seeds():
     assert jaccard({"a", "b"}, {"b", "c"}) == pytest.approx(1 / 3)
     one, other = {0: {"a", "b"}, 1: {"a", "c"}}, {0: {"b", "d"}, 2: {"z"}}
-    matrix = overlap([one, other])
+    matrix = overlap([{seed: Taken("pool", ids) for seed, ids in arm.items()} for arm in (one, other)])
     assert matrix[0, 0] == pytest.approx(1 / 3)  # {a, b} and {a, c}
     assert matrix[1, 1] == 0
     assert matrix[0, 1] == matrix[1, 0] == pytest.approx(1 / 3)  # seed 0 alone is common
+
+
+@pytest.mark.parametrize("own_pools", [True, False])
+def test_seeds_with_pools_of_their_own_are_not_compared_by_id(tmp_path: Path, own_pools: bool):
+    """Methods of one seed are: both take the first ten rows at seed 0, and the last ten at seed 1."""
+    for seed in range(2):
+        pool = [{"id": f"world-{i}", "messages": [{"role": "user", "content": "x" * (i + 1)}]} for i in range(100)]
+        for method in ("rose", "less"):
+            job = tmp_path / "sweeps" / "own" / f"{method}-{seed}"
+            write_job(job, {"reward": 0.5}, method=method, seed=seed)
+            scores = {row["id"]: float(place if seed else -place) for place, row in enumerate(pool)}
+            write_selection(tmp_path, job, pool, scores, 10, f"pool-{seed * own_pools}")
+    jobs = read_jobs(tmp_path / "sweeps" / "own")
+    comparison = compare(jobs)
+    selections = read_selections(comparison.arms, jobs)
+    diagonal = math.nan if own_pools else 0.0
+    assert selections.overlap == pytest.approx(numpy.array([[diagonal, 1.0], [1.0, diagonal]]), nan_ok=True)
+    said = overlap_figure(selections).alt
+    assert said == ("rose and less 1.00" if own_pools else "less and less 0.00; rose and less 1.00; rose and rose 0.00")
+    warned = any("agree no more than random" in line for line in suspicions(comparison, selections, [], jobs))
+    assert warned != own_pools
 
 
 def test_the_front_of_a_line_is_read_without_the_rest():

@@ -1,7 +1,7 @@
 """The first screen: who won, is it real, what did it cost, as sentences."""
 
-from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import REFERENCES, Comparison, verdict
+from rose.report.arms import REFERENCES, Arm, lower_is_better
+from rose.report.comparison import Comparison, verdict
 from rose.report.results import Job
 from rose.report.statistics import Estimate
 from rose.report.table import interval
@@ -38,7 +38,7 @@ def is_it_real(comparison: Comparison) -> list[str]:
         differences = comparison.to(comparison.main, ranking[0][0]) if ranking else []
         for difference in differences:
             answer, advice = verdict(difference, comparison.main)
-            line = f"{ranking[0][0].own}, better than {difference.reference.method}: {answer}"
+            line = f"{ranking[0][0].own}, better than {difference.reference.own}: {answer}"
             shown = interval(difference.estimate, "+")
             line += f", {shown}" if shown else ""
             lines.append(f"{_where(setting)}{line}{f'; {advice}' if advice else ''}.")

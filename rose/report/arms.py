@@ -1,6 +1,6 @@
 """Arms: the jobs that differ in their seeds alone are one row of a report; their means and paired differences."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
@@ -10,10 +10,12 @@ import pandas
 from rose.report.items import Items, Table, align
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
+REFERENCES = ("random", "less")
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
 SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # lie between 0 and 1
 # Rows compete only where these agree: the same question asked of the same amount of data.
-TASK = ("model", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+TASK = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+BUDGET = ("selection", "selection.count", "selection.tokens", "selection.slice", "selection.slices")
 MEASURED = ("done", "failed")  # a job that failed at its judging was measured by all that came before
 
 
@@ -26,16 +28,20 @@ class Result:
     items: Table
 
 
-@dataclass(frozen=True)
+NO_RESULT = Result("", {}, {})
+
+
+@dataclass(frozen=True, eq=False)
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
-    task: tuple[str, ...]  # the cells of the columns that say what is measured; "" agrees with any
+    task: tuple[str, ...]  # the cells of the columns that say what is measured; the base model's "" agrees with any
     own: str  # the other cells: its name among arms of the same task
     method: str
     done: int
     jobs: int
     runs: dict[tuple, Result]  # by the seeds that differ between jobs
     members: list[str] = field(default_factory=list)  # names of the jobs' folders
+    same_as: "Arm | None" = None  # that of its task which is the same measurement, and competes for both
 
     @property
     def label(self) -> str:
@@ -69,7 +75,8 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
     `columns` tell the arms apart.
     """
     seeds = [name for name in frame if is_seed(name)]
-    task = [name for name in columns if _is_task(name)]
+    selecting = "model" if "student" in frame else None  # is no part of the task where a student is measured
+    task = [name for name in columns if _is_task(name) and name.split(".")[0] != selecting]
     arms = []
     for key, rows in frame.reset_index(drop=True).groupby(columns, dropna=False, sort=False):
         cells = dict(zip(columns, map(show, key), strict=True))
@@ -84,7 +91,7 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
         arms.append(
             Arm(
                 key=tuple(cells.values()),
-                task=tuple(cells[name] for name in task),
+                task=tuple(cells[name] or ("" if cells["method"] == "zero_shot" else "null") for name in task),
                 own=" ".join(cell for name, cell in cells.items() if cell and name not in task),
                 method=cells["method"],
                 done=len(done) - shared,
@@ -93,7 +100,27 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
                 members=list(rows["job"]),
             )
         )
-    return sorted(arms, key=lambda arm: arm.method != "zero_shot")
+    return _merged(sorted(arms, key=lambda arm: arm.method != "zero_shot"))
+
+
+def _merged(arms: list[Arm]) -> list[Arm]:
+    """With `same_as`: an idle key or a second name makes no second rival. A reference stands for the others."""
+    stands: dict[Arm, Arm] = {}
+    for arm in sorted(arms, key=lambda arm: ((*REFERENCES, arm.method).index(arm.method), -len(arm.runs))):
+        alike = (first for other, first in stands.items() if other.task == arm.task and _alike(arm, other))
+        stands[arm] = next(alike, arm)
+    return [arm if stands[arm] is arm else replace(arm, same_as=stands[arm]) for arm in arms]
+
+
+def _alike(one: Arm, other: Arm) -> bool:
+    """Whether each result of `one` is the other's too: the same directories, or the same items to the last digit."""
+    pairs = [(result, other.runs.get(seeds, NO_RESULT)) for seeds, result in one.runs.items()]
+    return bool(pairs) and all(a.name == b.name or _same_items(a.items, b.items) for a, b in pairs)
+
+
+def _same_items(one: Table, other: Table) -> bool:
+    alike = (numpy.array_equal(one[name], other[name], equal_nan=True) for name in one)
+    return bool(one) and one.keys() == other.keys() and all(alike)
 
 
 def _result(row: pandas.Series, items: Table) -> Result:
@@ -148,4 +175,4 @@ def difference(one: Arm, other: Arm, metric: str, items: Items) -> Estimate:
 def _is_task(name: str) -> bool:
     """Whether a column says what is measured, and on what, rather than how the rows were selected."""
     method_option = name.startswith("preference.") and not name.startswith("preference.pairs")
-    return name.split(".")[0] in TASK and not method_option
+    return name in BUDGET or (name.split(".")[0] in TASK and not method_option)

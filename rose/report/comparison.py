@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 import numpy
 import pandas
 
-from rose.report.arms import Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
+from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
 from rose.report.items import Items, align, read_items
-from rose.report.results import NAMING, Job, swept_keys, tabulate
+from rose.report.results import NAMING, Job, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 
 # The table's columns, in order, QUALITY being what a reader wants to win at; accuracy_ stands for that of every task.
 QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
 HEADLINE = (*QUALITY, "precision", "cost/seconds")
 MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")  # the page's
-REFERENCES = ("random", "less")
 SIGNIFICANT = 0.05
 
 
@@ -53,14 +52,14 @@ class Comparison:
     differences: dict[str, list[Difference]]  # by metric
     settings: list[tuple[str, ...]]
     stability: dict[tuple[str, ...], dict[str, float]]  # of `main`, setting → arm's label → share of wins
-    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting
+    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting, as every line says
     problems: list[str]  # files that cannot be read
 
     def to(self, metric: str, arm: Arm) -> list[Difference]:
         return [difference for difference in self.differences.get(metric, []) if difference.arm is arm]
 
     def of_setting(self, setting: tuple[str, ...]) -> list[int]:
-        return [number for number, arm in enumerate(self.arms) if same_task(arm.task, setting)]
+        return [number for number, arm in enumerate(self.arms) if _competes(arm, setting)]
 
 
 def compare(jobs: list[Job]) -> Comparison:
@@ -69,7 +68,7 @@ def compare(jobs: list[Job]) -> Comparison:
     own, base = read_items(jobs, items)
     runs = frame.iloc[: len(jobs)]  # without the zero-shot rows, which come last
     clear = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
-    setting = [name for name in [*NAMING, *swept_keys(jobs)] if not is_seed(name)]
+    setting = [name for name in dict.fromkeys([*NAMING, *naming_columns(jobs)]) if not is_seed(name)]
     varying = [name for name in setting if clear[name].nunique(dropna=False) > 1]
     columns = list(dict.fromkeys(["method", *varying]))
     same = {name: show(value) for name in setting if name not in columns for value in clear[name].head(1)}
@@ -80,6 +79,7 @@ def compare(jobs: list[Job]) -> Comparison:
     more = [name for name in MORE if name in known]
     main = next((name for name in metrics if is_quality(name)), None)
     estimates = {name: [mean(arm, name, items) for arm in arms] for name in [*metrics, *more]}
+    differences = {name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
         frame=frame,
@@ -90,10 +90,10 @@ def compare(jobs: list[Job]) -> Comparison:
         more=more,
         main=main,
         estimates=estimates,
-        differences={name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")},
+        differences=differences,
         settings=settings,
         stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(arms, name, estimates[name], items) for name in estimates},
+        best={name: _best(arms, name, estimates[name], differences.get(name, []), items) for name in estimates},
         problems=items.problems,
     )
 
@@ -129,43 +129,61 @@ def verdict(difference: Difference, metric: str) -> tuple[str, str]:
     return n, f"about {more:.0f} more would tell"
 
 
+def _competes(arm: Arm, setting: tuple[str, ...]) -> bool:
+    return not arm.same_as and same_task(arm.task, setting)
+
+
 def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]:
     """Of every arm to the arms of REFERENCES in its setting, corrected together."""
     found = []
     for method in REFERENCES:
-        for arm in arms:
-            rivals = [other for other in arms if other.method == method and same_task(other.task, arm.task)]
+        for arm in (arm for arm in arms if not arm.same_as):
+            rivals = [other for other in arms if other.method == method and _competes(other, arm.task)]
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
                 found.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
-    known = [
-        entry for entry in found if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()
-    ]
-    corrected = holm([entry.estimate.p for entry in known])
-    family = max(1, int(numpy.isfinite(corrected).sum()))
-    return [replace(entry, p=p, family=family) for entry, p in zip(known, corrected, strict=True)]
+    return _corrected(
+        [entry for entry in found if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()]
+    )
 
 
-def _best(arms: list[Arm], metric: str, estimates: list[Estimate], items: Items) -> set[int]:
-    """The arms told better than every other of their setting, Holm-corrected; one seed tells nothing."""
+def _corrected(found: list[Difference]) -> list[Difference]:
+    p = holm([entry.estimate.p for entry in found])
+    family = max(1, int(numpy.isfinite(p).sum()))
+    return [replace(entry, p=own, family=family) for entry, own in zip(found, p, strict=True)]
+
+
+def _best(
+    arms: list[Arm], metric: str, estimates: list[Estimate], differences: list[Difference], items: Items
+) -> set[int]:
+    """The arms told better than every other of their setting, where that has a reference; one seed tells nothing.
+
+    The best mean is found by looking, so its comparisons are corrected together with all `differences`: what is told
+    here is told there, and no line contradicts it.
+    """
     sign, best = -1 if lower_is_better(metric) else 1, set()
     for task in dict.fromkeys(arm.task for arm in arms):
-        numbers = [i for i, arm in enumerate(arms) if same_task(arm.task, task) and estimates[i].seeds]
+        numbers = [i for i, arm in enumerate(arms) if _competes(arm, task) and estimates[i].seeds]
         if len(numbers) < 2:
             continue
         first = max(numbers, key=lambda number: sign * estimates[number].mean)
-        rivals = [difference(arms[first], arms[number], metric, items) for number in numbers if number != first]
-        p = holm([rival.p for rival in rivals])
-        told = all(value < SIGNIFICANT and rival.seeds > 1 for value, rival in zip(p, rivals, strict=True))
-        if told and arms[first].task == task:  # what goes with several settings has to win in all of them
-            best.add(first)
+        if arms[first].task == task and _told_best(arms[first], [arms[i] for i in numbers], metric, differences, items):
+            best.add(first)  # what goes with several settings has to win in all of them
     return best
+
+
+def _told_best(arm: Arm, setting: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
+    lines = [entry for entry in differences if arm in (entry.arm, entry.reference)]
+    met = [arm, *(entry.arm for entry in lines), *(entry.reference for entry in lines)]
+    others = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in setting if rival not in met]
+    own = [entry for entry in _corrected([*differences, *others]) if arm in (entry.arm, entry.reference)]
+    return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in own)
 
 
 def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items) -> dict[str, float]:
     """How often each arm of the setting wins, over the seeds that all of them have; {} where there are no items."""
-    rivals = [arm for arm in arms if same_task(arm.task, task) and arm.runs]
+    rivals = [arm for arm in arms if _competes(arm, task) and arm.runs]
     seeds = [key for key in (rivals[0].runs if rivals else ()) if all(key in arm.runs for arm in rivals)]
     results = [[arm.runs[key] for key in seeds] for arm in rivals]
     if len(rivals) < 2 or not seeds or not all(metric in result.items for row in results for result in row):

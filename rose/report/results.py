@@ -103,26 +103,32 @@ def collect(sweep: Path) -> pandas.DataFrame:
 
 def tabulate(jobs: list[Job]) -> pandas.DataFrame:
     """The rows of `collect`, ordered by the naming columns and the swept keys; same jobs, same table."""
-    swept = swept_keys(jobs)
-    names = [*swept, *NAMING, "state"]
+    columns = naming_columns(jobs)
+    names = [*columns, "state"]
     rows = []
     for job in jobs:
         own = {name: value for name, value in job.metrics.items() if not name.startswith(ZERO_SHOT)}
-        rows.append(_naming(job, swept) | {"state": job.state} | own | {"result": job.result, "job": job.dir.name})
-    zero_shot = _zero_shot_rows(jobs, swept)
+        rows.append(_naming(job, columns) | {"state": job.state} | own | {"result": job.result, "job": job.dir.name})
+    zero_shot = _zero_shot_rows(jobs, columns)
     metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result", "job"})
-    order = ["model", "dataset", "preference", "projection", "method", "ratio", *swept, "seed"]
+    order = ["model", "dataset", "preference", "projection", "method", "ratio", *columns]
     for part in (rows, zero_shot):
         part.sort(key=lambda row: [_sortable(row.get(name)) for name in order])
     frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics, "result", "job"], dtype=object)
     return frame.convert_dtypes()
 
 
+def naming_columns(jobs: list[Job]) -> list[str]:
+    """The swept keys, `student` where any job fine-tunes another model than the one that selects, and NAMING's."""
+    student = ["student"] if any(job.value("student.name") for job in jobs) else []
+    return [*swept_keys(jobs), *student, *NAMING]
+
+
 def swept_keys(jobs: list[Job]) -> list[str]:
     """The overridden keys and groups, other than the naming columns, whose value differs between jobs."""
     overrides = [entry for job in jobs for entry in job.overrides]
     keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
-    named = {*NAMING, *NAMING.values()} - {"ratio"}
+    named = {*NAMING, *NAMING.values(), "model@student", "student.name"} - {"ratio"}
     return [key for key in keys if key not in named and len({job.value(key) for job in jobs}) > 1]
 
 
@@ -154,23 +160,28 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _naming(job: Job, swept: list[str]) -> dict[str, Any]:
-    columns = {key: job.value(key) for key in swept}
-    return columns | {name: job.value(key) for name, key in NAMING.items()}
+def _naming(job: Job, columns: list[str]) -> dict[str, Any]:
+    row = {name: job.value(NAMING.get(name, name)) for name in columns}
+    return _of_student(row | {"student": job.value("student.name") or row["model"]}) if "student" in row else row
 
 
-def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
+def _of_student(row: dict[str, Any]) -> dict[str, Any]:
+    """Without the selecting model where nothing was selected: such a row measures the student."""
+    return row | {"model": None} if "student" in row and row["method"] == "zero_shot" else row
+
+
+def _zero_shot_rows(jobs: list[Job], columns: list[str]) -> list[dict[str, Any]]:
     """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank.
 
     Where a job of method=zero_shot is that row itself, there is no second one.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
-    own_jobs = {_task(_naming(job, swept)) for job in jobs if job.value("method.name") == "zero_shot"}
+    own_jobs = {_task(_naming(job, columns)) for job in jobs if job.value("method.name") == "zero_shot"}
     for job in jobs:
         cut = len(ZERO_SHOT)
         own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(ZERO_SHOT)}
         if own:
-            row = _naming(job, swept) | {"method": "zero_shot", "projection": None, "ratio": None}
+            row = _of_student(_naming(job, columns) | {"method": "zero_shot", "projection": None, "ratio": None})
             if _task(row) in own_jobs:
                 continue
             key = _task(row) + tuple(sorted(own.items()))
@@ -186,7 +197,7 @@ def _zero_shot_rows(jobs: list[Job], swept: list[str]) -> list[dict[str, Any]]:
 
 
 def _task(row: dict[str, Any]) -> tuple:
-    return tuple(row[name] for name in ("model", "dataset", "preference", "seed"))
+    return tuple(row.get(name) for name in ("model", "student", "dataset", "preference", "seed"))
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

@@ -76,7 +76,8 @@ def overlap(selections: Selections) -> Drawing | None:
     axes.tick_params(length=0)
     chance = sorted({round(arm.chance, 2) for arm in selections.arms if arm.chance < 1})
     expected = f" Random choices overlap by {' or '.join(f'{value:g}' for value in chance[:3])}." if chance else ""
-    caption = "Jaccard overlap of selections: between methods with the same seed, on the diagonal between seeds."
+    caption = "Jaccard overlap of selections from one pool: between methods with the same seed, on the diagonal between"
+    caption += " seeds; blank where no two share a pool."
     pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1) if not numpy.isnan(matrix[i, j])]
     said = "; ".join(f"{labels[i]} and {labels[j]} {matrix[i, j]:.2f}" for i, j in pairs[:60])
     return Drawing("overlap", caption + expected, said, figure)

@@ -6,11 +6,11 @@ Reads as little as it can: ids and sources from the front of each line, a pool o
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import pandas
@@ -35,6 +35,13 @@ class Row:
     rank: int | None = None
 
 
+class Taken(NamedTuple):
+    """What one job selected."""
+
+    pool: str | None  # the stage's directory
+    ids: set[str]
+
+
 @dataclass
 class Selection:
     """Of one arm; rows, sources and lengths are those of its first seed that has them, `job`."""
@@ -55,7 +62,7 @@ class Selections:
     arms: list[Selection] = field(default_factory=list)
     pool_sources: dict[str, float] = field(default_factory=dict)
     pool_lengths: list[float] = field(default_factory=list)
-    # Mean Jaccard overlap [arms, arms] of the same seed, on the diagonal of different seeds; NaN where unknown.
+    # Mean Jaccard overlap [arms, arms] of the same seed, on the diagonal of different seeds; NaN without a shared pool.
     overlap: numpy.ndarray = field(default_factory=lambda: numpy.zeros((0, 0)))
     left_out: int = 0  # arms beyond MOST_ARMS
     problems: list[str] = field(default_factory=list)
@@ -78,28 +85,35 @@ def read_selections(arms: list[Arm], jobs: list[Job]) -> Selections:
     for label, own in having:
         _describe(label, own[0], chosen[own[0].dir.name], result, wanted)
     _from_pools(having, wanted, result)
-    seeds = [{job.value("seed"): set(chosen[job.dir.name]) for job in own} for _, own in having]
-    result.overlap = overlap(seeds)
+    result.overlap = overlap([{job.value("seed"): _taken(job, chosen) for job in own} for _, own in having])
     return result
 
 
-def overlap(seeds: list[dict[Any, set[str]]]) -> numpy.ndarray:
-    """Mean Jaccard overlap between arms over their common seeds, and within each arm over its pairs of seeds."""
-    matrix = numpy.full((len(seeds), len(seeds)), numpy.nan)
-    for i, one in enumerate(seeds):
-        matrix[i, i] = _mean([jaccard(a, b) for a, b in combinations(one.values(), 2)])
-        for j, other in enumerate(seeds[:i]):
-            shared = one.keys() & other.keys()
-            matrix[i, j] = matrix[j, i] = _mean([jaccard(one[seed], other[seed]) for seed in shared])
+def overlap(arms: list[dict[Any, Taken]]) -> numpy.ndarray:
+    """Mean Jaccard overlap between arms, by seed, over their common seeds, and within each arm over its pairs of seeds.
+
+    Only what was taken from one pool is compared: an id of another pool is another row.
+    """
+    matrix = numpy.full((len(arms), len(arms)), numpy.nan)
+    for i, one in enumerate(arms):
+        matrix[i, i] = _mean_overlap(combinations(one.values(), 2))
+        for j, other in enumerate(arms[:i]):
+            shared = ((one[seed], other[seed]) for seed in one.keys() & other.keys())
+            matrix[i, j] = matrix[j, i] = _mean_overlap(shared)
     return matrix
+
+
+def _taken(job: Job, chosen: dict[str, dict[str, str]]) -> Taken:
+    return Taken(job.stages.get("pool", {}).get("dir"), set(chosen[job.dir.name]))
+
+
+def _mean_overlap(pairs: Iterable[tuple[Taken, Taken]]) -> float:
+    values = [jaccard(one.ids, other.ids) for one, other in pairs if one.pool is not None and one.pool == other.pool]
+    return sum(values) / len(values) if values else math.nan
 
 
 def jaccard(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other) if one or other else math.nan
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 def _chosen(having: list[tuple[str, list[Job]]], problems: list[str]) -> dict[str, dict[str, str]]:

@@ -9,6 +9,7 @@ from rose.report.statistics import Estimate
 from rose.report.text import number
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
+SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # these do not follow `seed` by themselves
 
 
 def render(jobs: list[Job], comparison: Comparison, title: str) -> str:
@@ -28,7 +29,10 @@ def cells(comparison: Comparison) -> list[list[str]]:
     table = [[*comparison.columns, "n", *comparison.metrics]]
     for place, arm in enumerate(comparison.arms):
         row = [*arm.key, str(arm.done) if arm.done == arm.jobs else f"{arm.done} of {arm.jobs}"]
-        for metric in comparison.metrics:
+        width = len(comparison.metrics)
+        if arm.same_as:
+            row += [f"the same as {arm.same_as.label}", *[""] * width][:width]
+        for metric in () if arm.same_as else comparison.metrics:
             estimate = comparison.estimates[metric][place]
             text = interval(estimate)
             if estimate.seeds not in (0, arm.done):
@@ -56,7 +60,7 @@ def verdicts(comparison: Comparison) -> list[str]:
         for difference in comparison.to(comparison.main, arm):
             answer, advice = verdict(difference, comparison.main)
             shown = interval(difference.estimate, "+")
-            text = f"better than {difference.reference.method}: {answer}{f', {shown}' if shown else ''}"
+            text = f"better than {difference.reference.own}: {answer}{f', {shown}' if shown else ''}"
             said.append(f"{text}, {advice}" if advice else text)
         if said:
             lines.append(f"{arm.label}: {'; '.join(said)}.")
@@ -68,10 +72,13 @@ def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
     lines = []
     if comparison.metrics:
         lower = [f"lower {name} is better" for name in comparison.metrics if lower_is_better(name)]
-        bold = "bold: told better than all rows with its model, data and ratio (paired differences, Holm)"
+        bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
+        bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
     if comparison.differences.get(comparison.main):
         lines.append(f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown.")
+    if any(arm.same_as for arm in comparison.arms):
+        lines.append("The same as …: one measurement under two names competes once.")
     lines.append(_seeds(jobs))
     lines += _longer_wins(comparison)
     lines += comparison.problems
@@ -117,10 +124,8 @@ def _longer_wins(comparison: Comparison) -> list[str]:
 def _seeds(jobs: list[Job]) -> str:
     """Which seeds differ between the jobs, by value: what the intervals are over."""
     swept = [key for key in swept_keys(jobs) if is_seed(key)]
-    values = {
-        name: sorted({value for job in jobs if (value := job.value(name)) is not None})
-        for name in dict.fromkeys([*SEEDS, *swept])
-    }
+    named = [name for name in dict.fromkeys([*SEEDS, *swept]) if name != "world.seed" or _in_world(jobs)]
+    values = {name: sorted({value for job in jobs if (value := job.value(name)) is not None}) for name in named}
     free = [name for name, seeds in values.items() if len(seeds) > 1]
     pinned = [f"{name} ({seeds[0]})" for name, seeds in values.items() if len(seeds) == 1]
     if not free:
@@ -130,6 +135,10 @@ def _seeds(jobs: list[Job]) -> str:
     if not pinned:
         return text + " None is pinned."
     return text + f" Pinned, so their spread is not in the intervals: {', '.join(pinned)}."
+
+
+def _in_world(jobs: list[Job]) -> bool:
+    return any(job.value(key) is not None for job in jobs for key in ("dataset.world", "preference.pairs.world"))
 
 
 def _bullets(lines: list[str]) -> str:
