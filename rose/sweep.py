@@ -92,7 +92,7 @@ def name_directory(config: DictConfig) -> None:
     """Sets hydra.sweep.dir, unless the command line does, here and for the jobs, which compose their own config."""
     if any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra):
         return
-    name = sweep_name(config.hydra.runtime.choices.get("experiments"), list(config.hydra.overrides.task))
+    name = sweep_name(config.hydra.runtime.choices.get("experiments"), given(config))
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = "${outputs}/sweeps/" + name
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='${{outputs}}/sweeps/{name}'")
@@ -105,10 +105,15 @@ def choose_launcher(config: DictConfig) -> None:
             config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
 
 
+def given(config: DictConfig) -> list[str]:
+    """The command line's own overrides, `${…}` as it stands there: each job has its own value for it."""
+    return OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+
+
 def expand(config: DictConfig) -> list[list[str]]:
     """The overrides of every job of a multirun."""
     params = config.hydra.sweeper.get("params") or {}
-    texts = [f"{key}={value}" for key, value in params.items()] + list(config.hydra.overrides.task)
+    texts = [f"{key}={value}" for key, value in params.items()] + given(config)
     overrides = OverridesParser.create(config_loader=_loader()).parse_overrides(texts)
     return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
 

@@ -8,7 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from rose import pipeline, sweep
@@ -137,6 +139,15 @@ def test_jobs_composed_together_are_what_each_is_alone():
             assert sweep.typed(together) == sweep.typed(alone)
             assert together.hydra.sweep.subdir == alone.hydra.sweep.subdir
             assert together.hydra.overrides.task == alone.hydra.overrides.task
+
+
+def test_what_the_command_line_refers_to_has_each_job_s_own_value():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        given = ["seed=0,1", "dataset.world.seed='${seed}'"]
+        hydra = GlobalHydra.instance().hydra
+        master = hydra.compose_config("config", given, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+        jobs = sweep.compose_all(master, sweep.expand(master))
+        assert [job.dataset.world.seed for job in jobs] == [0, 1]
 
 
 def test_a_sweep_is_composed_once_before_its_jobs_start(monkeypatch, tmp_path):
