@@ -94,7 +94,7 @@ def test_trust_is_passed_from_the_models_own_setting_alone():
                 found.setdefault(ast.unparse(node.value), []).append(path.name)
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-                if path.parent.name == "launchers":  # carries a job to a worker that it has just started; reads no file
+                if path.parent.name == "launchers":  # carries jobs to workers; on Slurm through a private folder
                     names.remove("cloudpickle") if "cloudpickle" in names else None
                 assert not {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} & set(names), path
             if isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "numpy.load", "torch.save"):
