@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
+import tokenizers
 import torch
 from test_judge_llm import write_answers
 from test_pipeline import inputs, outputs, overrides, rose, run  # noqa: F401
-from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from rose import job, pipeline, sweep
 from rose.config import Judge
@@ -78,6 +79,23 @@ def test_a_conversation_too_long_for_a_reward_model_loses_its_left(judge):
     assert reward_model.score(cut, [long, long], [answer, "easel"])[0] == pytest.approx(
         reward_model.score(cut, [other], [answer])[0], abs=1e-5
     )
+
+
+def test_without_a_template_the_prompt_makes_room_for_the_answer():
+    vocabulary = {word: number for number, word in enumerate(["[CLS]", "[SEP]", *(f"w{i}" for i in range(200))])}
+    core = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary))
+    core.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    core.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    prompt, answer = ([f"w{i}" for i in numbers] for numbers in (range(50), range(50, 150)))
+
+    def seen(limit: int) -> list[str]:
+        row = reward_model._encode(tokenizer, [{"role": "user", "content": " ".join(prompt)}], " ".join(answer), limit)
+        return tokenizer.convert_ids_to_tokens(row["input_ids"])
+
+    for limit, kept in ((153, prompt), (120, prompt[-17:]), (104, prompt[-1:]), (103, [])):  # three are the model's own
+        assert seen(limit) == ["[CLS]", *kept, "[SEP]", *answer, "[SEP]"]
+    assert seen(80) == ["[CLS]", "[SEP]", *answer[:77], "[SEP]"]
 
 
 def test_a_classifier_with_several_outputs_is_no_reward_model(judge, tmp_path):

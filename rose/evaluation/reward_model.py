@@ -38,7 +38,8 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
     """The reward of each answer to its prompt.
 
     The conversation goes through the model's chat template; a model without one reads prompt and answer as a pair of
-    texts. What is too long loses the left of its prompt. Raises RoseError for a model with other than one output.
+    texts. What is too long loses the left of its prompt; of a pair, an answer that fills the model by itself is read
+    without the prompt and up to where it fits. Raises RoseError for a model with other than one output.
     """
     tokenizer = models.from_pretrained(AutoTokenizer, source(judge), key="judge.model")
     model = models.from_pretrained(
@@ -64,13 +65,20 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: list[dict], answer: str, limit: int) -> dict[str, list[int]]:
     if tokenizer.chat_template is None:
-        tokenizer.truncation_side = "left"
-        said = "\n".join(message["content"] for message in prompt)
-        return dict(tokenizer(said, answer, truncation="longest_first", max_length=limit))
+        return _encode_pair(tokenizer, "\n".join(message["content"] for message in prompt), answer, limit)
     messages = [*prompt, {"role": "assistant", "content": answer}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][-limit:]
     return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+
+
+def _encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str, limit: int) -> dict[str, list[int]]:
+    room = limit - tokenizer.num_special_tokens_to_add(pair=True)
+    if len(tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]) < room:
+        tokenizer.truncation_side = "left"
+        return dict(tokenizer(prompt, answer, truncation="only_first", max_length=limit))
+    tokenizer.truncation_side = "right"
+    return dict(tokenizer("", answer, truncation="only_second", max_length=limit))
 
 
 def _batch(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:

@@ -40,7 +40,7 @@ def shares_model(judge: Judge, base: Base) -> bool:
     return bool(judge.model and base.path) and _bare(judge.model) == _bare(base.path)
 
 
-@stage("verdicts", version=1)
+@stage("verdicts", version=2)
 def judge_answers(
     out: Path, judge: Judge, fingerprint: str, shares_model: bool, answers: Path, opponent: Path | None
 ) -> None:
