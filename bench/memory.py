@@ -27,7 +27,7 @@ def make(setting: Setting, folder: Path, sizes: tuple[int, ...]) -> dict:
     model.save_pretrained(str(folder / "warmup" / "checkpoint-1"))
     save_file(moments, folder / "warmup" / "checkpoint-1" / "moments.safetensors")
     manifest = {
-        "optimizer": {"beta1": BETA1, "beta2": BETA2, "eps": EPS},
+        "optimizer": {"beta1": BETA1, "beta2": BETA2, "eps": EPS, "max_grad_norm": 1.0},
         "checkpoints": [{"dir": "checkpoint-1", "step": 1, "learning_rate": 1.0}],
     }
     (folder / "warmup" / "manifest.json").write_text(json.dumps(manifest))

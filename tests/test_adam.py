@@ -1,5 +1,7 @@
 """Adam's map against the optimizer itself and against the formulas written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -44,12 +46,30 @@ def test_exact_is_the_change_that_one_real_step_makes(dtype):
         )
 
 
+@pytest.mark.parametrize("limit", [1e-6, 1.0])
+@pytest.mark.parametrize("how", [AdamMap.exact, AdamMap.no_momentum])
+def test_a_row_is_clipped_as_a_real_step_would_clip_it(how, limit):
+    _, _, moments, gradients = after_some_steps()
+    gradients *= limit * torch.tensor([[1e4], [1e5], [8e6]])  # norms around the limit and far above
+    updates = apply_adam(gradients.clone(), replace(moments, max_grad_norm=limit), how)
+    for gradient, update in zip(gradients, updates, strict=True):
+        optimizer, weight, _, _ = after_some_steps()
+        if how == AdamMap.no_momentum:
+            optimizer.state[weight]["exp_avg"].zero_()
+        before = weight.detach().clone()
+        weight.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_([weight], limit)
+        optimizer.step()
+        torch.testing.assert_close(update, before - weight.detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_published_has_epsilon_inside_the_root_and_no_bias_correction():
     _, _, moments, gradients = after_some_steps()
     first = 0.9 * moments.exp_avg + 0.1 * gradients
     second = 0.999 * moments.exp_avg_sq + 0.001 * gradients**2
     expected = first / torch.sqrt(second + 1e-8)
-    torch.testing.assert_close(apply_adam(gradients.clone(), moments, AdamMap.published), expected)
+    clipping = replace(moments, max_grad_norm=1e-7)  # the code of LESS does not clip rows
+    torch.testing.assert_close(apply_adam(gradients.clone(), clipping, AdamMap.published), expected)
 
 
 def test_without_momentum_only_the_row_moves_the_weights():
@@ -79,11 +99,12 @@ def test_moments_are_loaded_in_the_order_of_the_names(tmp_path):
         stored[f"{name}.exp_avg"] = torch.full((2, 2), value)
         stored[f"{name}.exp_avg_sq"] = torch.full((2, 2), value + 0.5)
     save_file(stored, tmp_path / "moments.safetensors")
-    optimizer = {"beta1": 0.8, "beta2": 0.9, "eps": 1e-6}
+    optimizer = {"beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "max_grad_norm": 0.5}
     moments = Moments.load(tmp_path / "moments.safetensors", ["b", "a"], 4, optimizer)
     assert moments.exp_avg.tolist() == [2.0] * 4 + [1.0] * 4
     assert moments.exp_avg_sq.tolist() == [2.5] * 4 + [1.5] * 4
     assert (moments.step, moments.beta1, moments.beta2, moments.eps) == (4, 0.8, 0.9, 1e-6)
+    assert moments.max_grad_norm == 0.5
     with pytest.raises(RoseError, match="no moments for c"):
         Moments.load(tmp_path / "moments.safetensors", ["a", "c"], 4, optimizer)
 

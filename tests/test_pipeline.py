@@ -114,6 +114,7 @@ def test_the_warm_up_keeps_a_checkpoint_an_epoch_and_the_rates_of_a_linear_sched
     # one batch of 4 rows an epoch: two steps; 3 % of two steps rounds up to one warm-up step from rate 0
     assert [entry["step"] for entry in manifest["checkpoints"]] == [1, 2]
     assert [entry["learning_rate"] for entry in manifest["checkpoints"]] == [0.0, 0.01]
+    assert manifest["optimizer"] == {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_grad_norm": 1.0}
 
 
 def test_a_second_run_computes_nothing_and_a_new_ratio_only_what_follows_the_scores(run):

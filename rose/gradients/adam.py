@@ -24,6 +24,7 @@ class Moments:
     beta1: float
     beta2: float
     eps: float
+    max_grad_norm: float = 0.0  # a longer gradient was cut to it before each update; 0: none was
 
     @classmethod
     def load(
@@ -31,7 +32,7 @@ class Moments:
     ) -> "Moments":
         """Moments of the parameters `names`, in that order, from a warm-up's moments.safetensors.
 
-        `optimizer` holds beta1, beta2 and eps. Raises RoseError when a parameter is missing.
+        `optimizer` holds beta1, beta2, eps and max_grad_norm. Raises RoseError when a parameter is missing.
         """
         with safe_open(file, "pt") as stored:
             missing = {f"{name}.exp_avg" for name in names} - set(stored.keys())
@@ -41,34 +42,43 @@ class Moments:
                 torch.cat([stored.get_tensor(f"{name}.{moment}").flatten() for name in names]).float().to(device)
                 for moment in ("exp_avg", "exp_avg_sq")
             )
-        return cls(first, second, step, optimizer["beta1"], optimizer["beta2"], optimizer["eps"])
+        return cls(first, second, step, **optimizer)
 
 
 def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -> torch.Tensor:
     """Turns raw gradients [n, p] into Adam's updates, in place.
 
     exact: the change (per unit learning rate, sign turned) that the optimizer's next step t would make, arXiv
-    1412.6980 with both bias corrections, ε outside the root: m'/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε). published:
-    m'/√(v' + 1e-8), as the code of LESS and ROSE has it. no_momentum: exact without the old momentum in m', which
-    all rows share: (1−β₁)g/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε); its scale does not matter to features, which have unit
-    norm. none: unchanged.
+    1412.6980 with both bias corrections, ε outside the root: m'/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε), of a gradient that
+    is clipped first, as the moments' own were. published: m'/√(v' + 1e-8) of the whole gradient, as the code of LESS
+    and ROSE has it. no_momentum: exact without the old momentum in m', which all rows share: (1−β₁)g/(1−β₁ᵗ) /
+    (√(v'/(1−β₂ᵗ)) + ε); its scale does not matter to features, which have unit norm. none: unchanged.
     """
     if how == AdamMap.none:
         return gradients
     if moments is None:
         raise ValueError(f"features.adam={how} needs the checkpoint's moments")
     published = how == AdamMap.published
-    # bias corrections are folded into the moments' weights, which saves two passes over the gradient
+    # bias corrections and clipping are folded into the weights, which saves passes over the gradient
     first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
     second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
     momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
+    own = (1 - moments.beta1) * first
+    scale = own if published else own * _clipping(gradients, moments.max_grad_norm)
     width = COLUMNS if gradients.device.type == "cpu" else max(COLUMNS, ELEMENTS // max(1, len(gradients)))
     for start in range(0, gradients.shape[1], width):
         columns = slice(start, start + width)
-        gradient = gradients[:, columns]
+        gradient = gradients[:, columns].mul_(scale)
         kept = moments.exp_avg[columns] * momentum
         spread = moments.exp_avg_sq[columns] * (moments.beta2 * second)
-        spread = torch.addcmul(spread, gradient, gradient, value=(1 - moments.beta2) * second)
+        spread = torch.addcmul(spread, gradient, gradient, value=(1 - moments.beta2) * second / own**2)
         spread = spread.add_(1e-8).sqrt_() if published else spread.sqrt_().add_(moments.eps)
-        gradient.mul_((1 - moments.beta1) * first).add_(kept).div_(spread)
+        gradient.add_(kept).div_(spread)
     return gradients
+
+
+def _clipping(gradients: torch.Tensor, limit: float) -> torch.Tensor | float:
+    """What torch's clip_grad_norm_ would multiply each row by: [n, 1]."""
+    if not limit:
+        return 1.0
+    return (limit / (torch.linalg.vector_norm(gradients, dim=1, keepdim=True) + 1e-6)).clamp(max=1)

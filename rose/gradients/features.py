@@ -37,7 +37,7 @@ BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a tok
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant, so that batches are the same on every machine
 
 
-@stage("features", version=1, resumable=True, together=True)
+@stage("features", version=2, resumable=True, together=True)
 def pool_features(
     out: Path,
     features: Features,

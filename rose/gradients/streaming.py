@@ -21,7 +21,7 @@ from rose.gradients.store import FeatureStore
 from rose.gradients.trajectory import Trajectory
 
 
-@stage("cosines", version=1, resumable=True, together=True)
+@stage("cosines", version=2, resumable=True, together=True)
 def pool_cosines(
     out: Path,
     adam: AdamMap,

@@ -19,7 +19,7 @@ from rose.training.supervised import train
 log = logging.getLogger(__name__)
 
 
-@stage("warmup", version=1, resumable=True, together=True)
+@stage("warmup", version=2, resumable=True, together=True)
 def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Path, tokens: Path) -> None:
     """Writes one checkpoint an epoch: adapter, Adam moments, and in manifest.json the epoch's mean learning rate."""
     rows = sample(load_from_disk(str(tokens / "rows")), warmup)
@@ -29,7 +29,8 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
     saver = Checkpoints(out, model, memory)
     train(model, models.load_tokenizer(base), rows, warmup, out, [saver], memory=memory, sharded=numerics.sharded)
     if ranks.main():
-        manifest = {"optimizer": memory["optimizer"], "checkpoints": memory["entries"]}
+        optimizer = memory["optimizer"] | {"max_grad_norm": warmup.max_grad_norm}
+        manifest = {"optimizer": optimizer, "checkpoints": memory["entries"]}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
 
