@@ -48,10 +48,10 @@ def test_near_duplicates_are_those_that_selection_passes_over():
     base = [f"w{number}" for number in rng.integers(0, 1000, 60)]
     changed = [[*base[:n], "other", *base[n + 1 :]] for n in (0, 59)]  # 5-word runs: 55 of 57 in common at an end
     far = [*base[:20], *(f"v{number}" for number in range(40))]
-    own = [" ".join(text) for text in (base, far, *changed)]
+    own = [" ".join(text) for text in (base, far, *changed)] + ["Да, нет", "да нет!", "да"]
     near = Near()
-    assert [near.holds(text) for text in own] == [False, False, True, True]
-    assert near_duplicates(own, 0.8) == [(2, 0), (3, 0)]
+    assert [near.holds(text) for text in own] == [False, False, True, True, False, True, False]
+    assert near_duplicates(own, 0.8) == [(2, 0), (3, 0), (5, 4)]
 
 
 def leaked(path, pool: list[tuple[str, str]], target: list[str], test: list[str]) -> tuple[list[dict], dict]:

@@ -71,6 +71,14 @@ def test_copies_of_better_rows_are_passed_over(tmp_path):
     assert ids(selected(tmp_path, TABLE, pool, dedup=Dedup.near, count=5)) == ["r0", "r3"]
 
 
+@pytest.mark.parametrize("words", ["кот дом лес сад мир", "cat house wood garden peace"])
+def test_what_is_near_depends_on_what_is_said_and_not_on_how_json_writes_it(tmp_path, words):
+    texts = [" ".join(words.split() * 4), "\n".join(words.split() * 4), " ".join([*words.split() * 3, *"abcde"])]
+    pool = [{"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": text}]} for text in texts]
+    pool += [{"messages": [{"role": "user", "content": word}]} for word in words.split()[:3]]
+    assert ids(selected(tmp_path, TABLE, pool, dedup=Dedup.near, count=9)) == ["r0", "r2", "r3", "r4"]
+
+
 def test_near_duplicates_share_four_fifths_of_all_their_shingles():
     letters = [f"w{i}" for i in range(13)]  # 9 shingles of five words
     for tail, duplicate in ((2, True), (3, False)):  # 9/11 = .82, 9/12 = .75

@@ -112,6 +112,11 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], ans
     return Encoded(input_ids=kept + ids[start:], labels=[IGNORED] * len(kept) + labels[start:])
 
 
+def said(messages: list[Message]) -> str:
+    """The text of a conversation, whoever says it."""
+    return "\n".join(message["content"] for message in messages)
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
     """The prompt as the model sees it before it answers; too long, it loses its left, but not a BOS token."""
     text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)

@@ -7,10 +7,11 @@ import numpy
 import pandas
 
 from rose.config import Warn
+from rose.data.chat import said
 from rose.diagnostics.finding import Finding, not_applicable, percent
 from rose.diagnostics.overlap import near_duplicates
+from rose.methods.duplicates import SIMILAR
 
-SIMILAR = 0.8  # as selection.dedup=near has it
 LISTED = 20
 
 
@@ -70,8 +71,7 @@ def source_mix(table: pandas.DataFrame, sources: pandas.Series, warn: Warn) -> F
 
 def copies(selected: list[dict], warn: Warn) -> Finding:
     """Share of the selected rows (best first) that are near-duplicates of a better one."""
-    texts = ["\n".join(message["content"] for message in row["messages"]) for row in selected]
-    pairs = near_duplicates(texts, SIMILAR)
+    pairs = near_duplicates([said(row["messages"]) for row in selected], SIMILAR)
     value = len(pairs) / max(1, len(selected))
     sentence = f"{len(pairs)} of {len(selected)} selected rows are nearly the text of a better one"
     sentence += "; selection.dedup=near passes over them." if pairs else "."

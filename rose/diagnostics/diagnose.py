@@ -24,7 +24,7 @@ SIDES = {  # where a prompt was found → whose prompts, where, and what follows
 }
 
 
-@stage("diagnostics", version=1)
+@stage("diagnostics", version=2)
 def diagnose(
     out: Path,
     warn: Warn,

@@ -11,6 +11,7 @@ import numpy
 
 from rose.artifacts import stage, write_json
 from rose.data import files
+from rose.data.chat import said
 from rose.diagnostics.overlap import WORDS, Index, words
 
 LONG, SHORT = 13, 8  # words of a run: GPT-3's 13 (arXiv 2005.14165, appendix C), 8 where a prompt has few of these
@@ -122,7 +123,3 @@ def first_pairs(file: Path) -> list[Text]:
     for text in pair_rows(file):
         first.setdefault(text.prompt, text)
     return list(first.values())
-
-
-def said(messages: list[dict]) -> str:
-    return "\n".join(message["content"] for message in messages)

@@ -72,8 +72,11 @@ class Index:
 
 
 def near_duplicates(texts: Iterable[str], similar: float) -> list[tuple[int, int]]:
-    """(n, m) for each text n that is similar to an earlier one: m is the most similar of these."""
-    split = [words(text) for text in texts]
+    """(n, m) for each text n that is similar to an earlier one: m is the most similar of these.
+
+    A text of fewer than WORDS words is one shingle.
+    """
+    split = [own + [""] * (WORDS - len(own)) for own in map(words, texts)]
     alike = Index(split, WORDS).jaccard(split).tocoo()
     later, earlier = alike.coords
     close = (later > earlier) & (alike.data >= similar)

@@ -12,6 +12,7 @@ import numpy
 import pandas
 
 from rose.config import Method
+from rose.data.chat import said
 from rose.methods.influence import Influence
 
 K1, B = 1.5, 0.75  # BM25's usual constants
@@ -76,17 +77,13 @@ def words(text: str) -> list[str]:
 def pool_texts(pool: Path, rows: pandas.DataFrame | None = None) -> list[str]:
     """What is said in each pool row that has tokens, or without `rows` in every one, in their order."""
     kept = None if rows is None else set(rows["id"])
-    return [_said(row["messages"]) for row in _lines(pool / "pool.jsonl") if kept is None or row["id"] in kept]
+    return [said(row["messages"]) for row in _lines(pool / "pool.jsonl") if kept is None or row["id"] in kept]
 
 
 def target_texts(preferences: Path) -> tuple[list[str], list[str]]:
     """Prompt and chosen answer of each target pair, and its subtask."""
     pairs = list(_lines(preferences / "target.jsonl"))
-    return [_said(pair["prompt"] + pair["chosen"]) for pair in pairs], [pair["subtask"] for pair in pairs]
-
-
-def _said(messages: list[dict]) -> str:
-    return "\n".join(message["content"] for message in messages)
+    return [said(pair["prompt"] + pair["chosen"]) for pair in pairs], [pair["subtask"] for pair in pairs]
 
 
 def _lines(path: Path) -> Iterator[dict]:

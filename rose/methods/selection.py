@@ -13,6 +13,7 @@ import pandas
 from rose.artifacts import stage, write_json
 from rose.choices import Share
 from rose.config import Method, Selection, Training, Warmup
+from rose.data.chat import said
 from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
 
@@ -35,7 +36,7 @@ def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Tr
     return whole if selection.count or selection.tokens or selection.slice else replace(whole, ratio=selection.ratio)
 
 
-@stage("selection", version=2)
+@stage("selection", version=3)
 def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
@@ -71,7 +72,7 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     source, text = {}, {}
     if selection.per_source or selection.dedup in SEEN:
         for row in _lines(pool, set(ranked["id"])):
-            source[row["id"]], text[row["id"]] = row.get("dataset"), json.dumps(row["messages"])
+            source[row["id"]], text[row["id"]] = row.get("dataset"), said(row["messages"])
     seen = SEEN[selection.dedup]() if selection.dedup in SEEN else None
     limit = (selection.per_source or math.inf) * budget
     spent, chosen = Counter(), []
