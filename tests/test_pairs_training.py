@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from method_toys import lines
+from method_toys import lines, tokens_of
 from tiny_models import adapted, llama, random_rows, slow_log_probs
 from transformers import AutoModelForCausalLM
 
@@ -13,9 +13,12 @@ from rose import models
 from rose.choices import Dtype, Reference
 from rose.config import Lora, Numerics, Training
 from rose.data import world
+from rose.errors import RoseError
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
 from rose.gradients.features import encoded_pairs
 from rose.gradients.objectives import Loss, Objective
+from rose.methods.hidden import pair_states
+from rose.training.finetune import selected_rows
 from rose.training.pairs import interleave, preference_losses, tune_by_dpo, tune_on_chosen
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
@@ -88,6 +91,39 @@ def measured(base, pairs, adapter=None) -> dict[str, float]:
 def test_sft_learns_the_chosen_answers(base, pairs, tmp_path):
     tune_on_chosen(tmp_path, TRAINING, LORA, NUMERICS, 64, base, pairs)
     assert measured(base, pairs, tmp_path)["chosen_loss"] < measured(base, pairs)["chosen_loss"] - 0.3
+
+
+def test_pairs_that_do_not_fit_are_named_and_listed(base, pairs, tmp_path, caplog):
+    rows = [json.loads(line) for line in (pairs / "target.jsonl").read_text().splitlines()]
+    for row in rows[1:]:  # too long for the model, and the same up to there
+        for side, last in (("chosen", "tomato"), ("rejected", "anchor")):
+            row[side] = [{"role": "assistant", "content": "rope " * 40 + last}]
+    lines(tmp_path / "pairs" / "target.jsonl", rows)
+    numerics = (NUMERICS, 24, base, tmp_path / "pairs")
+    how = {
+        "sft": lambda out: tune_on_chosen(out, TRAINING, LORA, *numerics),
+        "dpo": lambda out: tune_by_dpo(out, TRAINING, 0.1, LORA, *numerics),
+        "states": lambda out: pair_states(out, *numerics),
+    }
+    for name, make in how.items():
+        caplog.clear()
+        (tmp_path / name).mkdir()
+        make(tmp_path / name)
+        dropped = [json.loads(line) for line in (tmp_path / name / "dropped.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in dropped] == ["1", "2"] and "max_length=24" in dropped[0]["reason"]
+        assert [line for line in caplog.messages if "2 of 3" in line and line.endswith(": 1, 2")]
+
+
+def test_selected_rows_without_tokens_are_told_apart_and_all_of_them_is_an_error(tmp_path):
+    tokens = tokens_of(tmp_path / "tokens", [{"input_ids": [1, number], "labels": [1, number]} for number in range(3)])
+    refused = [{"id": f"long{number}", "reason": "no answer token within 9 tokens"} for number in range(3)]
+    lines(tokens / "dropped.jsonl", refused)
+    for name, ids in (("some", ["long2", "r2", "r0"]), ("none", ["long0", "long1"])):
+        lines(tmp_path / name / "selected.jsonl", [{"id": own} for own in ids])
+    rows, dropped = selected_rows(tokens, tmp_path / "some")
+    assert (rows["id"][:], dropped) == (["r0", "r2"], refused[2:])
+    with pytest.raises(RoseError, match=r"student\.max_length: none of the 2 selected rows .*within 9 tokens"):
+        selected_rows(tokens, tmp_path / "none")
 
 
 def test_dpo_learns_to_prefer_them(base, pairs, tmp_path):

@@ -9,7 +9,7 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -145,6 +145,11 @@ def load(path: Path) -> Iterator[dict]:
 def append(path: Path, row: dict) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def some_ids(rows: Sequence[dict]) -> str:
+    """The first few ids, for a message."""
+    return ", ".join(row["id"] for row in rows[:5]) + (", …" if len(rows) > 5 else "")
 
 
 def _on_hub(source: Source) -> bool:

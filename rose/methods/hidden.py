@@ -1,5 +1,6 @@
 """Hidden states of the base model as a row's representation: RDS and RDS+, from one forward pass."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rose import models
 from rose.artifacts import stage
 from rose.choices import Normalize, Pooling, ProjectionKind, StoreDtype
 from rose.config import Method, Numerics
+from rose.data.files import append, some_ids
 from rose.gradients.batching import length_batches
 from rose.gradients.features import encoded_pairs
 from rose.gradients.projection import VERSIONS
@@ -19,6 +21,8 @@ from rose.gradients.store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.influence import Influence
 from rose.progress import track
+
+log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 8192  # padding included; no logits are kept
 
@@ -46,11 +50,16 @@ def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None
 
 @stage("target_hidden", version=1)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
-    """The same of the target pairs' prompts with their chosen answers."""
+    """The same of the target pairs' prompts with their chosen answers; dropped.jsonl lists pairs that do not fit."""
     tokenizer = models.load_tokenizer(base)
-    pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     vectors = states(models.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
     write(out, vectors, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
+    for row in dropped:
+        append(out / "dropped.jsonl", row)
+    if dropped:
+        total = len(dropped) + len(pairs)
+        log.warning("%d of %d target pairs have no hidden states: %s", len(dropped), total, some_ids(dropped))
 
 
 @torch.no_grad()

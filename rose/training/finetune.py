@@ -1,6 +1,5 @@
 """Fine-tuning: a fresh adapter on the base model, trained on the selected rows alone."""
 
-import json
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
@@ -8,6 +7,8 @@ from datasets import Dataset, load_from_disk
 from rose import models
 from rose.artifacts import stage
 from rose.config import Lora, Numerics, Training
+from rose.data import files
+from rose.errors import RoseError
 from rose.seeds import derive
 from rose.training.sharded import save_adapter
 from rose.training.supervised import train
@@ -18,14 +19,22 @@ def fine_tune(
     out: Path, training: Training, lora: Lora, numerics: Numerics, base: Path, tokens: Path, selection: Path
 ) -> None:
     """Writes the adapter (PEFT's own format) and its training curve."""
-    rows = selected_rows(load_from_disk(str(tokens / "rows")), selection)
+    rows, dropped = selected_rows(tokens, selection)
     model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
-    train(model, models.load_tokenizer(base), rows, training, out, sharded=numerics.sharded)
+    train(model, models.load_tokenizer(base), rows, training, out, sharded=numerics.sharded, dropped=dropped)
     save_adapter(model, out)
 
 
-def selected_rows(rows: Dataset, selection: Path) -> Dataset:
-    """The tokenised rows of the selection, in pool order: the trainer's own seed shuffles them."""
-    with open(selection / "selected.jsonl") as file:
-        chosen = {json.loads(line)["id"] for line in file}
-    return rows.select([index for index, row_id in enumerate(rows["id"]) if row_id in chosen])
+def selected_rows(tokens: Path, selection: Path) -> tuple[Dataset, list[dict]]:
+    """The tokenised rows of the selection, in pool order (the trainer's own seed shuffles them), and those without.
+
+    Another model than the student selects rows that the student's tokenizer or length may refuse: {"id", "reason"}.
+    Raises RoseError where it refuses all.
+    """
+    rows = load_from_disk(str(tokens / "rows"))
+    chosen = {row["id"] for row in files.load(selection / "selected.jsonl")}
+    dropped = [row for row in files.load(tokens / "dropped.jsonl") if row["id"] in chosen]
+    if len(dropped) == len(chosen):
+        reason = dropped[0]["reason"] if dropped else "there are none"
+        raise RoseError(f"student.max_length: none of the {len(chosen)} selected rows can be trained on ({reason})")
+    return rows.select([index for index, row_id in enumerate(rows["id"]) if row_id in chosen]), dropped

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from rose import ranks
-from rose.data.files import append
+from rose.data.files import append, some_ids
 from rose.errors import RoseError
 from rose.training.sharded import trainable, whole
 
@@ -48,9 +48,10 @@ def without_bad_rows(run: Trainer, rows: Dataset, collator: Callable, out: Path,
             f"training diverged at {when}: loss or gradient is not finite for {len(bad)} of {len(rows)} rows by "
             "themselves; a lower learning_rate, or model.numerics.dtype=float32 or bfloat16, may help"
         )
-    for number in bad if ranks.main() else ():
-        append(out / "dropped.jsonl", {"id": names[number], "reason": f"loss or gradient not finite at {when}"})
-    shown = ", ".join(str(names[number]) for number in bad[:5]) + (", …" if len(bad) > 5 else "")
+    dropped = [{"id": names[number], "reason": f"loss or gradient not finite at {when}"} for number in bad]
+    for row in dropped if ranks.main() else ():
+        append(out / "dropped.jsonl", row)
+    shown = some_ids(dropped)
     log.warning("training begins again without %d rows whose loss or gradient is not finite: %s", len(bad), shown)
     return rows.select(sorted(set(range(len(rows))) - set(bad)))
 

@@ -27,10 +27,10 @@ def tune_on_chosen(
 ) -> None:
     """Writes an adapter trained on the target pairs' chosen answers, cut as the pairs are, and its training curve."""
     tokenizer = models.load_tokenizer(base)
-    pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     rows = [{"id": pair["id"], **chosen} for pair, (chosen, _) in zip(pairs, encoded, strict=True)]
     model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
-    train(model, tokenizer, Dataset.from_list(rows), training, out, sharded=numerics.sharded)
+    train(model, tokenizer, Dataset.from_list(rows), training, out, sharded=numerics.sharded, dropped=dropped)
     save_adapter(model, out)
 
 
@@ -47,14 +47,14 @@ def tune_by_dpo(
 ) -> None:
     """Writes an adapter trained by DPO (arXiv 2305.18290) on the target pairs, the base model as reference."""
     tokenizer = models.load_tokenizer(base)
-    pairs, encoded, _ = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     rows = [
         {"id": pair["id"]} | {name: [side[name] for side in both] for name in ("input_ids", "labels")}
         for pair, both in zip(pairs, encoded, strict=True)
     ]
     model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
     objective = Objective(Loss.dpo, beta, Reference.base)
-    more = {"trainer": trainer_of(objective), "collator": interleave, "sharded": numerics.sharded}
+    more = {"trainer": trainer_of(objective), "collator": interleave, "sharded": numerics.sharded, "dropped": dropped}
     train(model, tokenizer, Dataset.from_list(rows), training, out, **more)
     save_adapter(model, out)
 

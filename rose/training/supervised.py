@@ -1,6 +1,7 @@
 """The one supervised fine-tuning loop, on transformers.Trainer: pretraining, warm-up and fine-tuning all run it."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ from transformers import (
 
 from rose import ranks
 from rose.config import Training
+from rose.data.files import append, some_ids
 from rose.seeds import derive
 from rose.training import finite, resume
 from rose.training.sharded import shard, trainable, unwrapped
 from rose.training.shares import evened, micro_batches, ordered
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -36,17 +40,21 @@ def train(
     collator: Callable[[Sequence[dict]], dict] | None = None,
     memory: dict | None = None,
     sharded: bool = False,
+    dropped: Sequence[dict] = (),
 ) -> None:
     """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
 
     `trainer` may hold another loss, with `collator` to make its batches. By themselves the loss is the mean over the
     labelled tokens of a step, whatever `micro_batch_size` and a job's processes split it into. Rows whose loss or
     gradient is not finite are left out as if they had never been there, and listed in out/dropped.jsonl {"id",
-    "reason"}. Raises RoseError where that is so for most of them.
+    "reason"}, with `dropped`, those that did not come this far. Raises RoseError where that is so for most of them.
 
     With `sharded` the job's processes share the weights as well as the rows (`rose.training.sharded`).
     Goes on from what a killed process left in `out`; `memory` is what `callbacks` keep from step to step, in JSON.
     """
+    if dropped:
+        total = len(dropped) + len(rows)
+        log.warning("training goes without %d of %d rows: %s", len(dropped), total, some_ids(dropped))
     size, accumulated = micro_batches(training)
     seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
     collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
@@ -76,6 +84,8 @@ def train(
     model.eval()
     if ranks.main():
         resume.forget(out)
+        for row in dropped:  # not before: a dropped.jsonl would keep a killed process from being continued
+            append(out / "dropped.jsonl", row)
         _write_log(out, run.state.log_history)
 
 
