@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rose.config import Tasks
 from rose.data.files import BadRow, Row
 from rose.errors import RoseError
-from rose.evaluation.questions import Asked, draw, messages, parse, right
+from rose.evaluation.questions import Asked, draw, messages, parse, read_questions, right
 from rose.evaluation.tasks import likeliest
 from rose.sweep import typed
 
@@ -71,6 +71,24 @@ def test_the_answer_of_a_choice_is_a_letter_a_place_or_a_text(values, letter):
             parse(row)
     else:
         assert parse(row)[0]["answer"] == letter
+
+
+@pytest.mark.parametrize(
+    ("others", "letter"), [(["A"], "C"), (["A", " D"], "C"), (["right"], None), ([0], None), (["A", "1/C"], None)]
+)
+def test_a_letter_that_another_choice_says_is_one_where_the_file_has_letters_throughout(
+    tasks, tmp_path, others, letter
+):
+    """A row of MMLU: the answer is the third choice, and the fourth is "C"."""
+    row = {"question": "RC?", "choices": ["L", "R", "1/C", "C"], "answer": "C"}
+    more = [{"question": "?", "choices": ["left", "right", "1/C", "up"], "answer": other} for other in others]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [row, *more]))
+    tasks = replace(tasks, path=str(tmp_path / "questions.jsonl"), shots=0, limit=None)
+    if letter is None:
+        with pytest.raises(RoseError, match=r"questions.jsonl, line 1: answer 'C' may be the letter, .* of choice D"):
+            read_questions(tmp_path, tasks)
+    else:
+        assert read_questions(tmp_path, tasks)[0].row["answer"] == letter
 
 
 @pytest.mark.parametrize(

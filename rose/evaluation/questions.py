@@ -16,6 +16,7 @@ from rose.seeds import numpy_generator
 
 FIELDS = {"question": ("question", "input"), "answer": ("answer", "target"), "choices": ("choices", "options")}
 SUBTASK = ("subtask", "task", "subject")
+LETTERS = frozenset(ascii_uppercase)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -35,23 +36,30 @@ def fingerprint(tasks: Tasks) -> str:
 
 def read_questions(out: Path, tasks: Tasks) -> list[Asked]:
     """What is asked, with its solved examples. Refused rows are listed in skipped.jsonl with on_bad_row=skip."""
-    rows = files.sift(
-        files.read_rows(source(tasks)), parse, "tasks.on_bad_row", tasks.on_bad_row, out / "skipped.jsonl"
+    rows = list(files.read_rows(source(tasks)))
+    others = {row.file for row in rows if isinstance(row.values, dict) and _names_no_letter(_fields(row.values))}
+    read = files.sift(
+        rows,
+        lambda row: parse(row, row.file not in others),
+        "tasks.on_bad_row",
+        tasks.on_bad_row,
+        out / "skipped.jsonl",
     )
-    return draw(list(rows), tasks)
+    return draw(list(read), tasks)
 
 
-def parse(row: Row) -> list[dict]:
+def parse(row: Row, letters: bool = False) -> list[dict]:
     """{"question", "answer"} (BBH's input, target), with "choices" a multiple choice; optional id, split and subtask
-    (task, subject). The answer of a multiple choice may be its letter, its place from 0, or its text. Raises BadRow.
+    (task, subject). The answer of a multiple choice may be its letter, its place from 0, or its text; `letters` says
+    that the file gives letters throughout, else one that is also the text of another choice is refused. Raises BadRow.
     """
-    found = {name: next((row.values[key] for key in keys if key in row.values), None) for name, keys in FIELDS.items()}
+    found = _fields(row.values)
     if not isinstance(found["question"], str) or not found["question"].strip():
         raise BadRow("question (or input) must be a text")
     if isinstance(found["answer"], bool) or not isinstance(found["answer"], str | int | float):
         raise BadRow("answer (or target) must be a text or a number")
     if found["choices"] is not None:
-        found["answer"] = _letter(found["answer"], found["choices"])
+        found["answer"] = _letter(found["answer"], found["choices"], letters)
     subtask = next((str(row.values[key]) for key in SUBTASK if row.values.get(key)), "default")
     found["answer"] = str(found["answer"]).strip()
     return [{"id": files.row_id(row), "subtask": subtask, "split": row.values.get("split")} | found]
@@ -120,16 +128,29 @@ def _wording(row: dict) -> str:
     return f"{row['question'].strip()}\nEnd with: The answer is …"
 
 
-def _letter(answer: str | int | float, choices: object) -> str:
+def _fields(values: dict) -> dict:
+    return {name: next((values[key] for key in keys if key in values), None) for name, keys in FIELDS.items()}
+
+
+def _names_no_letter(found: dict) -> bool:
+    """Whether this is a multiple choice whose answer is given in another way."""
+    answer = found["answer"]
+    return found["choices"] is not None and not (isinstance(answer, str) and answer.strip() in LETTERS)
+
+
+def _letter(answer: str | int | float, choices: object, throughout: bool) -> str:
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
         raise BadRow("choices must be a list of 2 to 26 texts")
     letters = ascii_uppercase[: len(choices)]
-    if answer in choices:
-        return letters[choices.index(answer)]
+    text = letters[choices.index(answer)] if answer in choices else None
+    if isinstance(answer, str) and answer.strip() in set(letters):
+        if text not in (None, answer.strip()) and not throughout:
+            raise BadRow(f"answer {answer!r} may be the letter, or the text of choice {text}: give letters throughout")
+        return answer.strip()
+    if text is not None:
+        return text
     if isinstance(answer, int) and 0 <= answer < len(choices):
         return letters[answer]
-    if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip() in letters:
-        return answer.strip()
     raise BadRow(f"answer {str(answer)[:40]!r} must be a letter of {letters}, a place from 0, or one of the choices")
 
 

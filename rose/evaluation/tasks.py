@@ -19,7 +19,7 @@ from rose.evaluation.likelihood import answer_log_probs
 from rose.evaluation.questions import Asked, messages, read_questions, right
 
 
-@stage("tasks", version=1)
+@stage("tasks", version=2)
 def solve(
     out: Path,
     tasks: Tasks,
