@@ -211,6 +211,7 @@ def test_one_prompt_is_answered_once_whatever_its_pairs(tmp_path, monkeypatch, c
     monkeypatch.setattr(answering, "generate", lambda m, t, prompts, *_: asked.extend(prompts) or ["x", "y"])
     rows = [{"id": str(i), "subtask": "s", "prompt": [{"role": "user", "content": "pq"[i == 2]}]} for i in range(4)]
     rows = [row | {"chosen": [{"role": "assistant", "content": f"c{row['id']}"}]} for row in rows]
+    rows[3]["chosen"] += [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "later"}]
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     answering.answer(tmp_path, None, None, 0, None, None, tmp_path)
     said = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]

@@ -16,7 +16,7 @@ def effective(evaluation: Evaluation) -> Evaluation:
     return dataclasses.replace(evaluation, seed=0) if evaluation.temperature == 0 else evaluation
 
 
-@stage("answers", version=1)
+@stage("answers", version=2)
 def answer(
     out: Path,
     evaluation: Evaluation,
@@ -28,8 +28,8 @@ def answer(
 ) -> None:
     """Writes answers.jsonl, a row a test pair: {"id", "subtask", "prompt", "answer", "reference"}.
 
-    A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen answer.
-    `adapter=None` is the base model without any fine-tuning.
+    A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen answer to it, without
+    what a chosen conversation goes on with. `adapter=None` is the base model without any fine-tuning.
     """
     tokenizer, model = models.load_tokenizer(base), models.load_model(base, numerics)
     if adapter is not None:
@@ -40,7 +40,7 @@ def answer(
     answers = dict(zip(prompts, texts, strict=True))
     rows = [
         {"id": pair["id"], "subtask": pair["subtask"], "prompt": pair["prompt"]}
-        | {"answer": answers[json.dumps(pair["prompt"])], "reference": pair["chosen"][-1]["content"]}
+        | {"answer": answers[json.dumps(pair["prompt"])], "reference": pair["chosen"][0]["content"]}
         for pair in pairs
     ]
     (out / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
