@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy
 import pandas
+from scipy.special import stdtrit
 
 from rose.artifacts import stage, write_json
 from rose.choices import Estimator, Representation, Rule
@@ -39,7 +40,7 @@ def undefined(method: Method) -> str | None:
     return None
 
 
-@stage("fidelity", version=1)
+@stage("fidelity", version=2)
 def fidelity(
     out: Path, method: Method, matched_length: float, held_out: Path, representation: tuple, background: tuple
 ) -> None:
@@ -114,13 +115,16 @@ class Share(NamedTuple):
 def share_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Share:
     """The mean of wins in [0, 1] and its 95 % interval, where those of a cluster (a prompt) may depend on one another.
 
-    Wilson's interval for the effective sample size n·p(1−p)/n / V, V the linearised variance of a mean of clusters
-    (Dean and Pagano, J. Survey Stat. Methodol. 2015); where V is 0 the number of clusters stands for it.
+    Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of a mean of G
+    clusters, t with G − 1 degrees of freedom (Dean and Pagano, J. Survey Stat. Methodol. 2015); where V is 0 the number
+    of clusters stands for it.
     """
     value, count = float(wins.mean()), len(set(clusters))
     sums = pandas.Series(wins - value).groupby(clusters).sum()
-    variance = float((sums**2).sum()) / len(wins) ** 2
-    size = value * (1 - value) / variance if variance > 0 else count
+    variance = float((sums**2).sum()) / len(wins) ** 2 * count / max(1, count - 1)
+    size = float(count)
+    if variance > 1e-12:  # less is rounding: all clusters have the same share
+        size = value * (1 - value) / variance * (Z / stdtrit(count - 1, 0.975)) ** 2
     middle, shrink = value + Z**2 / (2 * size), 1 + Z**2 / size
     half = Z * (value * (1 - value) / size + Z**2 / (4 * size**2)) ** 0.5
     return Share(value, max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink))
