@@ -263,9 +263,21 @@ def test_two_jobs_meet_in_a_duel(composed, inputs, outputs, reward_folder, tmp_p
     assert met["win_rate"].to_dict() == expected.to_dict()
     assert items[0]["win_rate"].to_dict() == expected.to_dict()  # its opponent was the same model
     assert (items[1]["win_rate"] == 0.5).all()  # itself
-    assert summary(folder).startswith(f"win rate {expected.mean():.3f} ± ")
+    assert summary(folder).startswith(f"win rate {expected.mean():.3f} (95 % interval ")
     with pytest.raises(RoseError, match="is no job's folder"):
         duel(jobs[0], tmp_path, [])
+
+
+def test_five_wins_of_five_leave_room_for_doubt_and_a_prompt_counts_once(tmp_path):
+    items = [Item(str(number), f"p{number % 5}", "a") for number in range(10)]
+    write_items(tmp_path, items, {"win_rate": [1.0] * 10}, {"win_rate_length_controlled": 1.0})
+    least = 0.025 ** (1 / 5)  # Clopper and Pearson: five wins of five come by chance then
+    assert summary(tmp_path) == (
+        f"win rate 1.000 (95 % interval {least:.3f} to 1.000) over 5 prompts, length-controlled 1.000"
+    )
+    pairs = [Item(str(number), f"p{max(0, number - 6)}", "a") for number in range(10)]  # seven pairs of p0
+    write_items(tmp_path, pairs, {"win_rate": [1.0] * 7 + [0.0] * 3}, {})
+    assert summary(tmp_path).startswith("win rate 0.250 ") and summary(tmp_path).endswith("nan")
 
 
 def test_a_judge_that_is_down_costs_the_win_rate_alone(composed, inputs, outputs):  # noqa: F811

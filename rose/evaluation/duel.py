@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy
 import pandas
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -22,6 +23,7 @@ from rose.config import Config
 from rose.errors import RoseError, explain
 from rose.evaluation.reward_model import source
 from rose.evaluation.verdicts import effective, judge_answers, shares_model
+from rose.report.statistics import from_items
 from rose.sweep import typed
 
 
@@ -51,13 +53,13 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
 
 
 def summary(folder: Path) -> str:
-    """Win rate with its 95 % interval (normal, over prompts), raw and at equal length."""
+    """Win rate with its 95 % interval, and the rate at equal length; a prompt counts once, whatever its pairs."""
     metrics = json.loads((folder / "metrics.json").read_text())
     wins = pandas.read_parquet(folder / "items.parquet").groupby("prompt")["win_rate"].mean().dropna()
-    half = 1.96 * wins.std() / len(wins) ** 0.5 if len(wins) > 1 else float("nan")
+    rate = from_items(wins.to_numpy()[None], numpy.arange(len(wins)), (0, 1))
     return (
-        f"win rate {wins.mean():.3f} ± {half:.3f} over {len(wins)} prompts, "
-        f"length-controlled {metrics['win_rate_length_controlled']:.3f}"
+        f"win rate {rate.mean:.3f} (95 % interval {rate.low:.3f} to {rate.high:.3f}) over {len(wins)} prompts, "
+        f"length-controlled {metrics.get('win_rate_length_controlled', numpy.nan):.3f}"
     )
 
 

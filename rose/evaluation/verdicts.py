@@ -40,7 +40,7 @@ def shares_model(judge: Judge, base: Base) -> bool:
     return bool(judge.model and base.path) and _bare(judge.model) == _bare(base.path)
 
 
-@stage("verdicts", version=2)
+@stage("verdicts", version=3)
 def judge_answers(
     out: Path, judge: Judge, fingerprint: str, shares_model: bool, answers: Path, opponent: Path | None
 ) -> None:
@@ -59,7 +59,8 @@ def judge_answers(
         "answer_length": lengths[:, 0],
     }
     known = {name: values for name, values in columns.items() if not numpy.isnan(values).all()}
-    controlled = length_controlled(columns["win_rate"], lengths[:, 0], lengths[:, 1])
+    prompts = [row.item.prompt for row in rows]
+    controlled = length_controlled(columns["win_rate"], lengths[:, 0], lengths[:, 1], prompts)
     metrics |= {} if controlled is None else {"win_rate_length_controlled": controlled}
     metrics |= {"judged": sum(verdict.win is not None for verdict in verdicts), "judge_shares_model": shares_model}
     _write(out / "verdicts.jsonl", rows, verdicts)
