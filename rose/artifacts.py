@@ -10,11 +10,9 @@ import hashlib
 import inspect
 import json
 import logging
-import os
 import re
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -23,8 +21,9 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from rose import checksums, leases, ranks
+from rose import checksums, disk, leases, parts, ranks
 from rose.cost import Meter, merged, stored
+from rose.disk import write_json
 
 log = logging.getLogger(__name__)
 
@@ -170,18 +169,18 @@ def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> st
     with held:
         if target.exists():
             return "reused"
-        part = leases.private(target, node.function.resumable)
+        part = parts.private(target, node.function.resumable)
         try:
             _compute(node, part, outputs)
-            _sync(part)
+            disk.sync(part)
         except BaseException as error:
             interrupted = isinstance(error, ranks.Lost) or not isinstance(error, Exception)
             if interrupted and node.function.resumable:  # not wrong: goes on from here, on whatever host
-                leases.release(part, target)
+                parts.release(part, target)
             else:
                 shutil.rmtree(part, ignore_errors=True)
             raise
-        return _publish(part, target)
+        return parts.publish(part, target)
 
 
 def _compute(node: Node, part: Path, outputs: Path) -> None:
@@ -225,52 +224,6 @@ def leading() -> Iterator[None]:
         ranks.alone(lambda: None)
         raise
     ranks.alone(lambda: None)
-
-
-def _publish(part: Path, target: Path) -> str:
-    try:
-        part.rename(target)
-    except OSError:
-        shutil.rmtree(part)
-        if not target.exists():
-            raise
-        return "reused"  # lost a race that the lock did not see; the other's directory is as good
-    _sync_directory(target.parent)
-    return "computed"
-
-
-def _sync(directory: Path) -> None:
-    """Puts everything on the disk, with the permissions that the umask gave the directory: safetensors, for one,
-    writes files that no other user may read.
-    """
-    mode = directory.stat().st_mode & 0o666
-    for path in directory.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_directory(path)
-    _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` in one step, so that a reader sees the old or the new file, never half of one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _canonical(value: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from rose import leases
+from rose import parts
 from rose.errors import RoseError
 
 PART = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{6}\.part")
@@ -162,7 +162,7 @@ def _abandoned(part: Path, wanted: Collection[str]) -> str | None:
     match = PART.fullmatch(part.name)
     if match and match["host"] == socket.gethostname():
         return None if psutil.pid_exists(int(match["pid"])) else f"left by process {match['pid']}, which is dead"
-    if match and match["host"] == leases.RELEASED:  # by a job that was stopped in order, and may come back for it
+    if match and match["host"] == parts.RELEASED:  # by a job that was stopped in order, and may come back for it
         return None if f"{part.parent.name}/{match['target']}" in wanted else "left by a job that was stopped"
     idle = min(hours(path) for path in (part, *part.rglob("*")))
     return f"another host's, untouched for {idle:.0f} hours" if idle > ABANDONED_HOURS else None
