@@ -19,8 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
-
 from rose import checksums, disk, leases, parts, ranks
 from rose.cost import Meter, merged, stored
 from rose.disk import write_json
@@ -104,7 +102,7 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
     Where another process computes a stage, this one takes the next that it can, and waits when there is none.
     """
     told: set[str] = set()
-    watched: dict[str, filelock.SoftFileLease] = {}  # kept: only who watches a lease learns that its owner is dead
+    watched: dict[str, leases.Lease] = {}  # kept: only who watches a lease learns that its owner is dead
     while True:
         steps = plan(goal, outputs)
         for node, state in steps:
@@ -158,12 +156,12 @@ def _ordered(goal: Node) -> list[Node]:
     return list(order.values())
 
 
-def _compute_once(node: Node, outputs: Path, mine: filelock.SoftFileLease) -> str | None:
+def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
     """None where another process is at it. The lease only saves work: were two processes to believe that they hold
     it, each writes a directory of its own, and by the rename below one of them wins, whole.
     """
     target = node.path(outputs)
-    held = leases.acquire(mine)
+    held = mine.acquire()
     if held is None:
         return None
     with held:

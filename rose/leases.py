@@ -1,58 +1,150 @@
-"""Who computes a stage: one process at a time."""
+"""Who computes a stage: one process at a time, on any file system that creates and renames files in one step."""
 
+import os
+import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-import filelock
+import psutil
 
 LEASE = 60.0  # seconds without a sign of life after which another host's process is taken for dead
-TORN = 5.0  # seconds that a lease may be empty: its owner writes into it at once
 POLL = 0.2  # seconds between looks at what other processes hold
 
 
-def lease(target: Path) -> filelock.SoftFileLease:
-    """The right to compute `target`: a file that its owner touches as long as it lives, on any file system.
+class Owner(NamedTuple):
+    """A process, among those of all hosts that share the file system."""
+
+    host: str
+    pid: int
+    start: str  # when it began: numbers are given again, in a restarted container to the same program
+
+
+def me() -> Owner:
+    return Owner(host(), os.getpid(), _start(os.getpid()))
+
+
+def host() -> str:
+    """This machine's name, with its container's space of process numbers: in another they mean other processes."""
+    with suppress(OSError):
+        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    return socket.gethostname()
+
+
+def gone(owner: Owner) -> bool:
+    """Whether a process of this host has ended; another's cannot be asked."""
+    if owner.host != host():
+        return False
+    start = _start(owner.pid) if psutil.pid_exists(owner.pid) else None
+    return start is None or ("" not in (start, owner.start) and start != owner.start)
+
+
+def _start(pid: int) -> str:
+    """In the kernel's ticks since it booted, which no clock that is set changes; empty where they cannot be read."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    return ""
+
+
+class Lease:
+    """The right to do something: a file, `marker`, that its owner touches as long as it lives.
 
     On the owner's host others see at once that it has died, elsewhere once they have seen no touch for LEASE seconds
-    by their own clock.
+    by their own clock. It only saves work: a process that was taken for dead wrongly may still be at it.
     """
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+        self.seen, self.since = None, 0.0
+
+    def acquire(self) -> AbstractContextManager | None:
+        """The lease, held until the context ends; None while another process has it."""
+        for _ in range(2):
+            with suppress(FileExistsError):
+                return self._hold(os.open(self.marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            if not self._clear():
+                return None
+        return None  # another process was faster
+
+    @contextmanager
+    def _hold(self, descriptor: int) -> Iterator[None]:
+        ended = threading.Event()
+        touching = threading.Thread(target=_touch, args=(descriptor, ended), daemon=True)
+        try:
+            os.write(descriptor, " ".join(map(str, (*me(), uuid.uuid4().hex))).encode())
+            touching.start()
+            yield
+        finally:
+            ended.set()
+            if touching.ident:
+                touching.join()
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), self.marker.stat()):  # else it was taken away
+                    self.marker.unlink()
+            os.close(descriptor)
+
+    def _clear(self) -> bool:
+        """Removes a dead owner's marker. False where there is a marker that stays."""
+        try:
+            found = _look(self.marker)
+            if found != self.seen:
+                self.seen, self.since = found, time.monotonic()
+            if not found.dead and time.monotonic() - self.since < LEASE:
+                return False
+            aside = self.marker.with_name(f"{self.marker.name}.{uuid.uuid4().hex[:6]}")
+            if _look(self.marker) == found:
+                self.marker.rename(aside)
+                if _look(aside) == found:
+                    aside.unlink()
+                else:  # a living successor's, made between the look and the renaming
+                    aside.rename(self.marker)
+        except FileNotFoundError:
+            pass  # its owner, or another that waits, was faster
+        return True
+
+
+class _Look(NamedTuple):
+    """What a marker is and says. A touch changes it."""
+
+    inode: int
+    touched: int
+    text: str
+
+    @property
+    def dead(self) -> bool:
+        """Of a text that is torn nobody knows whose it is."""
+        words = self.text.split(" ")
+        return len(words) == 4 and words[1].isdecimal() and gone(Owner(words[0], int(words[1]), words[2]))
+
+
+def _look(marker: Path) -> _Look:
+    with open(marker, errors="replace") as file:  # opened: a network file system asks its server anew
+        status = os.fstat(file.fileno())
+        return _Look(status.st_ino, status.st_mtime_ns, file.read())
+
+
+def _touch(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(LEASE / 3):
+        with suppress(OSError):  # the file server is away for a moment, or the marker was taken away
+            os.utime(descriptor)
+
+
+def lease(target: Path) -> Lease:
+    """The right to compute `target`."""
     for directory in (target.parent, locks := target.parents[1] / ".locks"):
         directory.mkdir(parents=True, exist_ok=True)
-    return filelock.SoftFileLease(locks / f"{target.parent.name}-{target.name}.lease", lease_duration=LEASE)
-
-
-def acquire(mine: filelock.SoftFileLease) -> AbstractContextManager | None:
-    """The lease, held until the context ends; None while another process has it."""
-    try:
-        return mine.acquire(blocking=False)
-    except filelock.Timeout:
-        _mend(Path(mine.lock_file))
-        return None
+    return Lease(locks / f"{target.parent.name}-{target.name}.lease")
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Waits for the lease `path` and holds it."""
-    mine = filelock.SoftFileLease(path, lease_duration=LEASE)
-    while (lock := acquire(mine)) is None:
+def held(marker: Path) -> Iterator[None]:
+    """Waits for the lease `marker` and holds it."""
+    mine = Lease(marker)
+    while (lock := mine.acquire()) is None:
         time.sleep(POLL)
     with lock:
         yield
-
-
-def _mend(marker: Path) -> None:
-    """A process killed between making its lease and writing its name into it leaves an empty file, which filelock
-    takes for a live owner's for ever. Its age is told by the clock of the file system.
-    """
-    with suppress(OSError):
-        if marker.stat().st_size == 0:
-            probe = marker.with_name(f"{marker.name}.{uuid.uuid4().hex[:6]}")
-            probe.touch()
-            now = probe.stat().st_mtime
-            probe.unlink()
-            found = marker.stat()
-            if found.st_size == 0 and now - found.st_mtime > TORN:
-                marker.unlink()

@@ -138,14 +138,46 @@ def test_what_a_stopped_process_released_is_taken_over_by_any_host(tmp_path):
     assert not parts(tmp_path)
 
 
-def test_a_lease_whose_owner_was_killed_before_it_wrote_its_name_holds_nobody_up(tmp_path):
-    lease = leases.lease(tmp_path / "stages" / "stage" / "label-0")
-    marker = Path(lease.lock_file)
-    marker.touch()
-    assert leases.acquire(lease) is None and marker.exists()  # its owner may be about to write
-    os.utime(marker, (time.time() - 60, time.time() - 60))
-    assert leases.acquire(lease) is None and not marker.exists()
-    with leases.acquire(lease):
-        assert marker.read_text()
-    with leases.held(tmp_path / "other.lease"):
-        assert (tmp_path / "other.lease").read_text()
+def test_a_lease_that_nobody_touches_holds_nobody_up_whatever_it_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "LEASE", 0.3)
+    written = " ".join(map(str, (*leases.me(), "token")))  # of a process that lives, and has lost its way
+    for text in ("", "torn", f"elsewhere 1 1 {'f' * 32}", written):
+        marker = tmp_path / "some.lease"
+        marker.write_text(text)
+        lease = leases.Lease(marker)
+        assert lease.acquire() is None
+        time.sleep(0.2)
+        os.utime(marker)
+        assert lease.acquire() is None
+        time.sleep(0.2)
+        assert lease.acquire() is None and marker.read_text() == text
+        time.sleep(0.15)
+        with lease.acquire():
+            assert marker.read_text() != text
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_number_given_again_is_not_the_process_that_had_it(tmp_path):
+    assert not leases.gone(leases.me())
+    assert leases.gone(leases.me()._replace(start="1"))
+    assert not leases.gone(leases.me()._replace(start="1", host="elsewhere"))
+    marker = tmp_path / "some.lease"
+    marker.write_text(" ".join(map(str, (*leases.me()._replace(start="1"), "token"))))
+    with leases.held(marker):
+        assert leases.Lease(marker).acquire() is None
+
+
+def test_a_successors_lease_is_put_back_by_who_was_late_to_see_it(tmp_path, monkeypatch):
+    marker = tmp_path / "some.lease"
+    marker.write_text(" ".join(map(str, (*leases.me()._replace(start="1"), "token"))))
+    rename = Path.rename
+
+    def late(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        path.unlink()
+        path.write_text("successor")
+        return path.rename(target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert leases.Lease(marker).acquire() is None
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["successor"]
