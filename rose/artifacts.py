@@ -177,6 +177,8 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
                 parts.release(part, target)
             else:
                 shutil.rmtree(part, ignore_errors=True)
+            if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and target.exists():
+                return "reused"  # who took this process for dead has finished, and cleared its directory away
             raise
         return parts.publish(part, target)
 

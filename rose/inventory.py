@@ -3,19 +3,15 @@
 import json
 import re
 import shutil
-import socket
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from rose import parts
+from rose import leases, parts
 from rose.errors import RoseError
 
-PART = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.[0-9a-f]{6}\.part")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of artifacts.write_json and job._copy
 ABANDONED_HOURS = 24  # another host's process cannot be asked; one that writes nothing for so long is taken for dead
 TRASH = ".trash"
@@ -157,14 +153,14 @@ def _inputs(path: Path) -> set[str]:
     return found
 
 
-def _abandoned(part: Path, wanted: Collection[str]) -> str | None:
+def _abandoned(path: Path, wanted: Collection[str]) -> str | None:
     """Why nobody works on a .part directory any more, nor will go on from it."""
-    match = PART.fullmatch(part.name)
-    if match and match["host"] == socket.gethostname():
-        return None if psutil.pid_exists(int(match["pid"])) else f"left by process {match['pid']}, which is dead"
-    if match and match["host"] == parts.RELEASED:  # by a job that was stopped in order, and may come back for it
-        return None if f"{part.parent.name}/{match['target']}" in wanted else "left by a job that was stopped"
-    idle = min(hours(path) for path in (part, *part.rglob("*")))
+    part = parts.read(path)
+    if part and part.owner.host == parts.RELEASED:  # by a job that was stopped in order, and may come back for it
+        return None if _name(part.target) in wanted else "left by a job that was stopped"
+    if part and part.owner.host == leases.host():
+        return f"left by process {part.owner.pid}, which is dead" if part.free else None
+    idle = min(hours(inside) for inside in (path, *path.rglob("*")))
     return f"another host's, untouched for {idle:.0f} hours" if idle > ABANDONED_HOURS else None
 
 

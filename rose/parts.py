@@ -1,17 +1,46 @@
 """The private directory that a stage is computed in, and what becomes of those whose process was stopped."""
 
-import os
+import re
 import shutil
-import socket
 import uuid
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-import psutil
+from rose import disk, leases
 
-from rose import disk
-
+NAME = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.(?:(?P<start>\d*)-)?[0-9a-f]{6}\.part")
 RELEASED = "released"  # in place of a host: whoever wrote this has let go of it
+
+
+class Part(NamedTuple):
+    """A stage's private directory, and the process that made it."""
+
+    path: Path
+    target: Path
+    owner: leases.Owner
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody writes into it any more, for certain."""
+        return self.owner.host == RELEASED or leases.gone(self.owner)
+
+    @property
+    def touched(self) -> float:
+        """When anything was last written in it, by the clock of the file system; 0 where it has gone by itself."""
+        times = [0.0]
+        with suppress(FileNotFoundError):
+            times += (path.lstat().st_mtime for path in (self.path, *self.path.rglob("*")))
+        return max(times)
+
+
+def read(path: Path) -> Part | None:
+    """What the name of a private directory says; None where it is no such name."""
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    owner = leases.Owner(match["host"], int(match["pid"]), match["start"] or "")
+    return Part(path, path.with_name(match["target"]), owner)
 
 
 def private(target: Path, resumable: bool) -> Path:
@@ -20,27 +49,42 @@ def private(target: Path, resumable: bool) -> Path:
     What the dead of this host left, or anybody released, is taken over or removed. Of what another host's process
     left a copy is taken: that process may be slow rather than dead, and no two ever write into one directory.
     """
-    here = socket.gethostname()
-    part = _directory(target, here, os.getpid())
-    for left in sorted(target.parent.glob(f".{target.name}.*.part")):
-        host, pid, *_ = left.name.removeprefix(f".{target.name}.").rsplit(".", 3)
-        wanted = resumable and not part.exists()
-        with suppress(FileNotFoundError):  # another process was faster
-            if host not in (here, RELEASED):
-                if wanted:
-                    _copy(left, part)
-            elif not psutil.pid_exists(int(pid)):
-                if wanted:
-                    left.rename(part)
-                else:
-                    shutil.rmtree(left)
+    part = _directory(target, leases.me())
+    left = _others(target)
+    for other in left if resumable else ():
+        if _take(other, part):
+            break
+    for other in left:
+        if other.free:
+            shutil.rmtree(other.path, ignore_errors=True)
     part.mkdir(exist_ok=True)
     return part
 
 
+def _others(target: Path) -> list[Part]:
+    """What is left of `target` by those that do not live on this host, in the order to go on from: what need not be
+    copied comes first, then the newest.
+    """
+    found = [part for path in target.parent.glob(f".{target.name}.*.part") if (part := read(path))]
+    here = leases.host()
+    return sorted((p for p in found if p.free or p.owner.host != here), key=lambda part: (not part.free, -part.touched))
+
+
+def _take(other: Part, part: Path) -> bool:
+    try:
+        if other.free:
+            other.path.rename(part)
+        else:
+            _copy(other.path, part)
+    except OSError:  # another process was faster, or this one may not read it
+        shutil.rmtree(part, ignore_errors=True)
+        return False
+    return True
+
+
 def release(part: Path, target: Path) -> None:
     """Leaves an unfinished `part` to whoever computes `target` next, on whatever host."""
-    part.rename(_directory(target, RELEASED, 0))
+    part.rename(_directory(target, leases.Owner(RELEASED, 0, "")))
 
 
 def publish(part: Path, target: Path) -> str:
@@ -52,20 +96,19 @@ def publish(part: Path, target: Path) -> str:
             raise
         return "reused"  # lost a race that the lock did not see; the other's directory is as good
     disk.sync_directory(target.parent)
+    for other in _others(target):
+        if other.free or disk.clock(target.parent) - other.touched > leases.LEASE:
+            shutil.rmtree(other.path, ignore_errors=True)
     return "computed"
 
 
-def _directory(target: Path, host: str, pid: int) -> Path:
-    return target.with_name(f".{target.name}.{host}.{pid}.{uuid.uuid4().hex[:6]}.part")
+def _directory(target: Path, owner: leases.Owner) -> Path:
+    return target.with_name(f".{target.name}.{owner.host}.{owner.pid}.{owner.start}-{uuid.uuid4().hex[:6]}.part")
 
 
 def _copy(left: Path, part: Path) -> None:
     """File by file in the order of their names: a store's flags (.done) before the rows and scales they vouch for."""
-    try:
-        for file in sorted(path for path in left.rglob("*") if path.is_file()):
-            target = part / file.relative_to(left)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-    except FileNotFoundError:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    for file in sorted(path for path in left.rglob("*") if path.is_file()):
+        target = part / file.relative_to(left)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)

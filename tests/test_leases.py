@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import time
@@ -44,6 +45,10 @@ def short_lease(monkeypatch):
     monkeypatch.setattr(leases, "LEASE", 1.5)
 
 
+def fail(*_) -> None:
+    raise RuntimeError("a file is not where it was")
+
+
 def start(node: Node, outputs: Path, host: str | None = None) -> multiprocessing.Process:
     """A process that builds `node`, on `host` for all that it can tell."""
 
@@ -51,6 +56,7 @@ def start(node: Node, outputs: Path, host: str | None = None) -> multiprocessing
         if host:
             socket.gethostname = lambda: host
         signal.signal(signal.SIGTERM, lambda *_: exit(1))
+        signal.signal(signal.SIGUSR1, fail)
         build(node, outputs)
 
     process = FORK.Process(target=work)
@@ -121,10 +127,68 @@ def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):
     owner.kill()
     owner.join()
     (left,) = parts(tmp_path)
+    os.utime(left / "lines", (time.time() + 60, time.time() + 60))  # its process was slow rather than dead
     (tmp_path / "go").touch()
     path = build(node, tmp_path / "outputs")
     assert (path / "lines").read_text() == "begun\nbegun\n"
-    assert (left / "lines").read_text() == "begun\n"  # its process may be slow rather than dead
+    assert (left / "lines").read_text() == "begun\n"
+
+
+def left_by(target: Path, owner: leases.Owner, text: str, age: float) -> Path:
+    left = target.with_name(f".{target.name}.{owner.host}.{owner.pid}.{owner.start}-{age:06.0f}.part")
+    left.mkdir(parents=True)
+    (left / "lines").write_text(text)
+    for path in (left / "lines", left):
+        os.utime(path, (time.time() - age, time.time() - age))
+    return left
+
+
+def test_of_what_several_left_the_newest_that_need_not_be_copied_is_gone_on_with_and_the_others_go(tmp_path):
+    (tmp_path / "go").touch()
+    node = Node(resumed, str(tmp_path))
+    target, here = node.path(tmp_path / "outputs"), leases.me()
+    left_by(target, leases.Owner("elsewhere", 1, "1"), "newer, elsewhere\n", 100)
+    left_by(
+        target, here._replace(start="1"), "older\n", 300
+    )  # its container was restarted
+    left_by(target, leases.Owner("released", 0, ""), "newer\n", 200)
+    living = left_by(target, here, "alive\n", 400)
+    writing = left_by(target, leases.Owner("elsewhere", 2, "1"), "writing\n", 0)
+    path = build(node, tmp_path / "outputs")
+    assert (path / "lines").read_text() == "newer\nbegun\n"
+    assert set(parts(tmp_path)) == {living, writing}
+
+
+def test_what_cannot_be_taken_over_costs_only_itself(tmp_path, monkeypatch):
+    (tmp_path / "go").touch()
+    node = Node(resumed, str(tmp_path))
+    for age in (100, 200):
+        left_by(node.path(tmp_path / "outputs"), leases.Owner("elsewhere", 1, "1"), f"{age}\n", age)
+    copy = shutil.copyfile
+
+    def lost(source: Path, place: Path) -> None:
+        monkeypatch.setattr(shutil, "copyfile", copy)
+        raise OSError(5, "Input/output error", str(source))
+
+    monkeypatch.setattr(shutil, "copyfile", lost)
+    path = build(node, tmp_path / "outputs")
+    assert (path / "lines").read_text() == "200\nbegun\n"
+
+
+def test_a_process_that_was_taken_for_dead_finds_the_work_done(tmp_path):
+    node = Node(resumed, str(tmp_path))
+    slow = computing(tmp_path, node, host="elsewhere")
+    os.kill(slow.pid, signal.SIGSTOP)
+    (left,) = parts(tmp_path)
+    until(lambda: time.time() - left.stat().st_mtime > 2 * leases.LEASE)
+    (tmp_path / "go").touch()
+    path = build(node, tmp_path / "outputs")
+    assert not parts(tmp_path)
+    lines = (path / "lines").read_text()
+    os.kill(slow.pid, signal.SIGCONT)
+    os.kill(slow.pid, signal.SIGUSR1)
+    slow.join()
+    assert slow.exitcode == 0 and (path / "lines").read_text() == lines and not parts(tmp_path)
 
 
 def test_what_a_stopped_process_released_is_taken_over_by_any_host(tmp_path):

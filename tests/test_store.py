@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rose import checksums, inventory, store
+from rose import checksums, inventory, leases, store
 from rose.artifacts import Node, build, stage
 from rose.errors import RoseError
 
@@ -159,9 +159,9 @@ def test_gc_removes_what_dead_processes_left_and_leaves_the_living_alone(tmp_pat
     node = Node(first, 1)
     path = build(node, tmp_path)
     job(tmp_path, "runs/a", node)
-    host = os.uname().nodename
+    host = leases.host()
     parts = {
-        pid: path.with_name(f".{path.name}.{host}.{pid}.abcdef.part") for pid in (dead_process(), os.getpid(), "other")
+        pid: path.with_name(f".{path.name}.{host}.{pid}.-abcdef.part") for pid in (dead_process(), os.getpid(), "other")
     }
     parts["other"] = path.with_name(f".{path.name}.another.host-1.1.abcdef.part")
     for part in parts.values():
