@@ -6,10 +6,11 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rose import leases, parts
+from rose import disk, leases, parts
 from rose.errors import RoseError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of artifacts.write_json and job._copy
@@ -52,7 +53,7 @@ def jobs(outputs: Path) -> Iterator[Path]:
     folders += [Path(link.read_text()) for link in sorted(stages_of(outputs).glob(".jobs/*"))]
     while folders:
         folder = folders.pop()
-        if (folder / "status.json").exists() or (folder / "stages.json").exists():
+        if any((folder / name).exists() for name in ("status.json", "stages.json", "claims.json")):
             yield folder
         elif folder.is_dir():
             folders += [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
@@ -160,8 +161,18 @@ def _abandoned(path: Path, wanted: Collection[str]) -> str | None:
         return None if _name(part.target) in wanted else "left by a job that was stopped"
     if part and part.owner.host == leases.host():
         return f"left by process {part.owner.pid}, which is dead" if part.free else None
+    if part and _leased(part.target):
+        return None
     idle = min(hours(inside) for inside in (path, *path.rglob("*")))
     return f"another host's, untouched for {idle:.0f} hours" if idle > ABANDONED_HOURS else None
+
+
+def _leased(target: Path) -> bool:
+    """Whether a process computes `target`: one that writes nothing for days still touches its lease."""
+    marker = leases.marker(target)
+    with suppress(FileNotFoundError):
+        return disk.clock(marker.parent) - marker.stat().st_mtime < leases.LEASE
+    return False
 
 
 def hours(path: Path) -> float:

@@ -142,6 +142,7 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     states = {node.name: state for goal in chain(*wanted) for node, state in plan(nodes[goal], outputs)}
     finished = "missing" not in states.values() and _is_done(directory)
     if not finished:
+        _say(directory, "running")
         claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
     with _tracked(config, directory, group, list(states.values())) as run:
         failures = _build_all(wanted, nodes, lambda goal: build(goal, outputs, done))
@@ -179,8 +180,8 @@ def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[
 
 
 def claim(directory: Path, outputs: Path, names: list[str]) -> None:
-    """Says which stages this job is about to use, until it is done, so that rose.store leaves them alone."""
-    _say(directory, "running")
+    """Says which stages this job is going to use, until it is done, so that rose.store leaves them alone."""
+    directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "claims.json", names)
     if not directory.resolve().is_relative_to(outputs.resolve()):  # rose.store looks for jobs in there
         address = outputs / "stages" / ".jobs" / hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]

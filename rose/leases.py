@@ -135,15 +135,19 @@ def _touch(descriptor: int, ended: threading.Event) -> None:
 
 def lease(target: Path) -> Lease:
     """The right to compute `target`."""
-    for directory in (target.parent, locks := target.parents[1] / ".locks"):
+    for directory in (target.parent, target.parents[1] / ".locks"):
         directory.mkdir(parents=True, exist_ok=True)
-    return Lease(locks / f"{target.parent.name}-{target.name}.lease")
+    return Lease(marker(target))
+
+
+def marker(target: Path) -> Path:
+    return target.parents[1] / ".locks" / f"{target.parent.name}-{target.name}.lease"
 
 
 @contextmanager
-def held(marker: Path) -> Iterator[None]:
-    """Waits for the lease `marker` and holds it."""
-    mine = Lease(marker)
+def held(path: Path) -> Iterator[None]:
+    """Waits for the lease `path` and holds it."""
+    mine = Lease(path)
     while (lock := mine.acquire()) is None:
         time.sleep(POLL)
     with lock:

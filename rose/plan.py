@@ -25,7 +25,7 @@ from rose.artifacts import Node, plan
 from rose.config import Config
 from rose.errors import RoseError
 from rose.estimates import UNKNOWN, Estimate, Estimator
-from rose.job import build_stages, goals, one_line
+from rose.job import build_stages, claim, goals, one_line
 from rose.launchers.base import Job, Worker, directory, mark, numbered
 from rose.launchers.slurm import Slurm
 from rose.report.report import write_report
@@ -179,13 +179,18 @@ def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
         raise
 
 
-def submit(master: DictConfig, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step]) -> list[str]:
+def submit(
+    master: DictConfig, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Stage], order: list[Step]
+) -> list[str]:
     """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(master))
     slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
     slurm.refuse_twice()
+    for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):  # it may be days before they begin
+        names = [name for name, stage in stages.items() if number in stage.jobs]
+        claim(directory(job), Path(config.outputs), names)
     sent: list[str] = []
     try:
         _send(slurm, Worker(context, task.__wrapped__), jobs, configs, order, sent)
@@ -251,7 +256,7 @@ def _plan(arguments: list[str], send: bool) -> None:
     print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
     if send:
         sweep.announce(Path(master.hydra.sweep.dir), jobs)
-        ids = submit(master, jobs, configs, order)
+        ids = submit(master, jobs, configs, stages, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
 
 

@@ -148,9 +148,7 @@ def test_of_what_several_left_the_newest_that_need_not_be_copied_is_gone_on_with
     node = Node(resumed, str(tmp_path))
     target, here = node.path(tmp_path / "outputs"), leases.me()
     left_by(target, leases.Owner("elsewhere", 1, "1"), "newer, elsewhere\n", 100)
-    left_by(
-        target, here._replace(start="1"), "older\n", 300
-    )  # its container was restarted
+    left_by(target, here._replace(start="1"), "older\n", 300)  # its container was restarted
     left_by(target, leases.Owner("released", 0, ""), "newer\n", 200)
     living = left_by(target, here, "alive\n", 400)
     writing = left_by(target, leases.Owner("elsewhere", 2, "1"), "writing\n", 0)

@@ -1,15 +1,18 @@
 """The plan of a sweep: which stages are shared, what comes after what, and what it will cost."""
 
+import json
+import types
 from pathlib import Path
 
 import pytest
 from test_launchers import SMALL, SWEEP
 
-from rose import plan, sweep
+from rose import inventory, plan, sweep
 from rose.artifacts import Node, build, stage
 from rose.config import Config
 from rose.data import world
 from rose.estimates import UNKNOWN, Estimate, Estimator
+from rose.launchers.slurm import Slurm
 
 
 @stage("toy", version=1)
@@ -89,3 +92,24 @@ def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path,
     second = text[text.index("step 2") : text.index("step 3")]
     assert "after 1" in second and "features/" in second and "rose-0.05-seed" in second
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_submitted_sweep_will_use_is_claimed_before_anything_is_sent(tmp_path, monkeypatch):
+    claimed = []
+
+    def send(slurm: Slurm, function, arguments, **sbatch):
+        claimed.append(inventory.claims(tmp_path))
+        return [types.SimpleNamespace(job_id="1") for _ in arguments]
+
+    monkeypatch.setattr(Slurm, "submit", send)
+    monkeypatch.setattr(Slurm, "refuse_twice", lambda slurm: None)
+    (tmp_path / "stages").mkdir()
+    command = [*SWEEP[1:], *SMALL, f"outputs={tmp_path}", "hydra/launcher=slurm", "--submit"]
+    plan.main(command)
+    counts = {name.split("/")[0]: len(jobs) for name, jobs in claimed[0].items()}
+    assert (counts["base"], counts["pool"], counts["scores"]) == (4, 4, 1)
+    folders = [path.parent for path in tmp_path.glob("sweeps/*/*/claims.json")]
+    assert len(folders) == 4 and not [folder for folder in folders if (folder / "status.json").exists()]
+    (folders[0] / "status.json").write_text(json.dumps({"state": "done", "error": None}))
+    plan.main(command)
+    assert json.loads((folders[0] / "status.json").read_text())["state"] == "done"

@@ -176,6 +176,23 @@ def test_gc_removes_what_dead_processes_left_and_leaves_the_living_alone(tmp_pat
     assert (alive.exists(), other.exists(), path.exists()) == (True, False, True)
 
 
+def test_gc_leaves_what_another_host_writes_nothing_into_as_long_as_its_lease_is_touched(
+    tmp_path, command, monkeypatch
+):
+    target = build(Node(first, 1), tmp_path)
+    part = target.with_name(f".{target.name}.another.host-1.1.5-abcdef.part")
+    part.mkdir()
+    os.utime(part, (0, 0))
+    marker = leases.lease(target).marker
+    marker.write_text("another.host-1 1 5 token")
+    monkeypatch.setattr("time.time", lambda: 4e9)  # this host's clock is decades ahead of the file server's
+    command("gc", "--yes")
+    assert part.exists()
+    os.utime(marker, (1e9, 1e9))
+    command("gc", "--yes")
+    assert not part.exists()
+
+
 def test_gc_leaves_what_a_job_that_was_stopped_in_order_will_go_on_from(tmp_path, command):
     used, unused = Node(first, 1), Node(first, 2)
     build(Node(first, 3), tmp_path)
