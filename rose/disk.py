@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import uuid
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ def sync(directory: Path) -> None:
     mode = directory.stat().st_mode & 0o666
     for path in directory.rglob("*"):
         if path.is_file():
-            path.chmod(mode)
+            status = path.stat()
+            if stat.S_IMODE(status.st_mode) != mode and status.st_uid == os.geteuid():
+                path.chmod(mode)
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
         else:

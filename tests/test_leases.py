@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,9 @@ def fail(*_) -> None:
     raise RuntimeError("a file is not where it was")
 
 
-def start(node: Node, outputs: Path, host: str | None = None) -> multiprocessing.Process:
+def start(
+    node: Node, outputs: Path, host: str | None = None, first: Callable[[], None] = lambda: None
+) -> multiprocessing.Process:
     """A process that builds `node`, on `host` for all that it can tell."""
 
     def work() -> None:
@@ -57,6 +60,7 @@ def start(node: Node, outputs: Path, host: str | None = None) -> multiprocessing
             socket.gethostname = lambda: host
         signal.signal(signal.SIGTERM, lambda *_: exit(1))
         signal.signal(signal.SIGUSR1, fail)
+        first()
         build(node, outputs)
 
     process = FORK.Process(target=work)
@@ -171,6 +175,36 @@ def test_what_cannot_be_taken_over_costs_only_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "copyfile", lost)
     path = build(node, tmp_path / "outputs")
     assert (path / "lines").read_text() == "200\nbegun\n"
+
+
+@pytest.mark.faults
+def test_another_users_unfinished_work_is_gone_on_with(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as two users")
+    for folder in (tmp_path, *tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    outputs, node = tmp_path / "outputs", Node(resumed, str(tmp_path))
+    build(Node(other, str(tmp_path)), tmp_path / "warm")  # imports what another user may not be able to read
+    before = os.umask(0)
+    try:
+        owner = computing(tmp_path, node)
+    finally:
+        os.umask(before)
+    owner.kill()
+    owner.join()
+    (tmp_path / "go").touch()
+    process = start(node, outputs, first=nobody)
+    process.join()
+    assert process.exitcode == 0
+    (path,) = outputs.glob("stages/resumed/*")
+    assert (path / "lines").read_text() == "begun\nbegun\n" and (path / "lines").stat().st_uid == 65534
+    assert not parts(tmp_path)
+
+
+def nobody() -> None:
+    os.umask(0)
+    os.setgid(65534)
+    os.setuid(65534)
 
 
 def test_a_process_that_was_taken_for_dead_finds_the_work_done(tmp_path):
