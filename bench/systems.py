@@ -23,7 +23,7 @@ from rose.gradients.objectives import SFT, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.quantize import width
-from rose.gradients.store import FeatureStore
+from rose.gradients.store import FeatureStore, Filling
 
 DIM = 8192  # as LESS has it
 ROSE_DIM, ROSE_DTYPE = 32_768, StoreDtype.int4  # the best of details.widths within LESS's 16 KiB a row
@@ -69,9 +69,10 @@ def rose(setting: Setting, folder: Path) -> dict:
 
         def step(batch: list[int]) -> None:
             updates = apply_adam(gradients(engine, [rows[i] for i in batch], SFT), moments, AdamMap.exact)
-            store.write(0, batch, torch.nn.functional.normalize(projector.project(updates)))
+            filling.write(batch, torch.nn.functional.normalize(projector.project(updates)))
 
-        speed = timed(setting.batches(rows), step)
+        with Filling(store, 0) as filling:
+            speed = timed(setting.batches(rows), step)
         taken = torch.cat([projector.project(gradients(engine, [row], SFT)) for row in aims])
         found = cosines(store.rows(0, 0, len(rows)), taken.cpu())
     return {

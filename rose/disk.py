@@ -19,6 +19,13 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
+def vouch(path: Path, value: Any) -> None:
+    """Writes `path`, which says that what lies beside it is whole, when all that is on the disk."""
+    sync(path.parent)
+    write_json(path, value)
+    sync(path.parent)
+
+
 def sync(directory: Path) -> None:
     """Puts everything on the disk, with the permissions that the umask gave the directory: safetensors, for one,
     writes files that no other user may read.

@@ -1,7 +1,9 @@
 """What goes into the store comes out, up to the stated rounding; what is not finite is named."""
 
+import contextlib
 import json
 import math
+import os
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tiny_models import CUDA
 from rose.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.quantize import decode, encode, width
-from rose.gradients.store import ABSENT, NOT_FINITE, VALID, FeatureStore
+from rose.gradients.store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling
 
 SPACE = {"kind": "sketch", "seed": 0, "dim": 33, "version": 1}
 
@@ -91,6 +93,32 @@ def test_a_store_left_behind_is_taken_up(tmp_path):
     again = create(tmp_path, n=3)
     assert again.flags(0).tolist() == [ABSENT, VALID, ABSENT]
     assert torch.equal(again.rows(0, 1, 2), unit_rows(1, 33))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_flag_is_written_before_its_rows_are_on_the_disk(tmp_path, monkeypatch, fails):
+    store, synced, flags = create(tmp_path, n=4), [], []
+    fdatasync = os.fdatasync
+
+    def watched(descriptor: int) -> None:
+        fdatasync(descriptor)
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        flags.append(store.flags(0).tolist())
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    with contextlib.suppress(KeyboardInterrupt), Filling(store, 0) as filling:
+        filling.write([0, 2], unit_rows(2, 33))
+        assert not store.flags(0).any() and not synced  # it is not waited for at every batch
+        monkeypatch.setattr("rose.gradients.store.SETTLE", 0.0)
+        filling.write([3], unit_rows(1, 33))
+        assert store.flags(0).tolist() == [VALID, ABSENT, VALID, VALID]
+        monkeypatch.setattr("rose.gradients.store.SETTLE", 30.0)
+        filling.write([1], unit_rows(1, 33))
+        if fails:
+            raise KeyboardInterrupt
+    assert synced == ["checkpoint-1.rows", "checkpoint-1.scale"] * 2
+    assert flags == [[ABSENT] * 4] * 2 + [[VALID, ABSENT, VALID, VALID]] * 2
+    assert store.flags(0).tolist() == [VALID] * 4
 
 
 def test_a_store_cut_off_at_its_creation_is_made_anew(tmp_path):

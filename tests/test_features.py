@@ -262,8 +262,10 @@ import os, random, signal, sys, time
 from pathlib import Path
 from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config import Features, Numerics, Projection
+from rose.gradients import store
 from rose.gradients.features import pool_features
 
+store.SETTLE = 0.0
 root, goal, dice, kills = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0), 0
 def run(name):
     out = root / name

@@ -1,6 +1,8 @@
 """Training that is killed and goes on gives the bytes of one that was left alone."""
 
 import json
+import os
+import types
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,20 @@ def test_a_checkpoint_that_was_torn_is_not_gone_on_from(inputs, whole, tmp_path)
     (torn / "trainer_state.json").write_text(json.dumps({"global_step": 5}))
     warm_up(tmp_path, WARMUP, LORA, NUMERICS, *inputs)
     assert files(tmp_path) == whole
+
+
+def test_a_checkpoint_is_vouched_for_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    synced, fsync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, (folder / resume.WHOLE).exists()))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    arguments, state = types.SimpleNamespace(output_dir=tmp_path), types.SimpleNamespace(global_step=5)
+    resume.Save({"some": "memory"}).on_save(arguments, state, None)
+    assert ("model.safetensors", False) in synced and ("checkpoint-5", False) in synced
+    assert (resume.WHOLE, True) in synced and synced[-1] == ("checkpoint-5", True)

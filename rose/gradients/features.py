@@ -26,7 +26,7 @@ from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import Projector, make_projector, warn_if_concentrated
-from rose.gradients.store import ABSENT, FeatureStore
+from rose.gradients.store import ABSENT, FeatureStore, Filling
 from rose.gradients.trajectory import Trajectory
 from rose.progress import track
 
@@ -132,15 +132,16 @@ def fill(
     """
     absent = store.flags(checkpoint) == ABSENT
     left = [batch for batch in ranks.share(batches) if absent[batch].any()]
-    for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):
-        taken = take(batch)
-        if batch is left[0]:
-            warn_if_concentrated(taken, projector)
-        projected = projector.project(taken)
-        if unit:
-            norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
-            projected = projected / torch.where(norms == 0, 1, norms)  # without a gradient: zeros, score zero
-        store.write(checkpoint, batch, projected)
+    with Filling(store, checkpoint) as filling:
+        for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):
+            taken = take(batch)
+            if batch is left[0]:
+                warn_if_concentrated(taken, projector)
+            projected = projector.project(taken)
+            if unit:
+                norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
+                projected = projected / torch.where(norms == 0, 1, norms)  # without a gradient: zeros, score zero
+            filling.write(batch, projected)
 
 
 def _updates(

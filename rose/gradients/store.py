@@ -1,6 +1,8 @@
 """Features on disk: one row-major file a checkpoint in the pool's order, a done flag and a scale a row."""
 
 import json
+import os
+import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,13 +10,14 @@ from pathlib import Path
 import numpy
 import torch
 
-from rose.artifacts import write_json
 from rose.choices import StoreDtype
+from rose.disk import vouch, write_json
 from rose.errors import RoseError
 from rose.gradients.projection import TARGETS, VERSIONS
 from rose.gradients.quantize import decode, encode, width
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
+SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is waited for
 
 
 class FeatureStore:
@@ -66,7 +69,7 @@ class FeatureStore:
                     with open(path / f"{name}.{suffix}", "wb") as file:
                         file.truncate(len(ids) * bytes_each)
             write_json(path / "ids.json", store.ids)
-            write_json(path / "features.json", values)
+            vouch(path / "features.json", values)
         return store
 
     @classmethod
@@ -99,31 +102,21 @@ class FeatureStore:
 
     def flags(self, checkpoint: int) -> numpy.ndarray:
         """uint8 [n] of ABSENT, VALID, NOT_FINITE."""
-        return numpy.fromfile(self._file(checkpoint, "done"), dtype=numpy.uint8)
+        return numpy.fromfile(self.file(checkpoint, "done"), dtype=numpy.uint8)
 
     def rows(self, checkpoint: int, start: int, stop: int) -> torch.Tensor:
         """Rows start..stop (exclusive) of checkpoint number i: float32 [rows, d], zeros where not valid."""
         count = max(0, min(stop, len(self)) - start)
         each = width(self.dtype, self.dim)
-        file = self._file(checkpoint, "rows")
+        file = self.file(checkpoint, "rows")
         codes = numpy.fromfile(file, numpy.uint8, count * each, offset=start * each).reshape(count, each)
-        scale = numpy.fromfile(self._file(checkpoint, "scale"), numpy.float32, count, offset=start * 4)
+        scale = numpy.fromfile(self.file(checkpoint, "scale"), numpy.float32, count, offset=start * 4)
         return decode(torch.from_numpy(codes), torch.from_numpy(scale), self.dtype, self.dim)
 
     def write(self, checkpoint: int, numbers: Sequence[int], features: torch.Tensor) -> None:
-        """Puts features [k, d] at the rows `numbers`; rows that are not finite become zeros and are flagged.
-
-        Flags come last: a process killed in between leaves these rows to be done again.
-        """
-        features = features.float()
-        finite = torch.isfinite(features).all(1)
-        codes, scale = encode(torch.where(finite[:, None], features, 0), self.dtype)
-        flags = torch.where(finite, VALID, NOT_FINITE).to(torch.uint8)
-        for suffix, values in (("rows", codes), ("scale", scale), ("done", flags)):
-            with open(self._file(checkpoint, suffix), "r+b", buffering=0) as file:
-                for number, value in zip(numbers, values.cpu().numpy(), strict=True):
-                    file.seek(number * value.nbytes)
-                    file.write(value.tobytes())
+        """Puts features [k, d] at the rows `numbers`, once and for all."""
+        with Filling(self, checkpoint) as filling:
+            filling.write(numbers, features)
 
     def not_finite(self) -> list[dict]:
         """{"id", "checkpoint"} of each row that has a NaN or an infinity."""
@@ -133,5 +126,51 @@ class FeatureStore:
             for row in numpy.flatnonzero(self.flags(i) == NOT_FINITE)
         ]
 
-    def _file(self, checkpoint: int, suffix: str) -> Path:
+    def file(self, checkpoint: int, suffix: str) -> Path:
         return self.path / f"{self.checkpoints[checkpoint]}.{suffix}"
+
+
+class Filling:
+    """Puts rows into a checkpoint of a store; those that are not finite become zeros and are flagged.
+
+    Flags follow their rows every SETTLE seconds and at the end, when these are on the disk: of a process that is killed
+    and of a machine that loses its power, rows without a flag are done again, and those with one are whole.
+    """
+
+    def __init__(self, store: FeatureStore, checkpoint: int) -> None:
+        self.dtype = store.dtype
+        self.rows, self.scales, self.done = (
+            open(store.file(checkpoint, suffix), "r+b", buffering=0)  # noqa: SIM115 — until __exit__
+            for suffix in ("rows", "scale", "done")
+        )
+        self.flags: list[tuple[int, int]] = []  # (row, flag) of rows that may not be on the disk yet
+        self.settled = time.monotonic()
+
+    def __enter__(self) -> "Filling":
+        return self
+
+    def __exit__(self, *_) -> None:
+        with self.rows, self.scales, self.done:
+            self._settle()
+
+    def write(self, numbers: Sequence[int], features: torch.Tensor) -> None:
+        """Puts features [k, d] at the rows `numbers`."""
+        features = features.float()
+        finite = torch.isfinite(features).all(1)
+        codes, scale = encode(torch.where(finite[:, None], features, 0), self.dtype)
+        for file, values in ((self.rows, codes), (self.scales, scale)):
+            for number, value in zip(numbers, values.cpu().numpy(), strict=True):
+                file.seek(number * value.nbytes)
+                file.write(value.tobytes())
+        flags = torch.where(finite, VALID, NOT_FINITE).tolist()
+        self.flags += zip(numbers, flags, strict=True)
+        if time.monotonic() - self.settled > SETTLE:
+            self._settle()
+
+    def _settle(self) -> None:
+        for file in (self.rows, self.scales):
+            os.fdatasync(file.fileno())
+        for number, flag in self.flags:
+            self.done.seek(number)
+            self.done.write(bytes([flag]))
+        self.flags, self.settled = [], time.monotonic()

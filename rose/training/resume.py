@@ -8,10 +8,10 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from rose import ranks
-from rose.artifacts import write_json
+from rose.disk import vouch
 
 EVERY = 300.0  # seconds between checkpoints; what is shorter never makes one
-WHOLE = "memory.json"  # written last: a checkpoint without it was torn
+WHOLE = "memory.json"  # written last, when the rest is on the disk: a checkpoint without it was torn
 
 
 class Save(TrainerCallback):
@@ -29,7 +29,7 @@ class Save(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args, state, control, **_):
-        write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE, self.memory)
+        vouch(Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE, self.memory)
         self.saved = time.monotonic()
 
 
