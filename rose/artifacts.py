@@ -165,19 +165,20 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
     if held is None:
         return None
     with held:
-        if target.exists():
+        if parts.published(target):
             return "reused"
         part = parts.private(target, node.function.resumable)
         try:
-            _compute(node, part, outputs)
-            disk.sync(part)
+            if not parts.published(target):  # what another left may have taken long to copy
+                _compute(node, part, outputs)
+                disk.sync(part)
         except BaseException as error:
             interrupted = isinstance(error, ranks.Lost) or not isinstance(error, Exception)
             if interrupted and node.function.resumable:  # not wrong: goes on from here, on whatever host
                 parts.release(part, target)
             else:
                 shutil.rmtree(part, ignore_errors=True)
-            if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and target.exists():
+            if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and parts.published(target):
                 return "reused"  # who took this process for dead has finished, and cleared its directory away
             raise
         return parts.publish(part, target)

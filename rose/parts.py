@@ -44,6 +44,12 @@ def read(path: Path) -> Part | None:
     return Part(path, path.with_name(match["target"]), owner)
 
 
+def published(target: Path) -> bool:
+    """Whether `target` is there; listed first, for a network file system remembers for a while what was not."""
+    os.listdir(target.parent)
+    return target.exists()
+
+
 def private(target: Path, resumable: bool) -> Path:
     """A directory of this process alone beside `target`, with what a process that has ended left of a resumable stage.
 
@@ -92,10 +98,10 @@ def publish(part: Path, target: Path) -> str:
     try:
         part.rename(target)
     except OSError:
-        shutil.rmtree(part)
-        if not target.exists():
+        shutil.rmtree(part, ignore_errors=True)
+        if not published(target):
             raise
-        return "reused"  # lost a race that the lock did not see; the other's directory is as good
+        return "reused"  # lost a race that the lease did not see, or the answer of a file server; as good either way
     disk.sync_directory(target.parent)
     for other in _others(target):
         if other.free or disk.clock(target.parent) - other.touched > leases.LEASE:

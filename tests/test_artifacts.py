@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rose import parts
 from rose.artifacts import Node, build, plan, stage
 
 
@@ -141,3 +142,41 @@ def test_a_resumable_stage_finds_what_a_killed_process_left(tmp_path):
     path = build(node, tmp_path / "outputs")
     assert (path / "lines").read_text() == "begun\nbegun\n"
     assert no_leftovers(tmp_path / "outputs")
+
+
+def test_what_another_published_unseen_is_reused(tmp_path, monkeypatch):
+    """A network file system may say for a while that it is not there, until its folder is listed."""
+    node = Node(count, Settings(1))
+    target, seen = node.path(tmp_path), []
+    build(Node(count, Settings(1)), tmp_path)
+    exists, listdir = Path.exists, os.listdir
+    monkeypatch.setattr(Path, "exists", lambda path: (path != target or path.parent in seen) and exists(path))
+    monkeypatch.setattr(os, "listdir", lambda path: seen.append(path) or listdir(path))
+    heard = []
+    build(node, tmp_path, lambda node, built: heard.append(built.state))
+    assert heard == ["reused"] and no_leftovers(tmp_path)
+
+
+def test_what_another_publishes_while_leftovers_are_taken_over_is_not_computed_again(tmp_path, monkeypatch):
+    node, private = Node(count, Settings(1)), parts.private
+
+    def late(target: Path, resumable: bool) -> Path:
+        private(target, resumable).rename(target)
+        (target / "cost.json").write_text("{}")
+        return private(target, resumable)
+
+    monkeypatch.setattr(parts, "private", late)
+    heard = []
+    path = build(node, tmp_path, lambda node, built: heard.append(built.state))
+    assert heard == ["reused"] and not (path / "value").exists() and no_leftovers(tmp_path)
+
+
+def test_a_publication_whose_answer_was_lost_counts(tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def lost(path: Path, target: Path) -> None:
+        rename(path, target)
+        raise FileNotFoundError(2, "No such file or directory", str(path))  # what is said to the second attempt
+
+    monkeypatch.setattr(Path, "rename", lost)
+    assert (build(Node(count, Settings(1)), tmp_path) / "value").read_text() == "1"
