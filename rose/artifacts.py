@@ -6,6 +6,7 @@ nothing is computed until `build` asks for it, and only what is missing.
 """
 
 import dataclasses
+import errno
 import hashlib
 import inspect
 import json
@@ -173,15 +174,24 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
                 _compute(node, part, outputs)
                 disk.sync(part)
         except BaseException as error:
-            interrupted = isinstance(error, ranks.Lost) or not isinstance(error, Exception)
-            if interrupted and node.function.resumable:  # not wrong: goes on from here, on whatever host
-                parts.release(part, target)
-            else:
-                shutil.rmtree(part, ignore_errors=True)
-            if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and parts.published(target):
-                return "reused"  # who took this process for dead has finished, and cleared its directory away
+            with suppress(OSError):  # what was lost may be the file server
+                if node.function.resumable and _right_so_far(error):  # goes on from here, on whatever host
+                    parts.release(part, target)
+                else:
+                    shutil.rmtree(part, ignore_errors=True)
+                if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and parts.published(target):
+                    return "reused"  # who took this process for dead has finished, and cleared its directory away
             raise
         return parts.publish(part, target)
+
+
+def _right_so_far(error: BaseException) -> bool:
+    """Whether what was written before `error` is as good as before: it says nothing against the work."""
+    if isinstance(error, OSError):
+        # A full disk needs the room more than the work. A file that is missing may be missing from the work, and one
+        # that a library calls wrong (without a number) may be the work's. Otherwise the file system is to blame.
+        return error.errno not in (None, errno.ENOSPC, errno.EDQUOT, errno.ENOENT)
+    return isinstance(error, ranks.Lost) or not isinstance(error, Exception)
 
 
 def _compute(node: Node, part: Path, outputs: Path) -> None:

@@ -1,5 +1,6 @@
 """The store's promises: exists = complete, one computation a key, failures never cached."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rose import parts
+from rose import disk, parts
 from rose.artifacts import Node, build, plan, stage
 
 
@@ -180,3 +181,32 @@ def test_a_publication_whose_answer_was_lost_counts(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", lost)
     assert (build(Node(count, Settings(1)), tmp_path) / "value").read_text() == "1"
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), True),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (KeyboardInterrupt(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
+        (OSError("not a checkpoint"), False),
+        (ValueError("no"), False),
+    ],
+)
+def test_work_outlives_what_says_nothing_against_it(tmp_path, monkeypatch, error, kept):
+    (tmp_path / "go").touch()
+    node, sync = Node(resuming, str(tmp_path)), disk.sync
+
+    def fail(part: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(disk, "sync", fail)
+    with pytest.raises(type(error)):
+        build(node, tmp_path)
+    assert no_leftovers(tmp_path) is not kept
+    monkeypatch.setattr(disk, "sync", sync)
+    assert (build(node, tmp_path) / "lines").read_text() == "begun\n" * (1 + kept)
+    assert no_leftovers(tmp_path)
