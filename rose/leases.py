@@ -1,5 +1,6 @@
 """Who computes a stage: one process at a time, on any file system that creates and renames files in one step."""
 
+import logging
 import os
 import socket
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+
+log = logging.getLogger(__name__)
 
 LEASE = 60.0  # seconds without a sign of life after which another host's process is taken for dead
 POLL = 0.2  # seconds between looks at what other processes hold
@@ -147,8 +150,11 @@ def marker(target: Path) -> Path:
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Waits for the lease `path` and holds it."""
-    mine = Lease(path)
+    mine, told = Lease(path), False
     while (lock := mine.acquire()) is None:
+        if not told:
+            log.info("waiting for %s, which another process holds", path)
+            told = True
         time.sleep(POLL)
     with lock:
         yield

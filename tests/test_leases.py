@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -261,6 +262,24 @@ def test_a_number_given_again_is_not_the_process_that_had_it(tmp_path):
     marker.write_text(" ".join(map(str, (*leases.me()._replace(start="1"), "token"))))
     with leases.held(marker):
         assert leases.Lease(marker).acquire() is None
+
+
+def test_who_waits_for_a_lease_says_so_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "POLL", 0.05)
+    marker = tmp_path / "some.lease"
+    caplog.set_level("INFO")
+
+    def wait() -> None:
+        with leases.held(marker):
+            pass
+
+    waiting = threading.Thread(target=wait)
+    with leases.held(marker):
+        assert not caplog.messages
+        waiting.start()
+        time.sleep(0.5)
+    waiting.join()
+    assert caplog.messages == [f"waiting for {marker}, which another process holds"]
 
 
 def test_a_successors_lease_is_put_back_by_who_was_late_to_see_it(tmp_path, monkeypatch):
