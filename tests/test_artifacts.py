@@ -118,7 +118,7 @@ def killed_while_computing(node: Node, outputs: Path) -> None:
     process = multiprocessing.get_context("fork").Process(target=build, args=(node, outputs))
     process.start()
     deadline = time.monotonic() + 10
-    while not list((outputs / "stages").glob("*/.*.part/*")):
+    while not [path for path in (outputs / "stages").glob("*/.*.part/*") if path.stat().st_size]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

@@ -80,9 +80,13 @@ def parts(folder: Path) -> list[Path]:
     return list(folder.glob("outputs/stages/*/.*.part"))
 
 
+def begun(folder: Path) -> list[Path]:
+    return list(folder.glob("begin-*"))
+
+
 def computing(folder: Path, node: Node, host: str | None = None) -> multiprocessing.Process:
     process = start(node, folder / "outputs", host)
-    until(lambda: [path for part in parts(folder) for path in part.iterdir()] or list(folder.glob("begin-*")))
+    until(lambda: [path for part in parts(folder) for path in part.iterdir() if path.stat().st_size] or begun(folder))
     return process
 
 
@@ -93,7 +97,7 @@ def test_a_job_that_would_wait_computes_what_else_is_missing_first(tmp_path):
     owner.join()
     assert (node.path(tmp_path / "outputs") / "begin was running").read_text() == "True"
     assert (path / "done").exists()
-    assert len(list(tmp_path.glob("begin-*"))) == 1
+    assert len(begun(tmp_path)) == 1
 
 
 def test_a_dead_owner_of_this_host_is_noticed_at_once(tmp_path, monkeypatch):
@@ -110,7 +114,7 @@ def test_a_dead_owner_elsewhere_is_noticed_within_the_lease_and_a_living_one_lef
     node = Node(begin, str(tmp_path), 4.0)
     owner = computing(tmp_path, node, host="elsewhere")
     build(node, tmp_path / "outputs")  # longer than two leases
-    assert len(list(tmp_path.glob("begin-*"))) == 1
+    assert len(begun(tmp_path)) == 1
     owner.join()
 
     node = Node(begin, str(tmp_path), 4.5)
