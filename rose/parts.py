@@ -78,13 +78,16 @@ def _others(target: Path) -> list[Part]:
 
 
 def _take(other: Part, part: Path) -> bool:
+    copy = part.with_suffix(".copy.part")  # until it is whole no name that anybody would go on from
     try:
         if other.free and other.path.stat().st_uid == os.geteuid():  # of another's files nobody can change the mode
             other.path.rename(part)
         else:
-            _copy(other.path, part)
+            _copy(other.path, copy)
+            disk.sync(copy)
+            copy.rename(part)
     except OSError:  # another process was faster, or this one may not read it
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(copy, ignore_errors=True)
         return False
     return True
 
