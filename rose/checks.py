@@ -1,9 +1,6 @@
 """Which values are allowed: read before the first job starts, so that no sweep finds out after its warm-up."""
 
-import dataclasses
-import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -93,8 +90,6 @@ RANGES: dict[str, Range] = {
 RANGES |= {f"{model}.{name}": allowed for model in ("model", "student") for name, allowed in MODEL.items()}
 RANGES |= {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
 
-SECRET = 12  # characters that a secret has at least; shorter values are words
-
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
 SIMILARITY = (Representation.gradients, Representation.hidden, Representation.embeddings)  # rows can be compared
@@ -102,7 +97,6 @@ SIMILARITY = (Representation.gradients, Representation.hidden, Representation.em
 
 def check(config: Config) -> None:
     """Raises RoseError for a value outside its range, or for values that contradict one another."""
-    _refuse_secrets(config)
     for key, (holds, allowed) in RANGES.items():
         value = reduce(lambda part, name: getattr(part, name, None), key.split("."), config)
         if value is not None and not holds(value):
@@ -124,33 +118,6 @@ def check(config: Config) -> None:
     _amount(config.method, config.selection)
     _manners(config)
     _judge(config.judge, config.preference.pairs.world is not None)
-
-
-def _refuse_secrets(config: Config) -> None:
-    """What is in the configuration is written to disk, to W&B and into reports."""
-    secret = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)$")
-    secrets = {name: value for name, value in os.environ.items() if secret.search(name) and len(value) >= SECRET}
-    for key, text in _texts(config, ""):
-        for name, value in secrets.items():
-            if value in text:
-                raise RoseError(
-                    f"{key}: holds the value of the environment variable {name}, which would be saved; "
-                    "keys are taken from the environment alone"
-                )
-
-
-def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from _texts(getattr(value, field.name), f"{key}.{field.name}".lstrip("."))
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item, key)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _texts(item, f"{key}.{name}")
 
 
 def _method(method: Method) -> None:

@@ -29,18 +29,20 @@ from rose.checks import check
 from rose.choices import JudgeKind
 from rose.config import Config
 from rose.errors import CONF, RoseError, explain, keys
+from rose.secrets import refuse_secrets
 
 # what cannot change a job's result, and so does not name its directory
 PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
 
 
 def typed(config: DictConfig) -> Config:
-    """The resolved config as dataclasses. Raises RoseError for a key the schema lacks or a value out of range."""
+    """The resolved config as dataclasses. RoseError: an unknown key, a value out of range, a secret."""
     own = copy.copy(config)  # shallow: what follows takes a key away and reads the others
     with read_write(own), open_dict(own):
         own.pop("hydra", None)
     _refuse_unknown(own, "")
     result = OmegaConf.to_object(own)
+    refuse_secrets(result.judge.key_variable, result, {"hydra": config.get("hydra")})
     check(result)
     return result
 
@@ -197,6 +199,7 @@ class Outcome(Callback):
             raise RoseError(
                 f"WORLD_SIZE={ranks.world()}: several processes share one job, not a sweep; torchrun starts one job"
             )
+        refuse_secrets(config.judge.key_variable, config)  # multirun.yaml holds what no job may use
         overrides = expand(config)
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]

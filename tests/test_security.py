@@ -4,11 +4,14 @@ import ast
 import json
 import os
 import pickle
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rose import job, models, sweep
@@ -186,6 +189,49 @@ def test_a_key_in_the_configuration_is_refused_before_it_is_saved(composed, monk
         with pytest.raises(RoseError, match=f"^{key}: .*WANDB_API_KEY") as error:
             sweep.typed(composed(f"{key}='{value}'"))
         assert SECRETS["WANDB_API_KEY"] not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["+hydra.job.env_set.X={}"], "hydra.overrides.hydra"),
+        (["+hydra.launcher.setup=['export X={}']"], "hydra.launcher.setup"),
+        (["hydra.run.dir=${{oc.env:WANDB_API_KEY}}"], "hydra.run.dir"),
+        (["+judge.request={{{}: 1}}"], "judge.request"),
+        (["model.name={}", "model.name=tiny"], "hydra.overrides.task"),
+    ],
+)
+def test_a_key_in_what_hydra_saves_is_refused_too(composed, monkeypatch, overrides, key):
+    monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
+    config = composed(*(text.format(SECRETS["WANDB_API_KEY"]) for text in overrides))
+    with pytest.raises(RoseError, match=f"^{key}: .*WANDB_API_KEY") as error:
+        sweep.typed(config)
+    assert SECRETS["WANDB_API_KEY"] not in str(error.value)
+
+
+def test_a_key_in_an_experiments_own_part_for_hydra_is_refused(composed, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
+    config = composed()
+    OmegaConf.update(config, "hydra.job.env_set.X", SECRETS["WANDB_API_KEY"], force_add=True)
+    with pytest.raises(RoseError, match="^hydra.job.env_set.X: .*WANDB_API_KEY"):
+        sweep.typed(config)
+
+
+def test_a_sweep_with_a_key_saves_nothing(tmp_path):
+    key = SECRETS["WANDB_API_KEY"]
+    command = ["-m", "rose", "-m", f"outputs={tmp_path}", f"+hydra.job.env_set.X={key}", "seed=0,1"]
+    environment = os.environ | {"WANDB_API_KEY": key}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and re.match("rose: hydra[^ ]*: .*WANDB_API_KEY", done.stderr)
+    assert everything(tmp_path) == set() and key not in done.stderr
+
+
+def test_the_judges_key_is_a_secret_whatever_its_variable_is_called(composed, monkeypatch):
+    monkeypatch.setenv("OF_THE_LAB", SECRETS["OPENAI_API_KEY"])
+    overrides = [f"tracking.project={SECRETS['OPENAI_API_KEY']}"]
+    sweep.typed(composed(*overrides))
+    with pytest.raises(RoseError, match="^tracking.project: .*OF_THE_LAB"):
+        sweep.typed(composed(*overrides, "judge.key_variable=OF_THE_LAB"))
 
 
 def test_what_is_no_secret_may_be_in_the_configuration(composed, monkeypatch):
