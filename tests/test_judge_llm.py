@@ -24,7 +24,7 @@ SECRET = "key-that-must-not-be-written"  # noqa: S105
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each chat request by `behave(request, number)` → body, (status, body), or None to say nothing."""
+    """Answers each chat request by `behave(request, number)` → body, (status, body, headers…), or None to say nothing."""
 
     daemon_threads = True
 
@@ -45,8 +45,10 @@ class Handler(BaseHTTPRequestHandler):
         if said is None:
             time.sleep(3)
             return
-        status, body = said if isinstance(said, tuple) else (200, said)
+        status, body, *headers = said if isinstance(said, tuple) else (200, said)
         self.send_response(status)
+        for header in headers:
+            self.send_header(*header)
         self.send_header("Content-Type", "application/json")
         self.send_header("retry-after-ms", "1")
         self.end_headers()
@@ -234,6 +236,16 @@ def test_a_server_that_does_not_recover_ends_the_stage_in_one_line(judge, serve,
     assert "\n" not in str(error.value) and SECRET not in str(error.value)
     assert ("JUDGE_KEY" in str(error.value)) == (status == 401)
     assert len(server.requests) <= 4  # two at once, each tried twice at most
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_no_prompt_follows_a_redirect(judge, serve, answers, status):
+    other = serve(honest)
+    server = serve(lambda request, number: (status, "", ("Location", f"{other.url}/chat/completions")))
+    with pytest.raises(RoseError, match=f"judge.base_url={server.url}: redirects to {other.url}") as error:
+        judged(judge, server, answers)
+    assert "\n" not in str(error.value)
+    assert other.requests == [] and other.keys == set()
 
 
 def test_a_silent_server_and_none_at_all_end_the_stage_in_bounded_time(judge, serve, answers):

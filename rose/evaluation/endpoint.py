@@ -52,7 +52,10 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
     import openai  # late: half a second that few jobs need
 
     key = os.environ.get(judge.key_variable) or "none"  # servers of one's own want no key, the client wants one
-    client = openai.OpenAI(base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout)
+    stay = openai.DefaultHttpxClient(follow_redirects=False)  # prompts go where the configuration says, nowhere else
+    client = openai.OpenAI(
+        base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout, http_client=stay
+    )
     replies, stop = {}, threading.Event()
 
     def work(request: dict[str, Any], path: Path) -> Reply | None:
@@ -115,7 +118,12 @@ def _kept(path: Path) -> Reply | None:
 
 
 def _failure(judge: Judge, error: Exception, missing: int) -> str:
-    status = getattr(error, "status_code", None)
+    status = getattr(error, "status_code", None) or 0
+    if 300 <= status < 400:
+        return (
+            f"judge.base_url={judge.base_url}: redirects to {error.response.headers.get('location', 'nowhere')[:200]}, "
+            "where nothing was sent; if you trust that address, give it as judge.base_url"
+        )
     hint = f"; is the key in the environment variable {judge.key_variable}?" if status in (401, 403) else ""
     return (
         f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model} after {judge.retries} retries "
