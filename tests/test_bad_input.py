@@ -9,6 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pandas
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,17 +104,17 @@ GOOD = [
 ]
 
 
-def table(name: str) -> bytes:
-    """GOOD in one of the formats."""
+def table(name: str, rows: list[dict] = GOOD) -> bytes:
+    """Rows in one of the formats."""
     buffer = io.BytesIO()
     if name == "r.parquet":
-        pandas.DataFrame(GOOD).to_parquet(buffer)
+        pandas.DataFrame(rows).to_parquet(buffer)
     elif name == "r.csv":
-        pandas.DataFrame(GOOD).to_csv(buffer, index=False)
+        pandas.DataFrame(rows).to_csv(buffer, index=False)
     elif name == "r.jsonl.gz":
-        buffer.write(gzip.compress(lines(GOOD), mtime=0))
+        buffer.write(gzip.compress(lines(rows), mtime=0))
     else:
-        buffer.write(json.dumps(GOOD, indent=1).encode())
+        buffer.write(lines(rows) if name == "r.jsonl" else json.dumps(rows, indent=1).encode())
     return buffer.getvalue()
 
 
@@ -207,12 +209,20 @@ def test_a_row_of_ten_megabytes_comes_through(tmp_path):
     assert row["messages"][1]["content"] == text and skipped == []
 
 
-def test_a_line_that_is_too_long_is_listed_and_the_rest_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_ROW", 50)
-    good = [{"id": "a", "prompt": "?", "completion": "1"}, {"id": "b", "prompt": "?", "completion": "2"}]
-    (tmp_path / "r.jsonl").write_bytes(lines(good[:1]) + b"x" * 500 + b"\n" + lines(good[1:]))
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.json", "r.parquet", "r.csv"])
+def test_a_row_that_is_too_long_is_listed_and_the_rest_is_read(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(files, "MAX_ROW", 120)
+    long = {**GOOD[1], "completion": "x" * 500}
+    (tmp_path / name).write_bytes(table(name, [GOOD[0], long, GOOD[2]]))
+    found, (skipped,) = sifted(tmp_path / name, pool.parse, tmp_path / "skipped.jsonl")
+    assert [row["id"] for row in found] == ["r0", "r2"] and skipped["reason"].startswith("longer than")
+
+
+def test_a_line_longer_than_fits_in_memory_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_ROW", 120)
+    (tmp_path / "r.jsonl").write_bytes(lines(GOOD[:1]) + b"x" * 500 + b"\n" + lines(GOOD[1:2]))
     found, (skipped,) = sifted(tmp_path / "r.jsonl", pool.parse, tmp_path / "skipped.jsonl")
-    assert [row["id"] for row in found] == ["a", "b"] and skipped["line"] == 2
+    assert [row["id"] for row in found] == ["r0", "r1"] and skipped["line"] == 2
 
 
 @pytest.mark.parametrize("name", ["r.jsonl.gz", "r.parquet"])
@@ -225,6 +235,28 @@ def test_a_small_file_that_unfolds_without_end_is_stopped(tmp_path, monkeypatch,
         (tmp_path / name).write_bytes(gzip.compress(lines(many)))
     with pytest.raises(RoseError, match="unfolds to more than .* unpack it yourself"):
         sifted(tmp_path / name, pool.parse, tmp_path / "skipped.jsonl")
+
+
+REPEATED = "0" * (2 << 20)
+REPEATING = {
+    "in every row": {"prompt": ["?"] * 64, "completion": [REPEATED] * 64},
+    "in one row's list": {"prompt": ["?"], "messages": [[REPEATED] * 64]},
+}
+
+
+@pytest.mark.parametrize("where", REPEATING)
+@pytest.mark.parametrize("schema", [True, False])
+def test_what_a_small_table_says_once_is_once_in_memory(tmp_path, monkeypatch, where, schema):
+    monkeypatch.setattr(files, "MAX_ROW", 32 << 20)
+    path = tmp_path / "r.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(REPEATING[where]), path, compression="zstd", store_schema=schema)
+    assert path.stat().st_size < 2048
+    before, peak, found = pyarrow.total_allocated_bytes(), 0, []
+    for row in files.read_rows(Source("dataset.path", str(path), [], None)):
+        peak = max(peak, pyarrow.total_allocated_bytes() - before)
+        found.append(isinstance(row.values, BadRow) or row.values == {"prompt": "?", "completion": REPEATED})
+    assert found == [True] * len(REPEATING[where]["prompt"])
+    assert len(REPEATED) < peak < 8 * len(REPEATED)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SECRET = "key-that-must-not-be-written"  # noqa: S105
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each chat request by `behave(request, number)` → body, (status, body, headers…), or None to say nothing."""
+    """Answers each chat request by `behave(request, number)` → body, (status, body, headers…), or None for silence."""
 
     daemon_threads = True
 

@@ -182,6 +182,34 @@ def test_a_pattern_finds_nothing_outside_its_folder(tmp_path, pattern):
         files.fingerprint(files.Source("dataset.path", str(tmp_path / "data"), [pattern], None))
 
 
+def linked(tmp_path: Path, target: str) -> files.Source:
+    """A folder with one file, `rows.jsonl`, which is a link."""
+    (tmp_path / "snapshots" / "data").mkdir(parents=True)
+    (tmp_path / "snapshots" / "data" / "rows.jsonl").symlink_to(target)
+    return files.Source("dataset.path", str(tmp_path / "snapshots" / "data"), [], None)
+
+
+def test_a_link_out_of_a_data_folder_is_refused(tmp_path):
+    (tmp_path / "secret.jsonl").write_text("{}")
+    source = linked(tmp_path, "../../secret.jsonl")
+    for read in (files.fingerprint, lambda source: list(files.read_rows(source))):
+        with pytest.raises(RoseError, match="^dataset.path=.*: rows.jsonl is a link to .*secret.jsonl, outside"):
+            read(source)
+
+
+def test_links_of_a_persons_own_or_within_the_folder_or_the_hubs_cache_are_followed(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0123").write_text('{"x": 1}')
+    source = linked(tmp_path, "../../blobs/0123")
+    folder = Path(source.path)
+    (folder / "again.jsonl").symlink_to("rows.jsonl")
+    assert [row.values for row in files.read_rows(source)] == [{"x": 1}] * 2
+    (tmp_path / "own.jsonl").symlink_to(tmp_path / "blobs" / "0123")
+    (tmp_path / "own").symlink_to(folder)
+    for path in ("own.jsonl", "own"):
+        assert list(files.read_rows(source._replace(path=str(tmp_path / path))))
+
+
 @pytest.mark.parametrize("key", ["tracking.project", "model.name", "preference.name"])
 def test_a_key_in_the_configuration_is_refused_before_it_is_saved(composed, monkeypatch, key):
     monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 from huggingface_hub import snapshot_download
 
@@ -22,8 +23,13 @@ from rose.choices import OnBadRow
 from rose.errors import RoseError
 
 MAX_ROW = 256 << 20  # bytes of one row; a longer one is no text that anybody wrote
+AT_ONCE = 32 << 20  # bytes of a table's rows to unfold together
+ITEM = 8  # bytes that a value takes in a list at least
+TEXTS = (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary())
+FOLDABLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}  # what Arrow keeps as a dictionary
 MAX_UNFOLDED = 1 << 30  # bytes that a file may always unfold to,
 MAX_RATIO = 100  # and beyond these this many times its own size: texts compress to a third or a tenth
+TOO_LONG = f"longer than {MAX_ROW >> 20} MiB"
 BOM = b"\xef\xbb\xbf"
 
 
@@ -199,7 +205,19 @@ def _local_files(source: Source, path: Path) -> list[tuple[str, Path]]:
             some = ", ".join(list(found)[:6]) + (", …" if len(found) > 6 else "")
             raise RoseError(f"{source.key}={source.path}: no file matches {pattern!r} of files; there are {some}")
         names.update(dict.fromkeys(matching))
-    return [(name, found[name]) for name in names]
+    return [(name, _inside(source, path, found[name])) for name in names]
+
+
+def _inside(source: Source, folder: Path, file: Path) -> Path:
+    """The file, if it lies in the folder, or in the part of the hub's cache that its snapshots link to."""
+    real, home = file.resolve(), folder.resolve()
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    if not any(map(real.is_relative_to, homes)):
+        raise RoseError(
+            f"{source.key}={source.path}: {file.relative_to(folder)} is a link to {real}, outside of the folder; "
+            f"copy the file, or give {source.key} its own path"
+        )
+    return file
 
 
 def _suffix(name: str) -> str:
@@ -222,7 +240,7 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[bytes | BadRow]:
         line: bytes | BadRow = piece if unfolded else piece.removeprefix(BOM)
         unfolded += len(piece)
         while len(piece) == MAX_ROW and not piece.endswith(b"\n"):  # passes over the rest of such a line
-            line = BadRow(f"longer than {MAX_ROW >> 20} MiB")
+            line = BadRow(TOO_LONG)
             piece = file.readline(MAX_ROW)
             unfolded += len(piece)
             _bound(unfolded, limit)
@@ -279,14 +297,74 @@ def _csv(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
     number, limit, unfolded = 0, _limit(path), 0
-    with pyarrow.parquet.ParquetFile(path) as file:
+    stated = pyarrow.parquet.read_metadata(path)
+    folded, rows = _folding(stated)
+    with pyarrow.parquet.ParquetFile(path, metadata=stated, read_dictionary=folded) as file:
         _distinct(file.schema_arrow.names)
-        for batch in file.iter_batches(batch_size=256):
-            unfolded += batch.nbytes
-            _bound(unfolded, limit)
-            for row in batch.to_pylist():
-                number += 1
-                yield number, _checked(row)
+        for index in range(stated.num_row_groups):
+            group = stated.row_group(index)
+            values = sum(group.column(index).num_values for index in range(group.num_columns))
+            _bound(max(group.total_byte_size, ITEM * values), limit)
+            for batch in file.iter_batches(batch_size=rows, row_groups=[index]):
+                unfolded += sum(map(_size, batch.columns))
+                _bound(unfolded, limit)
+                for row in _rows(batch):
+                    number += 1
+                    yield number, row
+
+
+def _folding(stated: pyarrow.parquet.FileMetaData) -> tuple[list[str], int]:
+    """The columns that can be read without repeating in memory what a file holds once, and how many rows to read.
+
+    A file of 1 KB can say a text of 2 MB in every row, or in every item of one row's list; the bytes that it states
+    count that text once. Where each text is stored as a difference to the one before, only reading few rows helps.
+    """
+    texts, others = set(), set()
+    for group in map(stated.row_group, range(stated.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.physical_type == "BYTE_ARRAY":
+                (others if set(column.encodings) - FOLDABLE else texts).add(column.path_in_schema)
+            elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
+                others.add(column.path_in_schema)
+    return sorted(texts - others), 8 if others else 2048
+
+
+def _rows(batch: pyarrow.RecordBatch) -> Iterator[dict | BadRow]:
+    size = sum(map(_size, batch.columns))
+    if batch.num_rows == 1 and size > MAX_ROW:
+        yield BadRow(TOO_LONG)
+    elif batch.num_rows > 1 and size > AT_ONCE:
+        half = batch.num_rows // 2
+        yield from _rows(batch.slice(0, half))
+        yield from _rows(batch.slice(half))
+    else:
+        unfolded = pyarrow.schema([(field.name, _unfolded(field.type)) for field in batch.schema])
+        yield from map(_checked, batch.cast(unfolded).to_pylist())
+
+
+def _size(array: pyarrow.Array) -> int:
+    """Bytes of its values; `nbytes` counts once what a dictionary repeats, and not at all what is nothing but null."""
+    kind = array.type
+    if pyarrow.types.is_struct(kind):
+        return sum(map(_size, array.flatten()))
+    if pyarrow.types.is_map(kind):
+        array = array.cast(pyarrow.list_(pyarrow.struct([("key", kind.key_type), ("value", kind.item_type)])))
+    if pyarrow.types.is_nested(kind):
+        return _size(array.flatten())
+    if pyarrow.types.is_dictionary(kind) and kind.value_type in TEXTS:
+        return pyarrow.compute.sum(pyarrow.compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+    return max(array.nbytes, ITEM * len(array))
+
+
+def _unfolded(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """The type without dictionaries, which Python reads one by one."""
+    if pyarrow.types.is_dictionary(kind):
+        return kind.value_type
+    if pyarrow.types.is_list(kind):
+        return pyarrow.list_(_unfolded(kind.value_type))
+    if pyarrow.types.is_struct(kind):
+        return pyarrow.struct([(field.name, _unfolded(field.type)) for field in kind])
+    return kind
 
 
 def _distinct(columns: list[str]) -> None:
@@ -336,8 +414,7 @@ def _checked(row: object) -> dict | BadRow:
         return BadRow(f"must be a JSON object, not {type(row).__name__}")
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
-        text.encode("utf-8")
-        return json.loads(text)
+        return BadRow(TOO_LONG) if len(text.encode("utf-8")) > MAX_ROW else json.loads(text)
     except UnicodeEncodeError:
         return BadRow("holds text that is not valid Unicode")
     except (ValueError, RecursionError) as err:
