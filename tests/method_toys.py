@@ -13,7 +13,7 @@ from rose import sweep
 from rose.__main__ import ROOT
 from rose.choices import Dedup, ProjectionKind, StoreDtype
 from rose.config import Method, Selection
-from rose.gradients.projection import VERSIONS
+from rose.gradients.spaces import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.scores import score
 from rose.methods.selection import select

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rose.choices import OnBadRow
-from rose.data import chat, files, pool, preference_formats, world
-from rose.data.files import BadRow, Row, Source
+from rose.data import bad_rows, chat, files, formats, pool, preference_formats, world
+from rose.data.bad_rows import BadRow
+from rose.data.files import Row, Source
 from rose.errors import RoseError
 
 settings.register_profile("short", max_examples=150, deadline=None, derandomize=True, database=None)
@@ -164,7 +165,7 @@ TURNS = st.lists(st.sampled_from(["system", "user", "assistant"]), min_size=1, m
 def test_every_conversation_with_an_answer_comes_through_word_for_word(roles, data):
     messages = [{"role": role, "content": data.draw(WORDS)} for role in roles]
     text = json.dumps({"messages": messages}, ensure_ascii=False)
-    values = files._parse(text.encode())
+    values = formats._parse(text.encode())
     if any(m["role"] == "assistant" and m["content"].strip() for m in messages):
         (row,) = pool.parse(Row("r.jsonl", 1, values))
         assert row["messages"] == messages
@@ -211,7 +212,7 @@ def test_a_row_of_ten_megabytes_comes_through(tmp_path):
 
 @pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.json", "r.parquet", "r.csv"])
 def test_a_row_that_is_too_long_is_listed_and_the_rest_is_read(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(files, "MAX_ROW", 120)
+    monkeypatch.setattr(bad_rows, "MAX_ROW", 120)
     long = {**GOOD[1], "completion": "x" * 500}
     (tmp_path / name).write_bytes(table(name, [GOOD[0], long, GOOD[2]]))
     found, (skipped,) = sifted(tmp_path / name, pool.parse, tmp_path / "skipped.jsonl")
@@ -219,7 +220,7 @@ def test_a_row_that_is_too_long_is_listed_and_the_rest_is_read(tmp_path, monkeyp
 
 
 def test_a_line_longer_than_fits_in_memory_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_ROW", 120)
+    monkeypatch.setattr(bad_rows, "MAX_ROW", 120)
     (tmp_path / "r.jsonl").write_bytes(lines(GOOD[:1]) + b"x" * 500 + b"\n" + lines(GOOD[1:2]))
     found, (skipped,) = sifted(tmp_path / "r.jsonl", pool.parse, tmp_path / "skipped.jsonl")
     assert [row["id"] for row in found] == ["r0", "r1"] and skipped["line"] == 2
@@ -227,7 +228,7 @@ def test_a_line_longer_than_fits_in_memory_is_passed_over(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", ["r.jsonl.gz", "r.parquet"])
 def test_a_small_file_that_unfolds_without_end_is_stopped(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(files, "MAX_UNFOLDED", 10_000)
+    monkeypatch.setattr(bad_rows, "MAX_UNFOLDED", 10_000)
     many = [{"prompt": "?", "completion": "0" * 1000}] * 2000
     if name == "r.parquet":
         pandas.DataFrame(many).to_parquet(tmp_path / name)
@@ -247,7 +248,7 @@ REPEATING = {
 @pytest.mark.parametrize("where", REPEATING)
 @pytest.mark.parametrize("schema", [True, False])
 def test_what_a_small_table_says_once_is_once_in_memory(tmp_path, monkeypatch, where, schema):
-    monkeypatch.setattr(files, "MAX_ROW", 32 << 20)
+    monkeypatch.setattr(bad_rows, "MAX_ROW", 32 << 20)
     path = tmp_path / "r.parquet"
     pyarrow.parquet.write_table(pyarrow.table(REPEATING[where]), path, compression="zstd", store_schema=schema)
     assert path.stat().st_size < 2048

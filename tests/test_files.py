@@ -10,7 +10,8 @@ import pytest
 
 from rose.choices import OnBadRow
 from rose.data import files
-from rose.data.files import BadRow, Source
+from rose.data.bad_rows import BadRow
+from rose.data.files import Source
 from rose.errors import RoseError
 
 ROWS = [{"id": "a", "text": "één\nline"}, {"id": "b", "text": 'zwei, "drei"'}]

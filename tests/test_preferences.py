@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from rose.choices import Manners, OnBadRow
 from rose.config import Pairs, WorldPairs
 from rose.data import files
-from rose.data.files import BadRow, Row
+from rose.data.bad_rows import BadRow
+from rose.data.files import Row
 from rose.data.preference_formats import parse
 from rose.data.preferences import fingerprint, read_preferences
 from rose.errors import RoseError

@@ -12,17 +12,18 @@ from tiny_models import CUDA
 from rose.choices import ProjectionKind
 from rose.config import Projection
 from rose.errors import RoseError
-from rose.gradients import projection as projections
-from rose.gradients.projection import (
+from rose.gradients import spaces, trak
+from rose.gradients.projection import make_projector
+from rose.gradients.sketch import (
     Sketch,
-    Trak,
     concentration,
     concentration_limit,
     fold,
     fold_gathered,
-    make_projector,
     mix,
+    warn_if_concentrated,
 )
+from rose.gradients.trak import Trak
 
 SIZE, DIM = 20_000, 512
 CPU = torch.device("cpu")
@@ -86,7 +87,7 @@ def test_a_row_does_not_depend_on_its_batch(kind):
 
 def test_a_sketch_is_the_same_in_every_process_and_with_any_threads():
     code = (
-        "import torch, hashlib; from rose.gradients.projection import Sketch;"
+        "import torch, hashlib; from rose.gradients.sketch import Sketch;"
         "torch.set_num_threads({threads});"
         "x = torch.arange(3 * 70_000, dtype=torch.float32).sin().view(3, -1);"
         "y = Sketch(70_000, 1024, 5, torch.device('cpu')).project(x);"
@@ -103,7 +104,7 @@ def test_a_sketch_is_the_same_in_every_process_and_with_any_threads():
 
 def test_the_map_of_a_seed_is_pinned():
     """A change here breaks stored features: raise the algorithm's version with it."""
-    assert dict.fromkeys((*ProjectionKind, projections.TARGETS), 1) == projections.VERSIONS
+    assert dict.fromkeys((*ProjectionKind, spaces.TARGETS), 1) == spaces.VERSIONS
     sketch = Sketch(10, 4, 0, CPU)
     assert sketch.shifts == PINNED_SHIFTS
     assert sketch.signs.int().tolist() == PINNED_SIGNS
@@ -168,10 +169,10 @@ def test_concentrated_gradients_are_noticed_and_srht_is_safe_for_them(caplog):
         worst[kind] = max(cosine_error(make(kind, 2048, s), concentrated()).max() for s in range(3))
     assert worst["srht"] < 1.2 * worst["trak"] < 4.5 / math.sqrt(2048) < 7 / math.sqrt(2048) < worst["sketch"]
     with caplog.at_level(logging.WARNING):
-        projections.warn_if_concentrated(concentrated(), make("srht", 2048))
-        projections.warn_if_concentrated(lora_like(), make("sketch", 2048))
+        warn_if_concentrated(concentrated(), make("srht", 2048))
+        warn_if_concentrated(lora_like(), make("sketch", 2048))
         assert not caplog.text
-        projections.warn_if_concentrated(concentrated(), make("sketch", 2048))
+        warn_if_concentrated(concentrated(), make("sketch", 2048))
         assert "projection=srht" in caplog.text
 
 
@@ -201,7 +202,7 @@ def test_trak_says_what_runs_before_it_starts(caplog):
 
 
 def test_trak_names_the_sketch_where_it_would_be_slow(caplog, monkeypatch):
-    monkeypatch.setattr(projections, "MATRIX_BYTES", 0)
+    monkeypatch.setattr(trak, "MATRIX_BYTES", 0)
     with caplog.at_level(logging.WARNING):
         make("trak", size=2000, rows=100, batches=10)
     assert "projection=sketch" in caplog.text

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from rose import models
 from rose.artifacts import stage
 from rose.data import files
-from rose.data.files import BadRow
+from rose.data.bad_rows import BadRow
 from rose.errors import RoseError
 from rose.progress import track
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from rose.artifacts import stage
 from rose.config import Dataset
 from rose.data import files, world
+from rose.data.bad_rows import BadRow
 from rose.data.chat import Message, as_messages
-from rose.data.files import BadRow, Row, Source
+from rose.data.files import Row, Source
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 

@@ -5,8 +5,9 @@ import math
 import re
 from urllib.parse import urlsplit
 
+from rose.data.bad_rows import BadRow
 from rose.data.chat import Message, as_messages
-from rose.data.files import BadRow, Row, row_id
+from rose.data.files import Row, row_id
 
 RESERVED = ("id", "score", "length")
 SUBTASK = "all"  # of pairs that name none

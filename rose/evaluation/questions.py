@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from rose.config import Tasks
 from rose.data import files
-from rose.data.files import BadRow, Row, Source
+from rose.data.bad_rows import BadRow
+from rose.data.files import Row, Source
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 

@@ -25,7 +25,8 @@ from rose.gradients.batching import collate, length_batches, with_first_tokens
 from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
-from rose.gradients.projection import Projector, make_projector, warn_if_concentrated
+from rose.gradients.projection import Projector, make_projector
+from rose.gradients.sketch import warn_if_concentrated
 from rose.gradients.store import ABSENT, FeatureStore, Filling
 from rose.gradients.trajectory import Trajectory
 from rose.progress import track

@@ -13,8 +13,8 @@ import torch
 from rose.choices import StoreDtype
 from rose.disk import vouch, write_json
 from rose.errors import RoseError
-from rose.gradients.projection import TARGETS, VERSIONS
 from rose.gradients.quantize import decode, encode, width
+from rose.gradients.spaces import TARGETS, VERSIONS
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
 SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is waited for

@@ -16,7 +16,7 @@ from rose.choices import AdamMap, StoreDtype
 from rose.config import Numerics
 from rose.gradients.features import fill, pool_batches, report, updates
 from rose.gradients.per_example import PerExample
-from rose.gradients.projection import TARGETS, VERSIONS
+from rose.gradients.spaces import TARGETS, VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.gradients.trajectory import Trajectory
 

@@ -16,7 +16,7 @@ from rose.config import Method, Numerics
 from rose.data.files import append, some_ids
 from rose.gradients.batching import length_batches
 from rose.gradients.features import encoded_pairs
-from rose.gradients.projection import VERSIONS
+from rose.gradients.spaces import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.influence import Influence

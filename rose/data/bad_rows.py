@@ -1,0 +1,52 @@
+"""Which rows and files are refused: what JSON cannot say, and what has no end."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from rose.errors import RoseError
+
+MAX_ROW = 256 << 20  # bytes of one row; a longer one is no text that anybody wrote
+MAX_UNFOLDED = 1 << 30  # bytes that a file may always unfold to,
+MAX_RATIO = 100  # and beyond these this many times its own size: texts compress to a third or a tenth
+TOO_LONG = f"longer than {MAX_ROW >> 20} MiB"
+
+
+class BadRow(RoseError):
+    """Why one row cannot be used; `sift` adds where it is."""
+
+
+class Damaged(ValueError):
+    """Why a file as a whole cannot be used."""
+
+
+def checked(row: object) -> dict | BadRow:
+    """The row as plain JSON values (dates become text), or what is wrong with it."""
+    if not isinstance(row, dict):
+        return BadRow(f"must be a JSON object, not {type(row).__name__}")
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+        return BadRow(TOO_LONG) if len(text.encode("utf-8")) > MAX_ROW else json.loads(text)
+    except UnicodeEncodeError:
+        return BadRow("holds text that is not valid Unicode")
+    except (ValueError, RecursionError) as err:
+        return BadRow(f"holds a value that JSON cannot ({line_of(err)})")
+
+
+def distinct(columns: list[str]) -> None:
+    double = [name for name, count in Counter(columns).items() if count > 1]
+    if double:
+        raise Damaged(f"has the column {double[0]!r} twice")
+
+
+def limit_of(path: Path) -> int:
+    return max(MAX_UNFOLDED, MAX_RATIO * path.stat().st_size)
+
+
+def bound(unfolded: int, limit: int) -> None:
+    if unfolded > limit:
+        raise Damaged(f"unfolds to more than {limit >> 20} MiB, {MAX_RATIO} times its size: unpack it yourself")
+
+
+def line_of(err: BaseException) -> str:
+    return " ".join(f"{type(err).__name__}: {err}".split())[:100]

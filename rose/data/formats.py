@@ -1,0 +1,123 @@
+"""JSON, JSON lines, CSV and Parquet files, row by row; a broken row comes as a BadRow in its place."""
+
+import csv
+import gzip
+import json
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pyarrow
+
+from rose.data import bad_rows
+from rose.data.bad_rows import BadRow, Damaged, bound, checked, distinct, limit_of, line_of
+from rose.data.parquet import read_parquet
+
+BOM = b"\xef\xbb\xbf"
+
+# What readers raise for a file that is not what its name says.
+BROKEN = (OSError, EOFError, zlib.error, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
+        for number, line in enumerate(_lines(file, path), 1):
+            if isinstance(line, BadRow):
+                yield number, line
+            elif line.strip():
+                yield number, _parse(line)
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes | BadRow]:
+    """The lines of a file, never more than MAX_ROW of it in memory."""
+    limit, unfolded = limit_of(path), 0
+    while piece := file.readline(bad_rows.MAX_ROW):
+        line: bytes | BadRow = piece if unfolded else piece.removeprefix(BOM)
+        unfolded += len(piece)
+        while len(piece) == bad_rows.MAX_ROW and not piece.endswith(b"\n"):  # passes over the rest of such a line
+            line = BadRow(bad_rows.TOO_LONG)
+            piece = file.readline(bad_rows.MAX_ROW)
+            unfolded += len(piece)
+            bound(unfolded, limit)
+        bound(unfolded, limit)
+        yield line
+
+
+def _json(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    """One list of objects; or JSON lines, which many hub datasets keep under this ending."""
+    with open(path, "rb") as file:
+        starts = (piece.removeprefix(BOM).lstrip()[:1] for piece in iter(lambda: file.read(1 << 16), b""))
+        start = next(filter(None, starts), b"")
+    if start != b"[":
+        yield from _json_lines(path)
+        return
+    try:
+        rows = _load(path.read_bytes().removeprefix(BOM))
+    except BadRow as err:
+        raise Damaged(str(err)) from err  # one slip costs every row of the list
+    for number, row in enumerate(rows, 1):
+        yield number, checked(row)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+    csv.field_size_limit(sys.maxsize)  # the default refuses an answer of more than 128 KiB
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header = next((cells for cells in reader if cells), [])
+        distinct(header)
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as err:
+                if "unexpected end" in str(err):  # a quote that is never closed takes the rest of the file with it
+                    raise
+                yield reader.line_num, BadRow(f"not CSV ({err})")
+                continue
+            if cells and len(cells) != len(header):
+                yield reader.line_num, BadRow(f"has {len(cells)} cells, the header {len(header)}")
+            elif cells:
+                yield reader.line_num, checked(dict(zip(header, cells, strict=True)))
+
+
+def _parse(line: bytes) -> dict | BadRow:
+    try:
+        return checked(_load(line))
+    except BadRow as err:
+        return err
+
+
+def _load(text: bytes) -> object:
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_object)
+    except UnicodeDecodeError as err:
+        raise BadRow(f"not UTF-8 (byte {err.start + 1})") from err
+    except BadRow:
+        raise
+    except (ValueError, RecursionError) as err:
+        raise BadRow(f"not JSON ({line_of(err)})") from err
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object; json itself would keep the last of two values of one name, and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRow(f"has {Counter(name for name, _ in pairs).most_common(1)[0][0]!r} twice")
+    return found
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict | BadRow]]]] = {
+    ".jsonl": _json_lines,
+    ".jsonl.gz": _json_lines,
+    ".json": _json,
+    ".parquet": read_parquet,
+    ".csv": _csv,
+}
+
+
+def suffix_of(name: str) -> str:
+    return next((suffix for suffix in READERS if name.lower().endswith(suffix)), "")

@@ -1,0 +1,19 @@
+"""What the space is that gradients are projected to; features are comparable only where this is equal.
+
+Raise a version when the map of a seed changes.
+"""
+
+from rose.choices import ProjectionKind
+
+TARGETS = "targets"  # not a random projection: coordinates are cosines with the targets' gradients
+VERSIONS = {
+    ProjectionKind.trak: 1,
+    ProjectionKind.sketch: 1,
+    ProjectionKind.srht: 1,
+    ProjectionKind.none: 1,
+    TARGETS: 1,
+}
+
+
+def description(kind: ProjectionKind, seed: int | None, dim: int) -> dict:
+    return {"kind": str(kind), "seed": seed, "dim": dim, "version": VERSIONS[kind]}
