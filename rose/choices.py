@@ -1,6 +1,9 @@
-"""What may be chosen where only a few values are allowed: the enums of the schema."""
+"""What may be chosen where only a few values are allowed: the enums of the schema, and its one mark."""
 
 from enum import StrEnum
+
+# What no stage's output depends on. A path says where data are, not what: a fingerprint of the contents is in the key.
+NOT_IN_KEY = {"in_key": False}
 
 
 class Dtype(StrEnum):

@@ -1,9 +1,10 @@
-"""The schema: one dataclass per conf/ group. Types only; every value lives in conf/."""
+"""The schema: one dataclass per conf/ group; config_data.py has those of the data. Types only: values live in conf/."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from rose.choices import (
+    NOT_IN_KEY,
     AdamMap,
     Attention,
     Balance,
@@ -14,13 +15,10 @@ from rose.choices import (
     Keep,
     Lesson,
     Manners,
-    Normalize,
     OnBadRow,
     Opponent,
     Pooling,
-    PreferenceLoss,
     ProjectionKind,
-    Reference,
     Representation,
     Rule,
     Schedule,
@@ -30,9 +28,7 @@ from rose.choices import (
     TrackingMode,
     Until,
 )
-
-# What no stage's output depends on. A path says where data are, not what: a fingerprint of the contents is in the key.
-NOT_IN_KEY: dict[str, Any] = {"in_key": False}
+from rose.config_data import Dataset, Preference, World
 
 
 @dataclass
@@ -100,80 +96,6 @@ class Model:
     learning_rate: float  # what its warm-up and fine-tuning use unless they say otherwise
     batch_size: int  # rows a step, likewise
     micro_batch_size: int  # rows in memory at once, likewise
-
-
-@dataclass
-class WorldPool:
-    seed: int
-    manners: Manners
-    rows: int
-    useful: float  # share of rows with the good manner
-    distractor: float  # how strongly pairs and harmful rows share surface features, 0..1
-
-
-@dataclass
-class WorldPairs:
-    seed: int
-    manners: Manners
-    targets: int  # preference pairs the selection may see
-    tests: int  # held-out pairs
-    overlap: float  # share of the answer's body that chosen and rejected have in common, 0..1
-    distractor: float
-
-
-@dataclass
-class World:
-    """Knobs that pool, pairs and base model of the embedded world must agree on."""
-
-    seed: int
-    manners: Manners
-    distractor: float
-
-
-@dataclass
-class Dataset:
-    name: str
-    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder of files, or hub dataset id
-    revision: str | None  # of a hub dataset; null: main
-    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
-    per_source: int | None  # at most so many rows of each source, drawn with `seed`
-    on_bad_row: OnBadRow
-    seed: int
-    world: WorldPool | None
-
-
-@dataclass
-class Pairs:
-    """The preference data: which pairs guide the selection and which test it."""
-
-    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder, or hub dataset id of the target pairs
-    revision: str | None  # of a hub dataset; null: main
-    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
-    test_path: str | None = field(
-        metadata=NOT_IN_KEY
-    )  # null: `test_share` of each subtask's target prompts is held out
-    test_files: list[str]
-    test_share: float
-    min_score_ratio: float | None  # votes(chosen) / votes(rejected) at least; SHP's usual filter is 2
-    shots: int | None  # target pairs a subtask, one a prompt
-    tests: int | None  # test pairs a subtask, one a prompt; null: all pairs
-    on_bad_row: OnBadRow
-    seed: int
-    world: WorldPairs | None
-
-
-@dataclass
-class Preference:
-    name: str
-    path: str | None  # short for pairs.path
-    test_path: str | None  # short for pairs.test_path
-    pairs: Pairs
-    loss: PreferenceLoss
-    beta: float
-    gamma: float  # SimPO's target margin
-    reference: Reference
-    first_tokens: int | None  # only so many tokens of each answer count; null: all
-    normalize: Normalize
 
 
 @dataclass

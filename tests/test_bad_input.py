@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import json
 import time
 from collections import Counter
@@ -14,8 +13,8 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odd_files import GOOD, lines, sifted, table
 
-from rose.choices import OnBadRow
 from rose.data import bad_rows, chat, files, formats, pool, preference_formats, world
 from rose.data.bad_rows import BadRow
 from rose.data.files import Row, Source
@@ -65,18 +64,6 @@ def rows(draw) -> dict:
     return values
 
 
-def sifted(path: Path, parse, skipped: Path) -> tuple[list[dict], list[dict]]:
-    """(rows, skipped rows) of a file, or a RoseError of one line; anything else that is raised fails the test."""
-    skipped.unlink(missing_ok=True)
-    source = Source("dataset.path", str(path), [], None)
-    try:
-        found = list(files.sift(files.read_rows(source), parse, "dataset.on_bad_row", OnBadRow.skip, skipped))
-    except RoseError as error:
-        assert str(error) and "\n" not in str(error)
-        raise
-    return found, list(files.load(skipped)) if skipped.exists() else []
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("files")
@@ -93,30 +80,6 @@ def test_any_bytes_of_a_jsonl_file_are_rows_or_listed_line_by_line(folder, parse
     assert set(refused) <= set(numbers) and max(refused.values(), default=1) == 1
     assert len(found) >= len(numbers) - len(refused)  # a Stack Exchange row holds several pairs
     assert len({row["id"] for row in found}) == len(found)
-
-
-def lines(values: list) -> bytes:
-    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
-
-
-GOOD = [
-    {"id": f"r{i}", "prompt": f"ask {i}\n🌹", "completion": f'"yes", {i}', "chosen": "a", "rejected": "b"}
-    for i in range(9)
-]
-
-
-def table(name: str, rows: list[dict] = GOOD) -> bytes:
-    """Rows in one of the formats."""
-    buffer = io.BytesIO()
-    if name == "r.parquet":
-        pandas.DataFrame(rows).to_parquet(buffer)
-    elif name == "r.csv":
-        pandas.DataFrame(rows).to_csv(buffer, index=False)
-    elif name == "r.jsonl.gz":
-        buffer.write(gzip.compress(lines(rows), mtime=0))
-    else:
-        buffer.write(lines(rows) if name == "r.jsonl" else json.dumps(rows, indent=1).encode())
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("parse", PARSERS, ids=["pool", "pairs"])

@@ -8,54 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas
 import pytest
+from chat_endpoint import SECTION, Server, completion, honest, says, shown
 
 from rose.config import Judge
 from rose.errors import RoseError
 from rose.evaluation.verdicts import judge_answers
 from rose.sweep import typed
 
-SECTION = re.compile(r"\[\[(?P<name>[A-Z ]+) (?P<mark>\w+)\]\]\n(?P<text>.*?)\n\[\[END (?P=name) (?P=mark)\]\]", re.S)
 SECRET = "key-that-must-not-be-written"  # noqa: S105
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each chat request by `behave(request, number)` → body, (status, body, headers…), or None for silence."""
-
-    daemon_threads = True
-
-    def __init__(self, behave: Callable):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behave, self.requests, self.keys, self.lock = behave, [], set(), threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.requests.append(request)
-            self.server.keys.add(self.headers["Authorization"])
-            number = len(self.server.requests)
-        said = self.server.behave(request, number)
-        if said is None:
-            time.sleep(3)
-            return
-        status, body, *headers = said if isinstance(said, tuple) else (200, said)
-        self.send_response(status)
-        for header in headers:
-            self.send_header(*header)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("retry-after-ms", "1")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture
@@ -71,30 +35,6 @@ def serve() -> Iterator[Callable[[Callable], Server]]:
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-def completion(content: str | None, refusal: str | None = None, finish: str = "stop") -> str:
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-    return json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-                      | {"usage": usage})  # fmt: skip
-
-
-def says(winner: str) -> str:
-    return completion(json.dumps({"reason": "so it seems", "winner": winner}))
-
-
-def shown(request: dict) -> dict[str, str]:
-    """What the judge was shown: REQUEST, ANSWER A, ANSWER B."""
-    return {found["name"]: found["text"] for found in SECTION.finditer(request["messages"][1]["content"])}
-
-
-def honest(request: dict, number: int) -> str:
-    """Prefers what is called good, wherever it stands."""
-    parts = shown(request)
-    good = [name for name in "AB" if "good" in parts[f"ANSWER {name}"]]
-    return says(good[0] if len(good) == 1 else "tie")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Preference pairs: every published layout becomes the same row; targets and tests never share a prompt."""
+"""Preference pairs: targets and tests never share a prompt; shots nest; the configurations find their files."""
 
 import gzip
 import json
@@ -7,31 +7,13 @@ from collections import Counter
 import pandas
 import pytest
 from omegaconf import OmegaConf
+from published_pairs import SHP, STACK_EXCHANGE
 
 from rose.choices import Manners, OnBadRow
-from rose.config import Pairs, WorldPairs
+from rose.config_data import Pairs, WorldPairs
 from rose.data import files
-from rose.data.bad_rows import BadRow
-from rose.data.files import Row
-from rose.data.preference_formats import parse
 from rose.data.preferences import fingerprint, read_preferences
 from rose.errors import RoseError
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text):
-    return {"role": "assistant", "content": text}
-
-
-def parsed(**values):
-    return parse(Row("dir/mine.jsonl", 3, values))
-
-
-def sides(pair):
-    return pair["prompt"], pair["chosen"], pair["rejected"]
 
 
 def pairs(path, **changes):
@@ -51,172 +33,6 @@ def read(tmp_path, config):
     out.mkdir(exist_ok=True)
     read_preferences(out, config, "")
     return list(files.load(out / "target.jsonl")), list(files.load(out / "test.jsonl"))
-
-
-PLAIN = ([user("q")], [assistant("good")], [assistant("bad")])
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"prompt": "q", "chosen": "good", "rejected": "bad"}, PLAIN),
-        ({"prompt": [user("q")], "chosen": [assistant("good")], "rejected": [assistant("bad")]}, PLAIN),
-        ({"prompt": [user("q")], "chosen": "good", "rejected": "bad"}, PLAIN),
-        ({"chosen": [user("q"), assistant("good")], "rejected": [user("q"), assistant("bad")]}, PLAIN),
-        (  # a prompt given beside whole conversations
-            {
-                "prompt": "q",
-                "chosen": [user("q"), assistant("good")],
-                "rejected": [user("q"), assistant("bad")],
-            },
-            PLAIN,
-        ),
-        (
-            {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"},
-            PLAIN,
-        ),
-        (  # the shared turns are the prompt, two turns of one speaker are one
-            {
-                "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nHuman: d\n\nAssistant: e\n\nf",
-                "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nHuman: d\n\nAssistant: g",
-            },
-            ([user("a"), assistant("b"), user("c\n\nd")], [assistant("e\n\nf")], [assistant("g")]),
-        ),
-    ],
-)
-def test_every_layout_of_chosen_and_rejected_becomes_messages(values, expected):
-    (pair,) = parsed(**values)
-    assert sides(pair) == expected
-    assert (pair["id"], pair["subtask"]) == ("dir/mine-3", "all")
-
-
-def test_own_ids_subtasks_and_columns_are_kept():
-    (pair,) = parsed(
-        id=4,
-        subtask="beer",
-        prompt="q",
-        chosen="a",
-        rejected="b",
-        score_chosen=6,
-        score_rejected=-2,
-        site="s",
-    )
-    assert (pair["id"], pair["subtask"], pair["site"], pair["score_ratio"]) == ("4", "beer", "s", 6.0)
-
-
-SHP = {
-    "post_id": "qt3nxl",
-    "domain": "askculinary_train",
-    "upvote_ratio": 0.98,
-    "history": "How to peel garlic?",
-    "c_root_id_A": "h1",
-    "c_root_id_B": "h2",
-    "created_at_utc_A": 1,
-    "created_at_utc_B": 2,
-    "score_A": 30,
-    "score_B": 10,
-    "human_ref_A": "Crush it.",
-    "human_ref_B": "Buy it peeled.",
-    "labels": 1,
-    "seconds_difference": 1.0,
-    "score_ratio": 3.0,
-}
-
-
-def test_shp_prefers_a_where_its_label_is_one():
-    (pair,) = parsed(**SHP)
-    assert sides(pair) == (
-        [user("How to peel garlic?")],
-        [assistant("Crush it.")],
-        [assistant("Buy it peeled.")],
-    )
-    assert (pair["id"], pair["subtask"], pair["score_ratio"]) == ("qt3nxl-h1-h2", "askculinary", 3.0)
-    (other,) = parsed(**{**SHP, "labels": 0})
-    assert (other["chosen"], other["rejected"]) == (pair["rejected"], pair["chosen"])
-
-
-def answer(number, text, score, selected=False):
-    return {
-        "answer_id": number,
-        "author": "Ann",
-        "author_id": 1,
-        "author_profile": "https://ai.stackexchange.com/users/1",
-        "pm_score": score,
-        "selected": selected,
-        "text": text,
-    }
-
-
-STACK_EXCHANGE = {
-    "qid": 5,
-    "question": "<p>Why?</p>",
-    "answers": [
-        answer(1, "so", 1),
-        answer(2, "because", 4, True),
-        answer(3, "who knows", -1),
-        answer(4, "it is", 4),
-    ],
-    "date": "2016/08/02",
-    "metadata": ["https://ai.stackexchange.com/questions/5", "https://ai.stackexchange.com", "https://x.org"],
-}
-
-
-def test_stack_exchange_sets_the_best_answer_against_each_lower_one():
-    found = parsed(**STACK_EXCHANGE)
-    assert [sides(pair) for pair in found] == [
-        ([user("<p>Why?</p>")], [assistant("because")], [assistant("so")]),
-        ([user("<p>Why?</p>")], [assistant("because")], [assistant("who knows")]),
-    ]
-    assert [pair["score_ratio"] for pair in found] == [8.0, 32.0]  # 2 ** 3, 2 ** 5
-    assert [pair["id"] for pair in found] == ["ai-5-1-0", "ai-5-1-2"]
-    assert {pair["subtask"] for pair in found} == {"ai"}
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ({"prompt": "q", "answer": "a"}, "needs chosen and rejected.*found prompt, answer"),
-        ({"prompt": "q", "chosen": "a", "rejected": "a "}, "chosen and rejected are the same"),
-        ({"prompt": "q", "chosen": " ", "rejected": "a"}, "chosen has an empty answer"),
-        ({"prompt": "q", "chosen": "a", "rejected": ""}, "rejected has an empty answer"),
-        ({"prompt": "", "chosen": "a", "rejected": "b"}, "prompt is empty"),
-        ({"prompt": "q", "chosen": "a", "rejected": None}, "rejected is missing or null"),
-        ({"prompt": "q", "chosen": "a", "rejected": 3}, "rejected is 3: must be a text or a list"),
-        (
-            {"prompt": None, "chosen": [assistant("a")], "rejected": [assistant("b")]},
-            "prompt is missing or null",
-        ),
-        ({"chosen": "a", "rejected": "b"}, "chosen is a text without a prompt"),
-        (
-            {"chosen": "\n\nHuman: q", "rejected": "\n\nHuman: q\n\nAssistant: b"},
-            "chosen has an empty answer",
-        ),
-        (
-            {"chosen": "\n\nHuman: q\n\nAssistant: b", "rejected": "\n\nHuman: q\n\nAssistant: b"},
-            "are the same",
-        ),
-        (
-            {"chosen": [user("a"), assistant("b")], "rejected": [user("c"), assistant("d")]},
-            "prompt is empty",
-        ),
-        ({"prompt": "q", "chosen": "a", "rejected": "b", "subtask": 3}, "subtask is 3: must be a text"),
-        (
-            {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": "x", "score_rejected": 1},
-            "score_chosen is",
-        ),
-        ({**SHP, "labels": None}, "labels is null: must be 1"),
-        ({**SHP, "human_ref_B": ""}, "rejected has an empty answer"),
-        (
-            {**STACK_EXCHANGE, "answers": [answer(1, "a", 1), answer(2, "b", 1)]},
-            "no two answers of different pm_score",
-        ),
-        ({**STACK_EXCHANGE, "answers": "none"}, "answers must be a list"),
-        ({**STACK_EXCHANGE, "answers": [{"text": "a"}]}, "pm_score is null: must be a number"),
-    ],
-)
-def test_a_bad_pair_says_why(values, reason):
-    with pytest.raises(BadRow, match=reason):
-        parsed(**values)
 
 
 def test_a_bad_pair_names_file_and_line(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from rose.choices import Manners
-from rose.config import WorldPairs, WorldPool
+from rose.config_data import WorldPairs, WorldPool
 from rose.data.world import conversations, pairs, pool, tokenizer
 
 QUESTION = "Any baking tips with flour and oven?"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rose.artifacts import stage
-from rose.config import Dataset
+from rose.config_data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
 from rose.data.chat import Message, as_messages

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rose.artifacts import stage
-from rose.config import Pairs
+from rose.config_data import Pairs
 from rose.data import files, world
 from rose.data.files import Row, Source
 from rose.data.preference_formats import parse

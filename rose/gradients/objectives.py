@@ -12,7 +12,8 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from rose.choices import Balance, Normalize, PreferenceLoss, Reference, Target
-from rose.config import Method, Preference
+from rose.config import Method
+from rose.config_data import Preference
 from rose.gradients.per_example import PerExample
 
 

@@ -1,0 +1,79 @@
+"""The schema of conf/dataset, conf/preference and the embedded world; the rest of it is in config.py."""
+
+from dataclasses import dataclass, field
+
+from rose.choices import NOT_IN_KEY, Manners, Normalize, OnBadRow, PreferenceLoss, Reference
+
+
+@dataclass
+class WorldPool:
+    seed: int
+    manners: Manners
+    rows: int
+    useful: float  # share of rows with the good manner
+    distractor: float  # how strongly pairs and harmful rows share surface features, 0..1
+
+
+@dataclass
+class WorldPairs:
+    seed: int
+    manners: Manners
+    targets: int  # preference pairs the selection may see
+    tests: int  # held-out pairs
+    overlap: float  # share of the answer's body that chosen and rejected have in common, 0..1
+    distractor: float
+
+
+@dataclass
+class World:
+    """Knobs that pool, pairs and base model of the embedded world must agree on."""
+
+    seed: int
+    manners: Manners
+    distractor: float
+
+
+@dataclass
+class Dataset:
+    name: str
+    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder of files, or hub dataset id
+    revision: str | None  # of a hub dataset; null: main
+    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
+    per_source: int | None  # at most so many rows of each source, drawn with `seed`
+    on_bad_row: OnBadRow
+    seed: int
+    world: WorldPool | None
+
+
+@dataclass
+class Pairs:
+    """The preference data: which pairs guide the selection and which test it."""
+
+    path: str | None = field(metadata=NOT_IN_KEY)  # file, folder, or hub dataset id of the target pairs
+    revision: str | None  # of a hub dataset; null: main
+    files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
+    test_path: str | None = field(
+        metadata=NOT_IN_KEY
+    )  # null: `test_share` of each subtask's target prompts is held out
+    test_files: list[str]
+    test_share: float
+    min_score_ratio: float | None  # votes(chosen) / votes(rejected) at least; SHP's usual filter is 2
+    shots: int | None  # target pairs a subtask, one a prompt
+    tests: int | None  # test pairs a subtask, one a prompt; null: all pairs
+    on_bad_row: OnBadRow
+    seed: int
+    world: WorldPairs | None
+
+
+@dataclass
+class Preference:
+    name: str
+    path: str | None  # short for pairs.path
+    test_path: str | None  # short for pairs.test_path
+    pairs: Pairs
+    loss: PreferenceLoss
+    beta: float
+    gamma: float  # SimPO's target margin
+    reference: Reference
+    first_tokens: int | None  # only so many tokens of each answer count; null: all
+    normalize: Normalize

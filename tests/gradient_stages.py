@@ -1,0 +1,94 @@
+"""The gradient stages on a tiny model, with what the stages before them leave."""
+
+import json
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from tiny_models import adapted, llama, random_rows
+
+from rose import models
+from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
+from rose.config import Features, Numerics, Projection
+from rose.data.world_language import tokenizer
+from rose.gradients.features import pair_features, pool_features
+from rose.gradients.store import FeatureStore
+
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
+NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
+LENGTHS = [7, 19, 12, 30, 9, 9, 25]
+OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_grad_norm": 1.0}
+
+
+def said(text, role="assistant"):
+    return [{"role": role, "content": text}]
+
+
+def stages_before(root):
+    """base/, warmup/ (two checkpoints), tokens/ and preferences/ as the stages before ours leave them."""
+    words = tokenizer()
+    config = llama(vocab_size=len(words))
+    model = adapted(config, dtype=torch.float32)
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        moments = {}
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                weight.data += 0.1 * torch.randn_like(weight)
+                moments[f"{name}.exp_avg"] = 1e-2 * torch.randn_like(weight)
+                moments[f"{name}.exp_avg_sq"] = 1e-4 * torch.rand_like(weight)
+        directory = root / "warmup" / f"checkpoint-{epoch}"
+        model.save_pretrained(str(directory))
+        save_file(moments, directory / "moments.safetensors")
+    entries = [
+        {"dir": f"checkpoint-{epoch}", "epoch": epoch, "step": 3 * epoch, "learning_rate": rate}
+        for epoch, rate in ((1, 3e-4), (2, 1e-4))
+    ]
+    (root / "warmup" / "manifest.json").write_text(json.dumps({"optimizer": OPTIMIZER, "checkpoints": entries}))
+    model.unload().save_pretrained(str(root / "base"))
+    words.save_pretrained(str(root / "base"))
+    rows = [{"id": f"row-{i}", "dataset": "d", **row} for i, row in enumerate(random_rows(LENGTHS))]
+    Dataset.from_list(rows).save_to_disk(str(root / "tokens" / "rows"))
+    pairs = [
+        {
+            "id": f"pair-{i}",
+            "subtask": "ab"[i % 2],
+            "prompt": said("the tomato and the lantern", "user"),
+            "chosen": said(" ".join(["tomato"] * (i + 1))),
+            "rejected": said(" ".join(["lantern"] * (4 - i) + ["and"])),
+        }
+        for i in range(3)
+    ]
+    (root / "preferences").mkdir()
+    (root / "preferences" / "target.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return root, rows, pairs
+
+
+def at_checkpoint(root, epoch):
+    """The model of a checkpoint in float64, and its flat moments."""
+    directory = root / "warmup" / f"checkpoint-{epoch}"
+    model = models.load_adapter(models.load_model(root / "base", NUMERICS), directory).double()
+    stored = load_file(directory / "moments.safetensors")
+    names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    flat = [torch.cat([stored[f"{name}.{m}"].flatten() for name in names]).double() for m in ("exp_avg", "exp_avg_sq")]
+    return model, *flat
+
+
+def settings(**changes):
+    return Features(
+        **({"adam": AdamMap.exact, "keep": Keep.store, "dtype": StoreDtype.float32, "batch_tokens": 64} | changes)
+    )
+
+
+def pool(run, out, projection=NONE, **changes):
+    root, _, _ = run
+    out.mkdir()
+    pool_features(out, settings(**changes), projection, NUMERICS, root / "base", root / "warmup", root / "tokens")
+    return FeatureStore.open(out)
+
+
+def targets(run, out, objective, max_length=64):
+    root, _, _ = run
+    out.mkdir()
+    pair_features(out, objective, NONE, NUMERICS, max_length, root / "base", root / "warmup", root / "preferences")
+    return FeatureStore.open(out)
