@@ -12,6 +12,7 @@ from datasets import Dataset
 from gradient_stages import (
     NONE,
     NUMERICS,
+    OPTIMIZER,
     at_checkpoint,
     pool,
     said,
