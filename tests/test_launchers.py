@@ -241,7 +241,7 @@ def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(t
     plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
     with pytest.raises(SystemExit, match="Slurm still has jobs of this sweep"):
         plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while slurm("squeue", "--noheader"):
         assert time.monotonic() < deadline
         time.sleep(1)
