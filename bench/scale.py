@@ -59,10 +59,10 @@ def main(outputs: Path, workers: int = WORKERS, seeds: int = SEEDS, ratios: int 
     overhead = figures["CPU seconds in a job"] + launcher / figures["jobs"]
     return figures | {
         "seconds of the sweep": seconds,
-        "CPU seconds of importing Python and torch, once": imports,
         "of these looking ahead": float(done.stdout.split()[-2]),
         "of these reporting": float(done.stdout.split()[-1]),
-        "CPU seconds of the launcher, a job": launcher / figures["jobs"],
+        "CPU seconds of importing Python and torch, once": imports,
+        "CPU seconds of the launcher besides, a job": launcher / figures["jobs"],
         "overhead a job, CPU seconds": overhead,
         f"which is {'at most' if overhead <= LIMIT else 'ABOVE'}": LIMIT,
     }
