@@ -258,7 +258,9 @@ def ray_token(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="no Ray here: pip install 'rose[ray]'")
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="no Ray here: .venv/bin/pip install -c constraints.txt -e '.[ray]'"
+)
 
 
 @needs_ray
