@@ -28,7 +28,7 @@ def test_the_method_shown_runs(inputs, tmp_path):  # noqa: F811
     copy = tmp_path / "copy"
     for name in ("rose", "conf", "experiments"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    apply(copy, example())
+    subprocess.run(["git", "apply", "-"], cwd=copy, input=example(), text=True, check=True)
     done = subprocess.run(
         [sys.executable, "-m", "rose", *overrides(inputs, tmp_path / "outputs"), "method=jaccard", "until=selection"],
         cwd=copy,
@@ -48,18 +48,3 @@ def test_the_method_shown_runs(inputs, tmp_path):  # noqa: F811
             other = set(f"{pair['prompt']} {pair['chosen']}".replace("?", "").split())
             shares.append(len(own & other) / len(own | other))
         assert table["a"][row["id"]] == pytest.approx(sum(shares) / len(shares))
-
-
-def apply(folder, diff: str) -> None:
-    """What `patch` would do: each hunk's context is found in its file, and replaced by it with the added lines."""
-    for part in re.split(r"^--- .*\n", diff, flags=re.M)[1:]:
-        header, _, *lines = part.splitlines()
-        path = folder / header.removeprefix("+++ b/")
-        after = "".join(line[1:] + "\n" for line in lines)
-        before = "".join(line[1:] + "\n" for line in lines if line.startswith(" "))
-        if not before:
-            path.write_text(after)
-            continue
-        text = path.read_text()
-        assert text.count(before) == 1, f"{path}: {before}"
-        path.write_text(text.replace(before, after))
