@@ -21,7 +21,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 run: $(READY)  ## the demo sweep on the embedded world: rose, less, random, full × 3 seeds
 	$(BIN)/python -m rose experiments=demo
 
-test: $(READY)  ## the whole test suite, a file at a time on each core
+test: $(READY)  ## the tests but for the long fault tests, a file at a time on each core
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
