@@ -16,13 +16,13 @@ import pytest
 from report_jobs import write_items, write_job, write_selection
 
 from rose.report.comparison import compare
-from rose.report.diagnostics import suspicions
+from rose.report.diagnostics import read_checks, suspicions
 from rose.report.drawing import inline
 from rose.report.figures import pareto
 from rose.report.report import write_report
 from rose.report.results import read_jobs
 from rose.report.selection_figures import overlap as overlap_figure
-from rose.report.selections import Taken, front, jaccard, overlap, read_selections
+from rose.report.selections import Selections, Taken, front, jaccard, overlap, read_selections
 from rose.report.text import number, printable, shorten
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -251,6 +251,19 @@ def test_overlap_is_jaccard_between_methods_and_between_seeds():
     assert matrix[0, 0] == pytest.approx(1 / 3)  # {a, b} and {a, c}
     assert matrix[1, 1] == 0
     assert matrix[0, 1] == matrix[1, 0] == pytest.approx(1 / 3)  # seed 0 alone is common
+
+
+def test_a_finding_is_said_once_for_the_methods_that_share_it_and_the_data_s_come_first(tmp_path: Path):
+    for method, extra in (("bm25", "short rows"), ("less", "long rows"), ("rose", "long rows")):
+        write_job(tmp_path / method, {"reward": 0.5}, method=method)
+        entries = [{"name": name, "state": "warn", "sentence": name} for name in (extra, "leaks")]
+        entries.append({"name": "fine", "state": "pass", "sentence": "fine"})
+        (tmp_path / method / "diagnostics.json").write_text(json.dumps(entries))
+    jobs = read_jobs(tmp_path)
+    comparison = compare(jobs)
+    lines = suspicions(comparison, Selections(), read_checks(comparison.arms, jobs, []), jobs)
+    said = [line for line in lines if line.endswith(("leaks", "rows", "fine"))]
+    assert said == ["all methods: leaks", "bm25: short rows", "less, rose: long rows"]
 
 
 @pytest.mark.parametrize("own_pools", [True, False])

@@ -49,9 +49,20 @@ def suspicions(comparison: Comparison, selections: Selections, checks: list[Chec
         lines.append(f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below.")
     lines += _few_seeds(comparison) + _gaps(comparison) + _unstable(comparison) + _harmed(comparison)
     lines += _disagreement(comparison)
-    lines += [f"{check.arm}: {check.sentence}" for check in checks if check.state == "warn"]
+    lines += _warned(checks)
     lines += _by_chance(selections) + _by_length(comparison, checks) + _judge(comparison)
     return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
+
+
+def _warned(checks: list[Check]) -> list[str]:
+    """What the jobs warn of: a sentence once for all arms that share it, first those of every arm, as of the data."""
+    arms, said = {check.arm for check in checks}, {}
+    for check in checks:
+        if check.state == "warn":
+            said.setdefault(check.sentence, {})[check.arm] = None
+    every = [sentence for sentence, own in said.items() if len(own) == len(arms) > 1]
+    lines = [f"all methods: {sentence}" for sentence in every]
+    return lines + [f"{_list([*own])}: {sentence}" for sentence, own in said.items() if sentence not in every]
 
 
 def _read(job: Job, problems: list[str]) -> list[dict]:
