@@ -176,6 +176,7 @@ def test_jobs_that_share_one_evaluation_count_once(tmp_path: Path):
         write_job(tmp_path / f"own{number}", metrics={"reward": 0.4}, method="rose", seed=number)
     text = text_of(tmp_path)
     assert row_of(text, "full")[1:3] == ["1", "0.500"]
+    assert "full takes the whole pool, whatever the ratio." in text
     assert row_of(text, "rose")[1:3] == ["2", "0.400"]
 
 

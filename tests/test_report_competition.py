@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from report_jobs import mean_and_interval, paired_sweep, row_of, text_of, write_job
+from report_jobs import mean_and_interval, paired_sweep, row_of, text_of, write_items, write_job
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -219,3 +219,23 @@ def test_holm_corrects_over_all_lines_shown(tmp_path: Path):
         for name in ("rose", "less")
     }
     assert differences[-1].estimate.p == pytest.approx(stats.ttest_rel(rewards["rose"], rewards["less"]).pvalue)
+
+
+def test_an_interval_that_only_the_correction_widens_past_zero_says_so(tmp_path: Path):
+    rewards = {"rose": [1.0, 1.1, 1.5], "less": [0.5, 0.1, 0.9], "bm25": [0.1, 0.4, 0.3], "random": [0.3, 0.3, 0.4]}
+    for method, values in rewards.items():
+        for seed, reward in enumerate(values):
+            write_job(tmp_path / f"{method}-{seed}", {"reward": reward}, method=method, seed=seed)
+    (line,) = [line for line in text_of(tmp_path).splitlines() if line.startswith("- rose: ")]
+    low, high = stats.ttest_1samp([0.7, 0.8, 1.1], 0).confidence_interval(0.95)
+    expected = f"better than random: cannot tell with n = 3 seeds, +0.867 (+{low:.3f} to +{high:.3f} before correction)"
+    assert low > 0
+    assert expected in line
+    assert "intervals before correction." in text_of(tmp_path)
+
+
+def test_equal_items_of_one_seed_have_a_difference_without_an_interval(tmp_path: Path):
+    for method, losses in (("rose", [1.0, 2.0]), ("random", [2.0, 2.0])):
+        write_job(tmp_path / method, {"win_rate": 0.5}, method=method)
+        write_items(tmp_path / method / "items.parquet", {"win_rate": [0.0, 1.0], "chosen_loss": losses})
+    assert "better than random: cannot tell with n = 1 seed, +0.000, one seed" in text_of(tmp_path)

@@ -98,12 +98,15 @@ def test_what_both_arms_share_is_not_in_their_difference():
 def test_equal_values_have_no_false_precision():
     same = from_items(numpy.zeros((3, 40)), numpy.arange(40))
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert not same.has_interval
     perfect = from_items(numpy.ones((3, 40)), numpy.arange(40), bounds=(0, 1))
     assert (perfect.mean, perfect.high) == (1, 1)
+    assert perfect.has_interval
     assert perfect.low == pytest.approx(stats.binomtest(40, 40).proportion_ci(0.95, "exact").low)
     flat = from_seeds(numpy.array([0.2, 0.2, 0.2]))
     assert flat.mean == pytest.approx(0.2)
     assert numpy.isnan([flat.low, flat.high, flat.p]).all()
+    assert not flat.has_interval
 
 
 def test_missing_items_count_for_neither_mean_nor_interval():

@@ -4,7 +4,7 @@ from rose.report.arms import REFERENCES, Arm, lower_is_better
 from rose.report.comparison import Comparison, verdict
 from rose.report.results import Job
 from rose.report.statistics import Estimate
-from rose.report.table import interval
+from rose.report.table import gain, interval
 from rose.report.text import number
 
 MOST_SETTINGS = 12
@@ -39,7 +39,7 @@ def is_it_real(comparison: Comparison) -> list[str]:
         for difference in differences:
             answer, advice = verdict(difference, comparison.main)
             line = f"{ranking[0][0].own}, better than {difference.reference.own}: {answer}"
-            shown = interval(difference.estimate, "+")
+            shown = gain(difference)
             line += f", {shown}" if shown else ""
             lines.append(f"{_where(setting)}{line}{f'; {advice}' if advice else ''}.")
         if ranking and not differences:

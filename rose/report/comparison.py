@@ -36,6 +36,12 @@ class Difference:
             return None
         return (self.estimate.mean < 0) == lower_is_better(metric)
 
+    @property
+    def lost_by_correction(self) -> bool:
+        """Whether the interval, which is not corrected, leaves zero out, and the difference cannot be told."""
+        outside = self.estimate.low > 0 or self.estimate.high < 0
+        return outside and self.p >= SIGNIFICANT and self.estimate.seeds > 1
+
 
 @dataclass(frozen=True)
 class Comparison:

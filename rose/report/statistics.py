@@ -52,6 +52,11 @@ class Estimate:
     seed_variance: float = numpy.nan  # of one seed's value
     prompt_variance: float = 0.0  # of the mean, from the choice of prompts; no number of seeds takes it away
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is one to show: where no resample differs, its width of zero would say more than is known."""
+        return self.high - self.low > 1e-12 * abs(self.mean)
+
 
 NOTHING = Estimate(0, 0, numpy.nan, numpy.nan, numpy.nan, numpy.nan)
 

@@ -1,9 +1,7 @@
 """A sweep's results as Markdown: means with 95 % intervals, what they tell, and what must be known to read them."""
 
-import numpy
-
 from rose.report.arms import is_seed, lower_is_better
-from rose.report.comparison import Comparison, verdict
+from rose.report.comparison import Comparison, Difference, verdict
 from rose.report.results import Job, swept_keys
 from rose.report.statistics import Estimate
 from rose.report.text import number
@@ -46,10 +44,16 @@ def interval(estimate: Estimate, sign: str = "") -> str:
     """`0.610 (0.245–0.975)`; the mean alone without an interval, nothing without a mean; `sign="+"` shows signs."""
     if not estimate.seeds:
         return ""
-    if numpy.isnan(estimate.low):
+    if not estimate.has_interval:
         return number(estimate.mean, sign)
     between = " to " if sign or estimate.low < 0 else "–"
     return f"{number(estimate.mean, sign)} ({number(estimate.low, sign)}{between}{number(estimate.high, sign)})"
+
+
+def gain(difference: Difference) -> str:
+    """The difference as `interval` shows it, which says so where only the correction keeps it from being told."""
+    text = interval(difference.estimate, "+")
+    return f"{text.removesuffix(')')} before correction)" if difference.lost_by_correction else text
 
 
 def verdicts(comparison: Comparison) -> list[str]:
@@ -59,7 +63,7 @@ def verdicts(comparison: Comparison) -> list[str]:
         said = []
         for difference in comparison.to(comparison.main, arm):
             answer, advice = verdict(difference, comparison.main)
-            shown = interval(difference.estimate, "+")
+            shown = gain(difference)
             text = f"better than {difference.reference.own}: {answer}{f', {shown}' if shown else ''}"
             said.append(f"{text}, {advice}" if advice else text)
         if said:
@@ -76,7 +80,10 @@ def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
         bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
     if comparison.differences.get(comparison.main):
-        lines.append(f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown.")
+        line = f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown"
+        lines.append(f"{line}; intervals before correction.")
+    if any(arm.method == "full" for arm in comparison.arms):
+        lines.append("full takes the whole pool, whatever the ratio.")
     if any(arm.same_as for arm in comparison.arms):
         lines.append("The same as …: one measurement under two names competes once.")
     lines.append(_seeds(jobs))
@@ -102,7 +109,7 @@ def _measured(job: Job) -> bool:
 
 
 def _over(comparison: Comparison) -> str:
-    shown = [entry for name in comparison.metrics for entry in comparison.estimates[name] if not numpy.isnan(entry.low)]
+    shown = [entry for name in comparison.metrics for entry in comparison.estimates[name] if entry.has_interval]
     if not shown:
         return "no interval: one seed and no items.parquet"
     if not any(estimate.items for estimate in shown):
