@@ -85,6 +85,7 @@ def refusal(*arguments: str) -> str:
     [
         ("selection.rato=0.1", ["selection", "rato", "did you mean 'ratio'"]),
         ("method=rosee", ["method/rosee", "did you mean 'rose'"]),
+        ("experiments=demmo", ["experiments/demmo", "did you mean 'demo'"]),
         ("features.adam=exactly", ["features.adam", "exactly", "exact, published, no_momentum, none"]),
         ("selection.ratio=lots", ["selection.ratio", "lots", "Float"]),
         ("seed=", ["seed"]),
