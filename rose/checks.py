@@ -5,16 +5,19 @@ from functools import reduce
 from typing import Any
 
 from rose.choices import Estimator, JudgeKind, Keep, Representation, Rule, Share, Target
-from rose.config import Config, Judge, Method, Selection
+from rose.config import Config, Judge, Method, Model, Selection
 from rose.errors import RoseError
 
-Range = tuple[Callable[[float], bool], str]
+Range = tuple[Callable[[Any], bool], str]
 
 SHARE: Range = (lambda value: 0 < value <= 1, "in (0, 1]")
+UNIT: Range = (lambda value: 0 <= value <= 1, "in [0, 1]")
+INSIDE: Range = (lambda value: 0 < value < 1, "in (0, 1)")
 PART: Range = (lambda value: 0 <= value < 1, "in [0, 1)")
 POSITIVE: Range = (lambda value: 0 < value < float("inf"), "above 0")
 NOT_NEGATIVE: Range = (lambda value: 0 <= value < float("inf"), "0 or more")
 COUNT: Range = (lambda value: value >= 1, "1 or more")
+NAMES: Range = (bool, "at least one name")
 
 TRAINING: dict[str, Range] = {
     "epochs": COUNT,
@@ -27,15 +30,33 @@ TRAINING: dict[str, Range] = {
 }
 MODEL: dict[str, Range] = {
     "max_length": COUNT,
+    "learning_rate": POSITIVE,
+    "batch_size": COUNT,
+    "micro_batch_size": COUNT,
     "lora.rank": COUNT,
     "lora.alpha": POSITIVE,
     "lora.dropout": PART,
+    "lora.targets": NAMES,
+    "base.pretraining.layers": COUNT,
+    "base.pretraining.width": COUNT,
+    "base.pretraining.heads": COUNT,
+    "base.pretraining.conversations": COUNT,
 }
+MODEL |= {f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()}
 RANGES: dict[str, Range] = {
+    "world.distractor": UNIT,  # before what takes it over, so that the key given is the key named
+    "dataset.world.rows": COUNT,
+    "dataset.world.useful": UNIT,
+    "dataset.world.distractor": UNIT,
     "dataset.per_source": COUNT,
+    "preference.pairs.world.targets": COUNT,
+    "preference.pairs.world.tests": COUNT,
+    "preference.pairs.world.overlap": UNIT,
+    "preference.pairs.world.distractor": UNIT,
     "preference.pairs.shots": COUNT,
     "preference.pairs.tests": COUNT,
-    "preference.pairs.test_share": PART,
+    "preference.pairs.test_share": INSIDE,
+    "preference.pairs.min_score_ratio": NOT_NEGATIVE,
     "preference.beta": POSITIVE,
     "preference.gamma": NOT_NEGATIVE,
     "preference.first_tokens": COUNT,
@@ -103,6 +124,10 @@ def check(config: Config) -> None:
             raise RoseError(f"{key}={value}: must be {allowed}")
     for name in ("warmup", "finetune"):
         _divides(name, getattr(config, name))
+    for name, model in (("model", config.model), ("student", config.student)):
+        if model is not None and model.base.pretraining is not None:
+            _embedded(name, model, config)
+    _unread(config)
     if config.projection.dim < 1 and config.projection.kind != "none":
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
     if not config.outputs.strip():
@@ -163,6 +188,42 @@ def _amount(method: Method, selection: Selection) -> None:
         raise RoseError(
             f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
         )
+
+
+def _embedded(name: str, model: Model, config: Config) -> None:
+    """What a model made here can be, and what it can read: any word but the world's own is unknown to it."""
+    made, key = model.base.pretraining, f"{name}.base.pretraining"
+    _divides(f"{key}.training", made.training)
+    if made.width % (2 * made.heads):  # rotary positions turn a head's numbers in twos
+        raise RoseError(f"{key}.width={made.width}: must be an even multiple of {key}.heads={made.heads}")
+    option = "model@student" if name == "student" else name
+    remedy = f"{option}=local {name}.base.path=FOLDER_OR_HUB_ID"
+    if model.base.path is not None:
+        raise RoseError(f"{name}.base.path={model.base.path}: {option}={model.name} does not read it; say {remedy}")
+    for group, data, world in (
+        ("dataset", config.dataset, config.dataset.world),
+        ("preference", config.preference, config.preference.pairs.world),
+    ):
+        if world is None:
+            raise RoseError(
+                f"{group}={data.name}: {option}={model.name} knows the words of the embedded world alone; "
+                f"for other data say {remedy}"
+            )
+
+
+def _unread(config: Config) -> None:
+    """Where data come from, said beside a world that is generated."""
+    dataset, pairs = config.dataset, config.preference.pairs
+    for key, value, group, world in (
+        ("dataset.path", dataset.path, "dataset", dataset.world),
+        ("dataset.files", dataset.files, "dataset", dataset.world),
+        ("preference.path", pairs.path, "preference", pairs.world),
+        ("preference.test_path", pairs.test_path, "preference", pairs.world),
+        ("preference.pairs.files", pairs.files, "preference", pairs.world),
+        ("preference.pairs.test_files", pairs.test_files, "preference", pairs.world),
+    ):
+        if value and world is not None:
+            raise RoseError(f"{key}={value}: {group}=world does not read it; say {group}=local")
 
 
 def _manners(config: Config) -> None:

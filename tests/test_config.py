@@ -1,8 +1,10 @@
 """Every option composes and is typed; every job of every experiment composes; mistakes are named."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+import typing
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,9 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from rose import pipeline, sweep
+from rose import checks, pipeline, sweep
 from rose.__main__ import ROOT, main
 from rose.config import Config
+from rose.errors import RoseError
 
 GROUPS = sorted(
     path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "experiments")
@@ -29,6 +32,11 @@ NEEDED = {
     "judge=reward_model": ["judge.model=x"],
     "judge=llm": ["judge.model=x", "judge.base_url=http://x"],
     "tasks=local": ["tasks.path=x"],
+}
+NEEDED |= {
+    option: ["model=local", "model.base.path=x", *NEEDED.get(option, [])]  # the embedded models read the world alone
+    for option in OPTIONS
+    if option.startswith(("dataset=", "preference=")) and not option.endswith("=world")
 }
 
 
@@ -104,6 +112,12 @@ def refusal(*arguments: str) -> str:
         ("model=local", ["model.base.path"]),
         ("method.rule=random", ["method.rule=random", "method.representation"]),
         ("world.manners=polite", ["world.manners", "polite", "phrases, agreement"]),
+        ("dataset=local dataset.path=x", ["dataset=local", "model=tiny", "model=local model.base.path="]),
+        ("preference=local preference.path=x", ["preference=local", "model=tiny", "model=local model.base.path="]),
+        ("model.base.path=x", ["model.base.path=x", "model=tiny", "model=local"]),
+        ("dataset.path=x", ["dataset.path=x", "dataset=world", "dataset=local"]),
+        ("preference.test_path=x", ["preference.test_path=x", "preference=world", "preference=local"]),
+        ("tasks=local", ["tasks.path"]),
         ("dataset.world.manners=agreement", ["preference.pairs.world.manners=phrases", "world.manners sets them all"]),
     ],
 )
@@ -112,6 +126,38 @@ def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path)
     for part in expected:
         assert part in message
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "world.distractor=nan",
+        "dataset.world.useful=1.5",
+        "dataset.world.rows=0",
+        "preference.pairs.world.overlap=-0.1",
+        "preference.pairs.world.targets=0",
+        "preference.pairs.world.tests=0",
+        "preference.pairs.test_share=1.0",
+        "model.lora.targets=[]",
+        "model.learning_rate=inf",
+        "model.base.pretraining.layers=0",
+        "model.base.pretraining.heads=3",
+        "model.base.pretraining.training.epochs=0",
+        "model.base.pretraining.training.micro_batch_size=7",
+    ],
+)
+def test_a_value_that_no_stage_could_use_is_refused_before_the_first(composed, setting):
+    with pytest.raises(RoseError, match=re.escape(setting)):
+        sweep.typed(composed(setting))
+
+
+def test_every_range_is_that_of_a_key():
+    """A key spelled wrong in the table would never be checked."""
+    for key in checks.RANGES:
+        kind = Config
+        for name in key.split("."):
+            (field,) = (field for field in dataclasses.fields(kind) if field.name == name)
+            kind = next(filter(dataclasses.is_dataclass, (field.type, *typing.get_args(field.type))), None)
 
 
 def test_idle_keys_are_those_that_no_pair_of_jobs_tells_apart():

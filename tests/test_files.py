@@ -98,6 +98,8 @@ def test_a_folder_is_read_by_pattern_then_name(tmp_path):
     assert [row["x"] for row in picked] == ["c.jsonl", "a/train.jsonl", "b/train.jsonl"]
     with pytest.raises(RoseError, match="no file matches 'd.jsonl'.*a/test.jsonl"):
         values(tmp_path, ["d.jsonl"])
+    with pytest.raises(RoseError, match=r"c.jsonl: is one file.*files=\['c\*'\]"):
+        values(tmp_path / "c.jsonl", ["c*"])
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def serve() -> Iterator[Callable[[Callable], Server]]:
 @pytest.fixture
 def judge(composed, tmp_path, monkeypatch) -> Judge:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
-    own = ["preference=local", "preference.path=x", f"outputs={tmp_path}", "judge=llm", "judge.model=m"]
+    own = [f"outputs={tmp_path}", "judge=llm", "judge.model=m"]
     own += ["judge.base_url=http://unset", "judge.key_variable=JUDGE_KEY", "judge.retries=2", "judge.timeout=5"]
     return typed(composed(*own)).judge
 

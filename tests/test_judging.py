@@ -47,8 +47,8 @@ def reward_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def judge(composed, reward_folder) -> Judge:
-    own = ["preference=local", "preference.path=x", "judge=reward_model", f"judge.model={reward_folder}"]
-    return sweep.typed(composed(*own, "judge.dtype=float32")).judge
+    own = ["judge=reward_model", f"judge.model={reward_folder}", "judge.dtype=float32"]
+    return sweep.typed(composed(*own)).judge
 
 
 def test_the_higher_score_wins_and_equal_ones_tie():

@@ -165,6 +165,11 @@ def _local_files(source: Source, path: Path) -> list[tuple[str, Path]]:
     if path.is_file():
         if not suffix_of(path.name):
             raise RoseError(f"{source.key}={source.path}: must end in one of {', '.join(READERS)}")
+        if source.files:
+            raise RoseError(
+                f"{source.key}={source.path}: is one file, of which files={list(source.files)} cannot choose; "
+                "must be a folder, or files=[]"
+            )
         return [(path.name, path)]
     found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     found = {name: file for name, file in found.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
