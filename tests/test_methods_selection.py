@@ -71,6 +71,18 @@ def test_copies_of_better_rows_are_passed_over(tmp_path):
     assert ids(selected(tmp_path, TABLE, pool, dedup=Dedup.near, count=5)) == ["r0", "r3"]
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TABLE, r"selection\.min_length=99: leaves none of the 5 rows .* 5 to 40 tokens"),
+        (TABLE.assign(score=float("nan")), "no row of the pool has a score"),
+    ],
+)
+def test_a_selection_of_nothing_is_refused(tmp_path, table, message):
+    with pytest.raises(RoseError, match=message):
+        selected(tmp_path, table, count=2, min_length=99)
+
+
 @pytest.mark.parametrize("words", ["кот дом лес сад мир", "cat house wood garden peace"])
 def test_what_is_near_depends_on_what_is_said_and_not_on_how_json_writes_it(tmp_path, words):
     texts = [" ".join(words.split() * 4), "\n".join(words.split() * 4), " ".join([*words.split() * 3, *"abcde"])]

@@ -42,12 +42,11 @@ def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: 
 
     The ratio counts the rows that could be tokenised, a slice those with a score that pass the length limits; rows
     without a score are never selected. metrics.json holds rows, tokens, Spearman's correlation of score and length,
-    and in the world `precision`, the recovered-useful fraction.
+    and in the world `precision`, the recovered-useful fraction. Raises RoseError where no row is left to select.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
-    ranked = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
-    ranked = _slice(ranked, selection)
+    ranked = _slice(_of_length(ranked, selection), selection)
     best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
     wanted = {row.id: {"score": row.score, "rank": rank} for rank, row in enumerate(best.itertuples(), start=1)}
     rows = sorted((_renamed(row) | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
@@ -88,6 +87,21 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     if not selection.tokens and len(chosen) < budget:
         log.warning("selected %d rows, not %d: no other row has a score and passes", len(chosen), budget)
     return set(chosen)
+
+
+def _of_length(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:
+    """The rows that pass the length limits; an empty selection would only fail later, under another key's name."""
+    if ranked.empty:
+        raise RoseError("selection: no row of the pool has a score, so none can be selected")
+    kept = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
+    if kept.empty:
+        limits = {"min_length": selection.min_length, "max_length": selection.max_length}
+        given = ", ".join(f"selection.{name}={limit}" for name, limit in limits.items() if limit)
+        raise RoseError(
+            f"{given}: leaves none of the {len(ranked)} rows that have a score; "
+            f"they have {ranked['length'].min()} to {ranked['length'].max()} tokens"
+        )
+    return kept
 
 
 def _slice(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:
