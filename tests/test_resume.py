@@ -1,5 +1,6 @@
 """Training that is killed and goes on gives the bytes of one that was left alone."""
 
+import dataclasses
 import json
 import os
 import types
@@ -15,7 +16,7 @@ from rose.choices import Dtype, Manners
 from rose.config import Lora, Numerics, Warmup
 from rose.data import chat, world
 from rose.training import resume, supervised
-from rose.training.warmup import warm_up
+from rose.training.warmup import sample, warm_up
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 LORA = Lora(rank=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"], rank_stabilized=False)
@@ -119,3 +120,12 @@ def test_a_checkpoint_is_vouched_for_when_it_is_on_the_disk(tmp_path, monkeypatc
     resume.Save({"some": "memory"}).on_save(arguments, state, None)
     assert ("model.safetensors", False) in synced and ("checkpoint-5", False) in synced
     assert (resume.WHOLE, True) in synced and synced[-1] == ("checkpoint-5", True)
+
+
+def test_a_warm_up_of_more_than_its_ratio_says_so(caplog):
+    rows = Dataset.from_dict({"id": list(range(30))})
+    assert len(sample(rows, dataclasses.replace(WARMUP, ratio=0.3, batch_size=64))) == 30
+    assert "warmup.ratio=0.3 of 30 rows is 9" in caplog.text
+    caplog.clear()
+    assert len(sample(rows, dataclasses.replace(WARMUP, ratio=0.3, batch_size=8))) == 9
+    assert not caplog.text

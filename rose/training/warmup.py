@@ -36,7 +36,13 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
 
 def sample(rows: Dataset, warmup: Warmup) -> Dataset:
     """A uniform `ratio` of the rows, at least one batch where the pool has it, in pool order."""
-    count = min(len(rows), max(warmup.batch_size, round(warmup.ratio * len(rows))))
+    share = round(warmup.ratio * len(rows))
+    count = min(len(rows), max(warmup.batch_size, share))
+    if count > share:
+        log.warning(
+            "warmup.ratio=%g of %d rows is %d, less than a batch: the warm-up takes %d (warmup.batch_size=%d)",
+            *(warmup.ratio, len(rows), share, count, warmup.batch_size),
+        )
     chosen = numpy_generator(warmup.seed, "warmup rows").choice(len(rows), size=count, replace=False)
     return rows.select(sorted(chosen.tolist()))
 
