@@ -46,7 +46,12 @@ def test_length_correlation_is_spearmans_over_scored_rows():
     kept = ~numpy.isnan(scores)
     assert found.value == pytest.approx(scipy.stats.spearmanr(scores[kept], lengths[kept])[0])
     assert length_correlation(table([3, 2, 1], [1, 2, 3], [0]), WARN).suspicious
-    assert length_correlation(table([1, 1, 1], [1, 2, 3], [0]), WARN).value is None
+    assert not length_correlation(table([1, 2, 3], [1, 1, 1], [0]), WARN).suspicious
+
+
+def test_a_score_that_tells_no_row_from_another_is_a_warning():
+    found = length_correlation(table([1, 1, 1], [1, 2, 3], [0]), WARN)
+    assert (found.value, found.suspicious) == (None, True)
 
 
 def test_a_selection_half_as_long_as_the_pool_is_as_suspicious_as_one_twice_as_long():

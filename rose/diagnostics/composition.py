@@ -8,7 +8,7 @@ import pandas
 
 from rose.config import Warn
 from rose.data.chat import said
-from rose.diagnostics.finding import Finding, not_applicable, percent
+from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.diagnostics.overlap import near_duplicates
 from rose.methods.duplicates import SIMILAR
 
@@ -18,8 +18,10 @@ LISTED = 20
 def length_correlation(table: pandas.DataFrame, warn: Warn) -> Finding:
     """Spearman's correlation of score and length over the rows that have a score."""
     scored = table.dropna(subset="score")
-    if scored["score"].nunique() < 2 or scored["length"].nunique() < 2:
-        return not_applicable("length_correlation", "All rows have the same score or the same length.")
+    if scored["score"].nunique() < 2:
+        return constant_score("length_correlation")
+    if scored["length"].nunique() < 2:
+        return not_applicable("length_correlation", "All rows have the same length.")
     value = float(scored["score"].corr(scored["length"], method="spearman"))
     liked = "hardly follows length" if abs(value) < 0.1 else f"rises with {'length' if value > 0 else 'shortness'}"
     sentence = f"The score {liked}: Spearman's correlation is {value:+.2f}."

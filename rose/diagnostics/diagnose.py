@@ -24,7 +24,7 @@ SIDES = {  # where a prompt was found → whose prompts, where, and what follows
 }
 
 
-@stage("diagnostics", version=2)
+@stage("diagnostics", version=3)
 def diagnose(
     out: Path,
     warn: Warn,
@@ -41,8 +41,9 @@ def diagnose(
 ) -> None:
     """Writes diagnostics.json: a list of {"name", "value", "state": pass | warn, "sentence", "details"}.
 
-    A value is null where a check does not apply to the method, which the sentence explains. `momentum` is empty, or
-    the pool's features and the common term in them; `exact` and `fidelity` are None where they were not asked for.
+    A value is null where a check does not apply to the method or all scores are the same, which the sentence
+    explains. `momentum` is empty, or the pool's features and the common term in them; `exact` and `fidelity` are None
+    where they were not asked for.
     """
     selected = list(files.load(selection / "selected.jsonl"))
     table = mark(pandas.read_parquet(scores / "scores.parquet"), selected)

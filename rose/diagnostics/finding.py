@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class Finding(NamedTuple):
-    """value None: the check does not apply, and the sentence says why."""
+    """value None: there is nothing to measure, and the sentence says why."""
 
     name: str
     value: float | None
@@ -20,6 +20,11 @@ class Finding(NamedTuple):
 
 def not_applicable(name: str, reason: str) -> Finding:
     return Finding(name, None, False, reason)
+
+
+def constant_score(name: str) -> Finding:
+    """A check that has nothing to measure because the method told no row from another."""
+    return Finding(name, None, True, "All rows have the same score: the selection is no better than the order of ids.")
 
 
 def percent(share: float) -> str:

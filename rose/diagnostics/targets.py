@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from rose.choices import Rule
 from rose.config import Method, Warn
-from rose.diagnostics.finding import Finding, not_applicable, percent
+from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.gradients.store import FeatureStore
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
@@ -84,7 +84,7 @@ def momentum_share(table: pandas.DataFrame, features: Path, momentum: Path, warn
     cosines = torch.stack([_rows(store, i, numbers) @ common[i] for i in range(len(common))], dim=1).double().numpy()
     score = table["score"].to_numpy(dtype=float)[numbers]
     if numpy.ptp(score) == 0:
-        return not_applicable("momentum_share", "All rows have the same score.")
+        return constant_score("momentum_share")
     given = numpy.column_stack([numpy.ones(len(numbers)), cosines])
     fitted = given @ numpy.linalg.lstsq(given, score, rcond=None)[0]
     value = float(1 - ((score - fitted) ** 2).sum() / ((score - score.mean()) ** 2).sum())
