@@ -255,7 +255,7 @@ def _state(job: Path) -> str:
 
 
 def or_exit(do: Callable[[], Any]) -> None:
-    """Hydra turns what a callback raises into a warning and goes on; these end the program, in one line."""
+    """Any error ends the program in one line; what a callback raises Hydra would turn into a warning, and go on."""
     try:
         do()
     except Exception as error:

@@ -97,6 +97,7 @@ def refusal(*arguments: str) -> str:
         ("projection=sketch", ["projection.dim=32768", "(p=8192)", "projection=none"]),
         ("method.checkpoints=9", ["method.checkpoints=9", "warmup.epochs=4"]),
         ("finetune.micro_batch_size=3", ["finetune.micro_batch_size=3", "finetune.batch_size=16"]),
+        ("=3", ["rose: ", "Config group override"]),
         ("+methd=rose", ["methd", "did you mean 'method'"]),
         ("+method.whitten=true", ["method.whitten", "did you mean 'whiten'"]),
         ("tracking.mode=junk", ["tracking.mode", "junk", "online, offline, disabled"]),
