@@ -27,12 +27,8 @@ def job(config: DictConfig) -> None:
     from rose import job  # late: a typo should not wait for torch
 
     hydra_config = HydraConfig.get()
-    if config.dry_run:
-        if ranks.main():
-            job.dry_run(typed(config))
-    else:
-        group = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else "runs"
-        job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
+    group = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else "runs"
+    job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
 
 
 def main() -> None:
