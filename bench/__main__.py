@@ -4,6 +4,7 @@ Others' packages are fetched into outputs/bench without their dependencies; a sy
 null.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -160,9 +161,11 @@ def _machine() -> str:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [name, setting, out]:
+        case [name, setting, out] if name in MEASURES and setting in SETTINGS:  # what _run starts
             measure(name, setting, Path(out))
-        case ["gpu"]:
-            gpu()
-        case _:
-            main()
+        case arguments:
+            parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+            parser.add_argument(
+                "table", nargs="?", choices=["cpu", "gpu"], default="cpu", help="default: cpu, ten minutes"
+            )
+            {"cpu": main, "gpu": gpu}[parser.parse_args(arguments).table]()

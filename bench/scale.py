@@ -3,6 +3,7 @@
 Sweeper, look-ahead, launcher, planner, leases, store, job folders and report are the program's own.
 """
 
+import argparse
 import functools
 import json
 import os
@@ -151,4 +152,6 @@ def table(figures: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
+    about = f"{__doc__.splitlines()[0]} It empties outputs/bench/scale first."
+    argparse.ArgumentParser(prog="python -m bench.scale", description=about).parse_args()
     print(table(main(ROOT / "outputs" / "bench" / "scale")))

@@ -9,14 +9,11 @@ from pathlib import Path
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from rose import ranks
 from rose.config import Config
-from rose.errors import RoseError, explain
-from rose.sweep import register_resolvers, typed
+from rose.sweep import or_exit, register_resolvers, typed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,12 +27,8 @@ def job(config: DictConfig) -> None:
     from rose import job  # late: a typo should not wait for torch
 
     hydra_config = HydraConfig.get()
-    if config.dry_run:
-        if ranks.main():
-            job.dry_run(typed(config))
-    else:
-        group = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else "runs"
-        job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
+    group = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else "runs"
+    job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
 
 
 def main() -> None:
@@ -44,14 +37,10 @@ def main() -> None:
         sys.argv += ranks.QUIET
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one
     try:
-        job()
+        or_exit(job)
     except KeyboardInterrupt:
         print("rose: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except (HydraException, OmegaConfBaseException, RoseError, OSError) as error:
-        if os.environ.get("ROSE_DEBUG"):
-            raise
-        sys.exit(f"rose: {explain(error)}" if ranks.speaks() else 1)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import re
 import typing
+from collections import defaultdict
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -25,7 +26,7 @@ class RoseError(ValueError):
 def explain(error: BaseException) -> str:
     """One line of what may be several, with the nearest key or option that exists."""
     if isinstance(error, RoseError):
-        return " ".join(str(error).split())
+        return re.sub(r"=None(?=[:;,]| )", "=null", " ".join(str(error).split()))  # YAML's word
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # a missing option is both
         hint = SHARING if isinstance(error, PermissionError) else ""
         return f"{error.filename or 'input or output'}: {error.strerror or error}{hint}"
@@ -38,24 +39,31 @@ def explain(error: BaseException) -> str:
 
 
 def _near_miss(text: str) -> str:
-    unknown = re.search(r"Key '(\w+)' (?:is )?not in|Could not override '(?:\w+\.)*(\w+)'", text)
+    unknown = re.search(r"Could not override '([\w.]+)'|Key '\w+' (?:is )?not in .*full_key: ([\w.]+)", text)
     choice = re.search(r"Could not find '(\w+)/(\w+)'", text)
     if choice:
         options = [path.stem for path in (CONF / choice[1]).glob("[!_]*.yaml")]
         near = difflib.get_close_matches(choice[2], options, n=1)
-    elif unknown:
-        near = difflib.get_close_matches(unknown[1] or unknown[2], keys(Config), n=1)
-    else:
-        near = []
-    return f"; did you mean '{near[0]}'?" if near else ""
+        return f"; did you mean '{near[0]}'?" if near else ""
+    return nearest(unknown[1] or unknown[2]) if unknown else ""
 
 
-def keys(schema: type) -> set[str]:
-    """Every key of a dataclass schema, at any depth."""
+def nearest(typed: str) -> str:
+    """`; did you mean '…'?` with the key whose last name is most like that of what was typed; empty without any."""
+    names = defaultdict(list)
+    for path in keys(Config) - {typed}:
+        names[path.rpartition(".")[2]].append(path)
+    near = difflib.get_close_matches(typed.rpartition(".")[2], names, n=1)
+    best = difflib.get_close_matches(typed, names[near[0]], n=1, cutoff=0) if near else []
+    return f"; did you mean '{best[0]}'?" if best else ""
+
+
+def keys(schema: type, prefix: str = "") -> set[str]:
+    """Every key of a dataclass schema, at any depth, by its path."""
     found = set()
     for field in dataclasses.fields(schema):
-        found.add(field.name)
+        found.add(f"{prefix}{field.name}")
         for kind in (field.type, *typing.get_args(field.type)):
             if dataclasses.is_dataclass(kind):
-                found |= keys(kind)
+                found |= keys(kind, f"{prefix}{field.name}.")
     return found

@@ -94,8 +94,8 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
         log.error("%s failed: %s", directory.name, message)
         log.log(logging.ERROR if os.environ.get("ROSE_DEBUG") else logging.DEBUG, "traceback", exc_info=True)
         _say(directory, "failed", message)
-    except BaseException as error:
-        _say(directory, "failed", f"interrupted: {type(error).__name__}")
+    except BaseException:
+        _say(directory, "failed", "interrupted")
         raise
     else:
         _say(directory, "done")
@@ -118,8 +118,9 @@ def _is_done(directory: Path) -> bool:
 
 def one_line(error: BaseException) -> str:
     """What went wrong, in one line; errors that are not the user's carry their type."""
-    text = " ".join(explain(error).split()) if isinstance(error, OSError) else " ".join(str(error).split())
-    return text if isinstance(error, RoseError | OSError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, RoseError | OSError):
+        return " ".join(explain(error).split())
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) -> None:

@@ -1,8 +1,10 @@
 """The frozen base model, its tokenizer and its LoRA adapter: hub id, local folder, .gguf file, or made here."""
 
+import contextlib
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +113,10 @@ def _source(base: Path) -> dict:
 def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **options) -> Any:
     """`kind.from_pretrained` of a hub id or folder, which the option `key` names. Raises RoseError without either."""
     try:
-        return kind.from_pretrained(
-            base.path, revision=base.revision, trust_remote_code=base.trust_remote_code, **options
-        )
+        with _retrying_quietly():
+            return kind.from_pretrained(
+                base.path, revision=base.revision, trust_remote_code=base.trust_remote_code, **options
+            )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         if "trust_remote_code" in str(error):
@@ -124,3 +127,15 @@ def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **opti
             f"{key}={base.path}: neither a model folder here nor a hub id that can be reached ({reason}); "
             "give a folder saved by save_pretrained, or a hub id with network or a filled cache"
         ) from error
+
+
+@contextlib.contextmanager
+def _retrying_quietly() -> Iterator[None]:
+    """The hub's client says twice of each of its attempts what the error at their end says once."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)

@@ -164,7 +164,7 @@ def _sum(costs: Iterable[Estimate]) -> Estimate:
     values = {}
     for name in ("tokens", "flops", "bytes", "seconds"):
         known = [value for cost in costs if (value := getattr(cost, name)) is not None]
-        values[name] = sum(known) if known else None
+        values[name] = sum(known) if known or not costs else None
     return Estimate(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
 
 
@@ -179,21 +179,28 @@ def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
         raise
 
 
-def submit(
-    master: DictConfig, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Stage], order: list[Step]
-) -> list[str]:
-    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
+def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
+    """What sends the plan. RoseError: another launcher, a dry run, a sweep that Slurm has already."""
+    if any(config.dry_run for config in configs):
+        raise RoseError("dry_run=true: sends nothing; leave out --submit for the plan alone")
     context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(master))
     slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
     slurm.refuse_twice()
+    return slurm
+
+
+def submit(
+    slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Stage], order: list[Step]
+) -> list[str]:
+    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):  # it may be days before they begin
         names = [name for name, stage in stages.items() if number in stage.jobs]
         claim(directory(job), Path(config.outputs), names)
     sent: list[str] = []
     try:
-        _send(slurm, Worker(context, task.__wrapped__), jobs, configs, order, sent)
+        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, sent)
     except RoseError as error:
         raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(sent)}" if sent else "")) from error
     return sent
@@ -238,8 +245,11 @@ def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slur
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__.splitlines()[0])
     parser.add_argument("--submit", action="store_true", help="send it to Slurm, as hydra/launcher=slurm… says")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="as for python -m rose; a plan is always of a sweep"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         sweep.or_exit(lambda: _plan(arguments.overrides, arguments.submit))
 
@@ -251,12 +261,13 @@ def _plan(arguments: list[str], send: bool) -> None:
     sweep.name_directory(master)
     jobs = sweep.compose_all(master, sweep.expand(master))
     configs = [sweep.typed(job) for job in jobs]
+    slurm = launcher(master, configs) if send else None
     stages = survey(configs)
     order = steps(stages)
     print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
-    if send:
+    if slurm:
         sweep.announce(Path(master.hydra.sweep.dir), jobs)
-        ids = submit(master, jobs, configs, stages, order)
+        ids = submit(slurm, jobs, configs, stages, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
 
 

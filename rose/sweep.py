@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from rose.artifacts import write_json
 from rose.checks import check
 from rose.choices import JudgeKind
 from rose.config import Config
-from rose.errors import CONF, RoseError, explain, keys
+from rose.errors import CONF, SHARING, RoseError, explain, nearest
 from rose.secrets import refuse_secrets
 
 # what cannot change a job's result, and so does not name its directory
@@ -43,6 +42,8 @@ def typed(config: DictConfig) -> Config:
     _refuse_unknown(own, "")
     result = OmegaConf.to_object(own)
     refuse_secrets(result.judge.key_variable, result, {"hydra": config.get("hydra")})
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        raise RoseError("hydra.job.chdir=true: must be false; relative paths, outputs= too, start from this folder")
     check(result)
     return result
 
@@ -52,8 +53,7 @@ def _refuse_unknown(config: DictConfig, prefix: str) -> None:
     schema = OmegaConf.get_type(config)
     for key in config if dataclasses.is_dataclass(schema) else ():
         if key not in {field.name for field in dataclasses.fields(schema)}:
-            near = difflib.get_close_matches(str(key), keys(Config), n=1)
-            raise RoseError(f"{prefix}{key}: no such key{f'; did you mean {near[0]!r}?' if near else ''}")
+            raise RoseError(f"{prefix}{key}: no such key{nearest(f'{prefix}{key}')}")
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
             _refuse_unknown(node, f"{prefix}{key}.")
@@ -178,7 +178,7 @@ class Outcome(Callback):
         or_exit(lambda: self._look_at(typed(config)))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if ranks.main() and not config.dry_run and _state(Path(config.hydra.run.dir)) != "done":
+        if ranks.main() and _state(Path(config.hydra.run.dir)) != "done":
             sys.exit(1)  # the job has said why
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -187,12 +187,14 @@ class Outcome(Callback):
         or_exit(lambda: self._look_ahead(config))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if not config.dry_run:
-            or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
+        or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
     def _look_at(self, config: Config) -> None:
         _result(config)
         _warn(judge_warning(config))
+        if config.dry_run:
+            _dry_run([("", config)])
+        _make_folder(config.outputs)
 
     def _look_ahead(self, config: DictConfig) -> None:
         if ranks.world() > 1:
@@ -207,8 +209,11 @@ class Outcome(Callback):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
         for line in sorted({judge_warning(own) for own in configs}):
             _warn(line)
-        if not config.dry_run:
-            announce(Path(config.hydra.sweep.dir), jobs)
+        if any(own.dry_run for own in configs):
+            _dry_run([(" ".join(each), own) for each, own in zip(overrides, configs, strict=True)])
+        for outputs in {own.outputs for own in configs}:
+            _make_folder(outputs)
+        announce(Path(config.hydra.sweep.dir), jobs)
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
@@ -224,6 +229,26 @@ class Outcome(Callback):
         failed = [job for job in dict.fromkeys(jobs) if _state(sweep / job) != "done"]
         if failed:
             sys.exit(f"rose: {len(failed)} of {len(jobs)} jobs failed; see {sweep / failed[0]}/rose.log")
+
+
+def _dry_run(jobs: list[tuple[str, Config]]) -> None:
+    """Ends the program here, where Hydra has made no folder yet and no launcher has been asked for anything."""
+    from rose.job import dry_run
+
+    for name, config in jobs if ranks.main() else ():
+        if name:
+            print(f"{name}:")
+        dry_run(config)
+    sys.exit(0)
+
+
+def _make_folder(outputs: str) -> None:
+    """Hydra would make it, but where it cannot say no more than the path."""
+    try:
+        Path(outputs).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = SHARING if isinstance(error, PermissionError) else ""
+        raise RoseError(f"outputs={outputs}: {error.strerror}{hint}") from error
 
 
 def _result(config: Config) -> str:
@@ -255,7 +280,7 @@ def _state(job: Path) -> str:
 
 
 def or_exit(do: Callable[[], Any]) -> None:
-    """Hydra turns what a callback raises into a warning and goes on; these end the program, in one line."""
+    """Any error ends the program in one line; what a callback raises Hydra would turn into a warning, and go on."""
     try:
         do()
     except Exception as error:

@@ -1,6 +1,8 @@
 """The bench's own arithmetic, on models and stores of no size: what runs here on a CPU is what runs on a GPU."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from bench import memory, scoring, systems
 from bench.__main__ import COLUMNS, gpu
 from bench.setting import SETTINGS, Setting, load_exact, loop, save
+from rose.__main__ import ROOT
 from rose.gradients.store import FeatureStore
 
 TOY = Setting(layers=1, width=128, inner=64, heads=4, key_value_heads=2, vocabulary=97, rank=64, rows=24)
@@ -77,3 +80,10 @@ def test_the_pools_that_memory_is_measured_on_are_featurised(tmp_path):
     memory.featurise(SETTINGS["tiny"], tmp_path, rows=40)
     assert FeatureStore.open(tmp_path / "features_40").valid.all()
     assert json.loads((tmp_path / "warmup" / "manifest.json").read_text())["checkpoints"]
+
+
+@pytest.mark.parametrize("command", [["bench", "--junk"], ["bench", "junk", "cpu", "out"], ["bench.scale", "junk"]])
+def test_an_unknown_argument_starts_nothing(command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: ")

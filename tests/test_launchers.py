@@ -160,7 +160,8 @@ def test_jobs_end_when_their_launcher_is_killed(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["hydra/launcher=processes", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be at least 1"),
+        (["hydra/launcher=processes", "hydra.launcher.workers=0"], "hydra.launcher.workers=0: must be a whole"),
+        (["hydra/launcher=processes", "hydra.launcher.workers=two"], "hydra.launcher.workers=two: must be a whole"),
         (["hydra/launcher=slurm", "hydra.launcher.time=1-00:00:00"], "hydra.launcher.time=1-00:00:00: must be a whole"),
     ],
 )
@@ -271,6 +272,15 @@ def test_on_ray_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path,
     assert all("WorkerCrashedError" in error for error in said.values())
     assert [number for number, _, _ in marks(tmp_path, "ended")] == ["0", "3", "4"]
     assert len({process for _, _, process in marks(tmp_path, "begun")}) == 5
+
+
+@needs_ray
+@pytest.mark.parametrize("wrong", ["+hydra.launcher.task.foo=1", "hydra.launcher.task.num_cpus=-1"])
+def test_what_ray_cannot_take_is_said_in_one_line_and_starts_nothing(tmp_path, wrong):
+    code, errors = ended(rose(tmp_path, "hydra/launcher=ray", wrong), tmp_path)
+    assert code == 1
+    last = errors.splitlines()[-1]
+    assert last.startswith("rose: hydra.launcher.task=") and "Traceback" not in errors and "Ray instance" not in errors
 
 
 @needs_ray

@@ -239,8 +239,10 @@ def test_a_job_that_fails_does_not_stop_the_others_and_the_exit_code_says_so(inp
 
 
 def test_until_stops_early_and_dry_run_computes_nothing(inputs, tmp_path):
-    rose(*overrides(inputs, tmp_path), "dry_run=true")
-    assert not (tmp_path / "stages").exists()
+    for launcher in ([], ["-m", "hydra/launcher=slurm", "seed=0,1"], ["-m", "runtime.workers=2", "seed=0,1"]):
+        dry = rose(*launcher, *overrides(inputs, tmp_path), "dry_run=true")
+        assert dry.returncode == 0 and "missing  evaluation " in dry.stdout, dry.stderr
+        assert not list(tmp_path.iterdir())
     done = rose(*overrides(inputs, tmp_path), "until=tokens")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "stages").iterdir()} - {".locks"} == {"base", "pool", "tokens"}

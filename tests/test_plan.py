@@ -94,6 +94,18 @@ def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep_with_nothing_left_to_compute_costs_nothing():
+    assert plan.show({}, [], ["job"]).splitlines()[-1].split() == ["to", "compute", *"0000"]
+
+
+def test_a_plan_takes_the_arguments_of_a_sweep_and_refuses_before_it_shows_anything(tmp_path, capsys):
+    arguments = [*SMALL, "-m", "method=random", f"outputs={tmp_path}", "--submit"]
+    for wrong, reason in (("hydra/launcher=processes", "needs hydra/launcher=slurm"), ("dry_run=true", "dry_run=true")):
+        with pytest.raises(SystemExit, match=reason):
+            plan.main([*arguments, wrong])
+    assert not capsys.readouterr().out
+
+
 def test_what_a_submitted_sweep_will_use_is_claimed_before_anything_is_sent(tmp_path, monkeypatch):
     claimed = []
 

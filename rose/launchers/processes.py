@@ -31,8 +31,8 @@ class Processes(SweepLauncher):
         self.workers = workers
 
     def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
-        if self.workers < 1:
-            raise RoseError(f"hydra.launcher.workers={self.workers}: must be at least 1")
+        if not isinstance(self.workers, int) or self.workers < 1:  # no schema has looked at it
+            raise RoseError(f"hydra.launcher.workers={self.workers}: must be a whole number, at least 1")
         at_once = min(self.workers, len(jobs))
         threads = max(1, _processors() // at_once)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read by what loads OpenMP: the workers, not this one

@@ -27,14 +27,19 @@ class Ray(SweepLauncher):
         try:
             import ray
         except ImportError as error:
-            raise RoseError("hydra/launcher=ray: ray is missing; pip install 'rose[ray]'") from error
+            raise RoseError(
+                "hydra/launcher=ray: ray is missing; .venv/bin/pip install -c constraints.txt -e '.[ray]'"
+            ) from error
+        try:
+            task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
+        except (ValueError, TypeError) as error:
+            raise RoseError(f"hydra.launcher.task={self.options}: {str(error).strip().splitlines()[0]}") from error
         try:
             cluster = ray.init(**self.init, runtime_env={"env_vars": self.variables})
         except (RuntimeError, ValueError, TypeError, ConnectionError) as error:
             raise RoseError(f"hydra.launcher.init={self.init}: {str(error).strip().splitlines()[0]}") from error
         died, waited = {}, False
         with cluster:
-            task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
             pickled = ray.put(cloudpickle.dumps(worker))
             left = {task.remote(pickled, job): job[0] for job in jobs}
             log.info("%d jobs sent to Ray, which has %s", len(jobs), ray.cluster_resources())

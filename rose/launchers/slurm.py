@@ -101,7 +101,9 @@ class Slurm(SweepLauncher):
         try:
             import submitit
         except ImportError as error:
-            raise RoseError("hydra/launcher=slurm: submitit is missing; pip install 'rose[slurm]'") from error
+            raise RoseError(
+                "hydra/launcher=slurm: submitit is missing; .venv/bin/pip install -c constraints.txt -e '.[slurm]'"
+            ) from error
         if not isinstance(self.sbatch.get("time", 1), int):  # submitit counts with it
             raise RoseError(f"hydra.launcher.time={self.sbatch['time']}: must be a whole number of minutes")
         private(Path(self.folder))

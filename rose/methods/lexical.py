@@ -1,6 +1,7 @@
 """Lexical overlap of pool rows and targets, whose texts are a prompt and its chosen answer; no model is run."""
 
 import json
+import logging
 import re
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pandas
 from rose.config import Method
 from rose.data.chat import said
 from rose.methods.influence import Influence
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it set DEBUG
 
 K1, B = 1.5, 0.75  # BM25's usual constants
 TINY = 1e-8  # what DSIR's code adds to every probability
