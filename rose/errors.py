@@ -53,7 +53,7 @@ def nearest(typed: str) -> str:
     names = defaultdict(list)
     for path in keys(Config) - {typed}:
         names[path.rpartition(".")[2]].append(path)
-    near = difflib.get_close_matches(typed.rpartition(".")[2], names, n=1)
+    near = difflib.get_close_matches(typed.rpartition(".")[2], names, n=1, cutoff=0.7)
     best = difflib.get_close_matches(typed, names[near[0]], n=1, cutoff=0) if near else []
     return f"; did you mean '{best[0]}'?" if best else ""
 
