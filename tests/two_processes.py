@@ -84,14 +84,15 @@ def train(folder: Path) -> None:
 
 
 def halves(folder: Path) -> None:
-    """Says how many of a sharded model's weights each process holds."""
+    """Writes down what share of a sharded model's weights each process holds."""
 
     def count() -> None:
         model = load_for_training(folder / "base", replace(NUMERICS, sharded=True))
         model = new_adapter(model, LORA, seed=0)
         whole = sum(weight.numel() for weight in model.parameters())
         shard(model)
-        print(sum(weight.to_local().numel() for weight in model.parameters()) / whole, flush=True)
+        share = sum(weight.to_local().numel() for weight in model.parameters()) / whole
+        (folder / f"share-{ranks.rank()}").write_text(str(share))
 
     assert two(count) == [0, 0]
 
