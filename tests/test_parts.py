@@ -7,23 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+from test_artifacts import resuming
 from test_leases import computing, other, parts, short_lease, start, until  # noqa: F401 — short_lease is a fixture
 
 from rose import leases
-from rose.artifacts import Node, build, stage
+from rose.artifacts import Node, build
 from rose.parts import private, read
 
 
-@stage("resumed", version=1, resumable=True)
-def resumed(out: Path, folder: str) -> None:
-    with open(out / "lines", "a") as file:
-        file.write("begun\n")
-    if not (Path(folder) / "go").exists():
-        time.sleep(60)
-
-
 def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):
-    node = Node(resumed, str(tmp_path))
+    node = Node(resuming, str(tmp_path))
     owner = computing(tmp_path, node, host="elsewhere.cluster")
     owner.kill()
     owner.join()
@@ -46,7 +39,7 @@ def left_by(target: Path, owner: leases.Owner, text: str, age: float) -> Path:
 
 def test_of_what_several_left_the_newest_that_need_not_be_copied_is_gone_on_with_and_the_others_go(tmp_path):
     (tmp_path / "go").touch()
-    node = Node(resumed, str(tmp_path))
+    node = Node(resuming, str(tmp_path))
     target, here = node.path(tmp_path / "outputs"), leases.me()
     left_by(target, leases.Owner("elsewhere", 1, "1"), "newer, elsewhere\n", 100)
     left_by(target, here._replace(start="1"), "older\n", 300)  # its container was restarted
@@ -60,7 +53,7 @@ def test_of_what_several_left_the_newest_that_need_not_be_copied_is_gone_on_with
 
 def test_what_cannot_be_taken_over_costs_only_itself(tmp_path, monkeypatch):
     (tmp_path / "go").touch()
-    node = Node(resumed, str(tmp_path))
+    node = Node(resuming, str(tmp_path))
     for age in (100, 200):
         left_by(node.path(tmp_path / "outputs"), leases.Owner("elsewhere", 1, "1"), f"{age}\n", age)
     copy = shutil.copyfile
@@ -80,7 +73,7 @@ def test_another_users_unfinished_work_is_gone_on_with(tmp_path):
         pytest.skip("only root can act as two users")
     for folder in (tmp_path, *tmp_path.parents):
         folder.chmod(folder.stat().st_mode | 0o011)
-    outputs, node = tmp_path / "outputs", Node(resumed, str(tmp_path))
+    outputs, node = tmp_path / "outputs", Node(resuming, str(tmp_path))
     build(Node(other, str(tmp_path)), tmp_path / "warm")  # imports what another user may not be able to read
     before = os.umask(0)
     try:
@@ -93,7 +86,7 @@ def test_another_users_unfinished_work_is_gone_on_with(tmp_path):
     process = start(node, outputs, first=nobody)
     process.join()
     assert process.exitcode == 0
-    (path,) = outputs.glob("stages/resumed/*")
+    (path,) = outputs.glob("stages/resuming/*")
     assert (path / "lines").read_text() == "begun\nbegun\n" and (path / "lines").stat().st_uid == 65534
     assert not parts(tmp_path)
 
@@ -105,7 +98,7 @@ def nobody() -> None:
 
 
 def test_a_process_that_was_taken_for_dead_finds_the_work_done(tmp_path):
-    node = Node(resumed, str(tmp_path))
+    node = Node(resuming, str(tmp_path))
     slow = computing(tmp_path, node, host="elsewhere")
     os.kill(slow.pid, signal.SIGSTOP)
     (left,) = parts(tmp_path)
@@ -121,7 +114,7 @@ def test_a_process_that_was_taken_for_dead_finds_the_work_done(tmp_path):
 
 
 def test_what_a_stopped_process_released_is_taken_over_by_any_host(tmp_path):
-    node = Node(resumed, str(tmp_path))
+    node = Node(resuming, str(tmp_path))
     owner = computing(tmp_path, node, host="elsewhere")
     owner.terminate()
     owner.join()
@@ -132,7 +125,7 @@ def test_what_a_stopped_process_released_is_taken_over_by_any_host(tmp_path):
 
 
 def test_a_copy_that_was_cut_short_is_gone_on_from_by_nobody(tmp_path, monkeypatch):
-    target = Node(resumed, str(tmp_path)).path(tmp_path / "outputs")
+    target = Node(resuming, str(tmp_path)).path(tmp_path / "outputs")
     left = left_by(target, leases.Owner("elsewhere", 1, "1"), "begun\n", 100)
     (left / "more").write_text("more")
     copy = shutil.copyfile
