@@ -137,7 +137,7 @@ def counted(outputs: Path) -> dict[str, float]:
         "unique stages": len(computed),
         "stages computed twice": computed.total() - len(computed),
         "CPU seconds in a job": sum(each["cpu"] for each in took) / len(took),
-        "of these until it is composed": sum(each["composed"] for each in took) / len(took),
+        "of these until it begins": sum(each["composed"] for each in took) / len(took),
         "jobs that waited for another's stage": sum(bool(each["waits"]) for each in took),
         "seconds a job waited": sum(sum(each["waits"]) for each in took) / len(took),
         "looks at a lease while waiting, a job": sum(len(each["waits"]) for each in took) / len(took),

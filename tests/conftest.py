@@ -11,6 +11,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("ROSE_DATA", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from threads, and tests run side by side
 
+from small_sweep import ended, results, rose
+
 from rose.__main__ import ROOT
 
 
@@ -23,3 +25,12 @@ def composed():
             return compose("config", list(overrides), return_hydra_config=True)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def basic(tmp_path_factory) -> dict[str, bytes]:
+    """The results that Hydra's own launcher gives, all jobs in one process."""
+    outputs = tmp_path_factory.mktemp("basic")
+    code, errors = ended(rose(outputs, "hydra/launcher=basic", "runtime.workers=2"), outputs)
+    assert code == 0, errors
+    return results(outputs)

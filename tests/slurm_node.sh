@@ -60,6 +60,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 KillWait=5
+MinJobAge=3600
 ReturnToService=2
 NodeName=$node NodeAddr=127.0.0.1 CPUs=${SLURM_NODE_CPUS:-8} RealMemory=65536 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES PriorityTier=1 GraceTime=5

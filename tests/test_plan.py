@@ -5,7 +5,7 @@ import types
 from pathlib import Path
 
 import pytest
-from test_launchers import SMALL, SWEEP
+from small_sweep import SMALL, SWEEP
 
 from rose import inventory, plan, sweep
 from rose.artifacts import Node, build, stage
