@@ -13,7 +13,7 @@ from pathlib import Path
 from rose import disk, leases, parts
 from rose.errors import RoseError
 
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of artifacts.write_json and job._copy
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of disk.write_json and job._copy
 ABANDONED_HOURS = 24  # another host's process cannot be asked; one that writes nothing for so long is taken for dead
 TRASH = ".trash"
 

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from rose import checksums, leases, pipeline, ranks, tracking
-from rose.artifacts import Built, Node, assist, build, leading, plan, write_json
+from rose.artifacts import Built, Node, assist, build, leading, plan
 from rose.choices import Until
 from rose.config import Config
+from rose.disk import write_json
 from rose.errors import RoseError, explain
 from rose.evaluation.items import merge_items
 from rose.training.shares import micro_batches

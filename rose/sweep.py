@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rose import ranks
-from rose.artifacts import write_json
 from rose.checks import check
 from rose.choices import JudgeKind
 from rose.config import Config
+from rose.disk import write_json
 from rose.errors import CONF, SHARING, RoseError, explain, nearest
 from rose.secrets import refuse_secrets
 

@@ -7,9 +7,10 @@ import pandas
 import torch
 from datasets import load_from_disk
 
-from rose.artifacts import stage, write_json
+from rose.artifacts import stage
 from rose.choices import Normalize
 from rose.data.chat import save_rows
+from rose.disk import write_json
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import scale
 from rose.seeds import numpy_generator

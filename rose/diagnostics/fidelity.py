@@ -8,10 +8,11 @@ import numpy
 import pandas
 from scipy.special import stdtrit
 
-from rose.artifacts import stage, write_json
+from rose.artifacts import stage
 from rose.choices import Estimator, Representation, Rule
 from rose.config import Method
 from rose.data import files
+from rose.disk import write_json
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of

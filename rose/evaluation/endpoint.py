@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rose.artifacts import write_json
 from rose.config import Judge
+from rose.disk import write_json
 from rose.errors import RoseError
 from rose.progress import track
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy
 import pandas
 
-from rose.artifacts import write_json
+from rose.disk import write_json
 
 COLUMNS = ["id", "prompt", "subtask"]
 

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from rose import ranks
-from rose.artifacts import write_json
+from rose.disk import write_json
 from rose.sweep import compose_all
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas
 
-from rose.artifacts import stage, write_json
+from rose.artifacts import stage
 from rose.choices import Share
 from rose.config import Method, Selection, Training, Warmup
 from rose.data.chat import said
+from rose.disk import write_json
 from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
 
