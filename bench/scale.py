@@ -85,10 +85,10 @@ def job(config: DictConfig) -> None:
     from rose import artifacts, pipeline
 
     stages = {name: idle(value) for name, value in vars(pipeline).items() if hasattr(value, "stage")}
-    start, composed, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
+    start, begun, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
     with mock.patch.multiple(pipeline, **stages), mock.patch.object(artifacts, "_wait", timed(artifacts._wait, waits)):
         program.job.__wrapped__(config)
-    took = {"seconds": time.perf_counter() - start, "composed": composed, "cpu": cpu(resource.RUSAGE_SELF)}
+    took = {"seconds": time.perf_counter() - start, "begun": begun, "cpu": cpu(resource.RUSAGE_SELF)}
     append(Path(config.outputs) / "took.jsonl", took | {"waits": waits})
 
 
@@ -137,7 +137,7 @@ def counted(outputs: Path) -> dict[str, float]:
         "unique stages": len(computed),
         "stages computed twice": computed.total() - len(computed),
         "CPU seconds in a job": sum(each["cpu"] for each in took) / len(took),
-        "of these until it begins": sum(each["composed"] for each in took) / len(took),
+        "of these until it begins": sum(each["begun"] for each in took) / len(took),
         "jobs that waited for another's stage": sum(bool(each["waits"]) for each in took),
         "seconds a job waited": sum(sum(each["waits"]) for each in took) / len(took),
         "looks at a lease while waiting, a job": sum(len(each["waits"]) for each in took) / len(took),
