@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from bench.setting import Setting, cosines, load_exact, load_moments, quality
-from rose.choices import AdamMap, Balance, ProjectionKind, StoreDtype
-from rose.config import Projection
+from rose.config.choices import AdamMap, Balance, ProjectionKind, StoreDtype
+from rose.config.schema import Projection
 from rose.gradients.adam import apply_adam
 from rose.gradients.objectives import Loss, Objective, gradients
 from rose.gradients.per_example import PerExample

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.setting import BETA1, BETA2, EPS, Setting
-from rose.choices import AdamMap, Attention, Dtype, Keep, ProjectionKind, StoreDtype
-from rose.config import Features, Numerics, Projection
+from rose.config.choices import AdamMap, Attention, Dtype, Keep, ProjectionKind, StoreDtype
+from rose.config.schema import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
 FEATURES = Features(AdamMap.exact, Keep.store, StoreDtype.float16, batch_tokens=2048)

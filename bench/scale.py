@@ -22,7 +22,7 @@ import hydra
 from omegaconf import DictConfig
 
 from rose import __main__ as program
-from rose.sweep import Outcome
+from rose.run.callback import Outcome
 
 ROOT = Path(__file__).parents[1]
 WORKERS = 64
@@ -82,11 +82,12 @@ def launch() -> None:
 @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
 def job(config: DictConfig) -> None:
     """A job as it always is, but for its stages; writes down what it took."""
-    from rose import artifacts, pipeline
+    from rose import pipeline
+    from rose.stages import build
 
     stages = {name: idle(value) for name, value in vars(pipeline).items() if hasattr(value, "stage")}
     start, begun, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
-    with mock.patch.multiple(pipeline, **stages), mock.patch.object(artifacts, "_wait", timed(artifacts._wait, waits)):
+    with mock.patch.multiple(pipeline, **stages), mock.patch.object(artifacts, "_wait", timed(build._wait, waits)):
         program.job.__wrapped__(config)
     took = {"seconds": time.perf_counter() - start, "begun": begun, "cpu": cpu(resource.RUSAGE_SELF)}
     append(Path(config.outputs) / "took.jsonl", took | {"waits": waits})

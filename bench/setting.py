@@ -10,8 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rose.gradients.adam import Moments
-from rose.gradients.batching import collate, length_batches
 from rose.gradients.features import GRADIENT_BYTES
+from rose.models.batching import collate, length_batches
 
 TARGETS = 8
 STEPS, STEP_ROWS = 20, 16  # of the Adam run that the moments come from

@@ -14,16 +14,16 @@ from peft import PeftModel
 from trak.projectors import BasicProjector, ProjectionType
 
 from bench.setting import EPS, Setting, clock, cosines, load_exact, load_moments, loop, quality
-from rose.choices import AdamMap, ProjectionKind, StoreDtype
-from rose.config import Projection
+from rose.config.choices import AdamMap, ProjectionKind, StoreDtype
+from rose.config.schema import Projection
 from rose.gradients.adam import apply_adam
-from rose.gradients.batching import IGNORED, collate
-from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.quantize import width
 from rose.gradients.store import FeatureStore, Filling
+from rose.models.batching import IGNORED, collate
+from rose.models.log_probs import token_log_probs
 
 DIM = 8192  # as LESS has it
 ROSE_DIM, ROSE_DTYPE = 32_768, StoreDtype.int4  # the best of details.widths within LESS's 16 KiB a row

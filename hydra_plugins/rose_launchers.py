@@ -1,6 +1,6 @@
 """The launchers where Hydra looks for plugins, which is this namespace alone; what they do is in rose/launchers."""
 
-from rose.launchers import processes, ray, slurm
+from rose.run.launchers import processes, ray, slurm
 
 
 class Processes(processes.Processes):

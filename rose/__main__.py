@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rose import ranks
-from rose.config import Config
-from rose.sweep import or_exit, register_resolvers, typed
+from rose.config.schema import Config
+from rose.run.callback import or_exit, register_resolvers, typed
 
 ROOT = Path(__file__).resolve().parents[1]
 

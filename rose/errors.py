@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rose.config import Config
+from rose.config.schema import Config
 
 SHARING = (
     " (users who share outputs= need a group and a umask such as 002 in common when they write; "

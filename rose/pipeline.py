@@ -5,9 +5,8 @@ asked for and missing. Stages are shared by every job whose inputs are the same,
 warms up and takes the pool's gradients once.
 """
 
-from rose.artifacts import Node
-from rose.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
-from rose.config import Config, Projection
+from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
+from rose.config.schema import Config, Projection
 from rose.data.chat import tokenize
 from rose.data.pool import fingerprint as pool_fingerprint
 from rose.data.pool import read_pool
@@ -35,7 +34,8 @@ from rose.methods.scores import effective as effective_method
 from rose.methods.scores import score
 from rose.methods.selection import effective as effective_selection
 from rose.methods.selection import select
-from rose.models import fingerprint as model_fingerprint
+from rose.models.loading import fingerprint as model_fingerprint
+from rose.stages.build import Node
 from rose.training.base import adapter_size, prepare
 from rose.training.finetune import fine_tune
 from rose.training.pairs import tune_by_dpo, tune_on_chosen

@@ -7,12 +7,12 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tiny_models import adapted, llama, random_rows
 
-from rose import models
-from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
-from rose.config import Features, Numerics, Projection
+from rose.config.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
+from rose.config.schema import Features, Numerics, Projection
 from rose.data.world_language import tokenizer
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.store import FeatureStore
+from rose.models import loading
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
@@ -67,7 +67,7 @@ def stages_before(root):
 def at_checkpoint(root, epoch):
     """The model of a checkpoint in float64, and its flat moments."""
     directory = root / "warmup" / f"checkpoint-{epoch}"
-    model = models.load_adapter(models.load_model(root / "base", NUMERICS), directory).double()
+    model = loading.load_adapter(loading.load_model(root / "base", NUMERICS), directory).double()
     stored = load_file(directory / "moments.safetensors")
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     flat = [torch.cat([stored[f"{name}.{m}"].flatten() for name in names]).double() for m in ("exp_avg", "exp_avg_sq")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas
 
-from rose.choices import OnBadRow
+from rose.config.choices import OnBadRow
 from rose.data import files
 from rose.data.files import Source
 from rose.errors import RoseError

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_models import CUDA
 
-from rose.choices import AdamMap
+from rose.config.choices import AdamMap
 from rose.errors import RoseError
 from rose.gradients import adam
 from rose.gradients.adam import Moments, apply_adam

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rose import disk, parts
-from rose.artifacts import Node, build, plan, stage
+from rose.stages import disk, unfinished
+from rose.stages.build import Node, build, plan, stage
 
 
 @dataclass
@@ -159,7 +159,7 @@ def test_what_another_published_unseen_is_reused(tmp_path, monkeypatch):
 
 
 def test_what_another_publishes_while_leftovers_are_taken_over_is_not_computed_again(tmp_path, monkeypatch):
-    node, private = Node(count, Settings(1)), parts.private
+    node, private = Node(count, Settings(1)), unfinished.private
 
     def late(target: Path, resumable: bool) -> Path:
         private(target, resumable).rename(target)

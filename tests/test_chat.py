@@ -9,7 +9,7 @@ from chat_templates import CHATML, LLAMA2, MISTRAL, PHI, QWEN, by_character, lea
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rose.choices import Manners
+from rose.config.choices import Manners
 from rose.data import files, world
 from rose.data.chat import encode, encode_pair, prompt_ids, tokenize
 from rose.errors import RoseError

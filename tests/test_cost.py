@@ -3,8 +3,8 @@
 import torch
 from tiny_models import adapted
 
-from rose.cost import Meter, stored
 from rose.report.results import costs
+from rose.stages.cost import Meter, stored
 
 
 def test_tokens_forward_and_backward_are_those_of_each_pass():

@@ -11,13 +11,14 @@ from method_toys import composed_method, rows_table, store
 from safetensors.torch import load_file, save_file
 from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
 
-from rose import job, models, sweep
-from rose.config import Numerics, Warn
+from rose.config.schema import Numerics, Warn
 from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, mark, source_mix
 from rose.diagnostics.diagnose import faithful, leaks
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
 from rose.gradients.trajectory import Trajectory
 from rose.methods.influence import Influence
+from rose.models import loading
+from rose.run import callback, job
 
 WARN = Warn(
     length_correlation=0.3,
@@ -167,7 +168,7 @@ def run(composed, inputs, outputs):  # noqa: F811
 
     def make(*extra: str):
         directory = outputs / "runs" / "-".join(extra)
-        job.run(sweep.typed(composed(*overrides(inputs, outputs), *extra)), directory, "test")
+        job.run(callback.typed(composed(*overrides(inputs, outputs), *extra)), directory, "test")
         assert json.loads((directory / "status.json").read_text())["error"] is None
         file = directory / "diagnostics.json"
         found = {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else None
@@ -210,7 +211,7 @@ def test_a_threshold_changes_states_and_recomputes_nothing_else(run):
 def test_the_common_term_is_what_adam_would_do_without_a_gradient(run, outputs):
     _, _, stages = run("until=diagnostics", "projection=none", "features.adam=published")
     at = {name: outputs / stage["dir"] for name, stage in stages.items()}
-    trajectory = Trajectory(models.load_model(at["base"], Numerics("float32", "sdpa", False)), at["warmup"])
+    trajectory = Trajectory(loading.load_model(at["base"], Numerics("float32", "sdpa", False)), at["warmup"])
     names = [name for name, weight in trajectory.model.named_parameters() if weight.requires_grad]
     common = load_file(at["momentum"] / "momentum.safetensors")["common"].numpy()
     for number, entry in enumerate(trajectory.entries):

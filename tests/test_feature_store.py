@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import CUDA
 
-from rose.choices import StoreDtype
+from rose.config.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.quantize import decode, encode, width
 from rose.gradients.store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling

@@ -22,15 +22,15 @@ from gradient_stages import (
 )
 from tiny_models import distance, random_rows, slow_gradient, slow_log_probs
 
-from rose import models
-from rose.choices import AdamMap, ProjectionKind, Reference
-from rose.config import Base, Lora, Projection
+from rose.config.choices import AdamMap, ProjectionKind, Reference
+from rose.config.schema import Base, Lora, Projection
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients import features as stages
 from rose.gradients.features import pool_features
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.store import FeatureStore
+from rose.models import loading
 from rose.seeds import derive
 from rose.training.base import adapter_size
 
@@ -71,7 +71,7 @@ def test_dpo_targets_follow_the_formula(run, tmp_path, reference):
     store = targets(run, tmp_path / "targets", Objective(Loss.dpo, 0.1, reference))
     assert store.subtasks == ["a", "b", "a"]
     assert store.ids == ["pair-0", "pair-1", "pair-2"]
-    words = models.load_tokenizer(root / "base")
+    words = loading.load_tokenizer(root / "base")
     last, _, _ = at_checkpoint(root, 2)
     for checkpoint in (0, 1):
         model, _, _ = at_checkpoint(root, checkpoint + 1)
@@ -93,7 +93,7 @@ def test_dpo_targets_follow_the_formula(run, tmp_path, reference):
 def test_chosen_targets_are_the_chosen_answers_mean_cross_entropy(run, tmp_path):
     root, _, pairs = run
     store = targets(run, tmp_path / "targets", Objective(Loss.sft))
-    words = models.load_tokenizer(root / "base")
+    words = loading.load_tokenizer(root / "base")
     model, _, _ = at_checkpoint(root, 2)
     chosen = [encode_pair(words, pair, 64)[0] for pair in pairs]
     expected = torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in chosen])
@@ -106,7 +106,7 @@ def test_only_the_first_tokens_of_an_answer_count_where_they_are_all_that_is_ask
     reference = Reference.base if loss is Loss.dpo else None
     beta = 0.1 if loss is Loss.dpo else None
     store = targets(run, tmp_path / "targets", Objective(loss, beta, reference, first_tokens=2))
-    words = models.load_tokenizer(root / "base")
+    words = loading.load_tokenizer(root / "base")
     model, _, _ = at_checkpoint(root, 1)
     expected = []
     for pair in pairs:
@@ -193,8 +193,8 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 from pathlib import Path
-from rose.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
-from rose.config import Features, Numerics, Projection
+from rose.config.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
+from rose.config.schema import Features, Numerics, Projection
 from rose.gradients import store
 from rose.gradients.features import pool_features
 

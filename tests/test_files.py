@@ -8,7 +8,7 @@ import os
 import pandas
 import pytest
 
-from rose.choices import OnBadRow
+from rose.config.choices import OnBadRow
 from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.data.files import Source

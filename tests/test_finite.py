@@ -9,10 +9,10 @@ from datasets import Dataset
 from tiny_models import llama
 from transformers import AutoModelForCausalLM
 
-from rose.config import Lora, Training
+from rose.config.schema import Lora, Training
 from rose.data import world
 from rose.errors import RoseError
-from rose.models import new_adapter
+from rose.models.loading import new_adapter
 from rose.training import supervised
 from rose.training.warmup import Checkpoints
 

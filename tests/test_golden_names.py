@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from rose import pipeline
 from rose.__main__ import ROOT
-from rose.sweep import typed
+from rose.run.callback import typed
 
 GOLDEN = Path(__file__).with_name("golden_names.json")
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))

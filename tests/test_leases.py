@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rose import leases
-from rose.artifacts import Node, build, stage
+from rose.stages import leases
+from rose.stages.build import Node, build, stage
 
 FORK = multiprocessing.get_context("fork")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from method_toys import composed_method, rows_table, store
 
-from rose.choices import Normalize, StoreDtype
+from rose.config.choices import Normalize, StoreDtype
 from rose.gradients.store import FeatureStore
 from rose.methods import estimators, gradient
 from rose.methods.estimators import View, datainf, gist, shapley

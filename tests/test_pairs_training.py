@@ -9,15 +9,15 @@ from method_toys import lines, tokens_of
 from tiny_models import adapted, llama, random_rows, slow_log_probs
 from transformers import AutoModelForCausalLM
 
-from rose import models
-from rose.choices import Dtype, Reference
-from rose.config import Lora, Numerics, Training
+from rose.config.choices import Dtype, Reference
+from rose.config.schema import Lora, Numerics, Training
 from rose.data import world
 from rose.errors import RoseError
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
 from rose.gradients.features import encoded_pairs
 from rose.gradients.objectives import Loss, Objective
 from rose.methods.hidden import pair_states
+from rose.models import loading
 from rose.training.finetune import selected_rows
 from rose.training.pairs import interleave, preference_losses, tune_by_dpo, tune_on_chosen
 
@@ -81,9 +81,9 @@ def pairs(tmp_path_factory):
 
 
 def measured(base, pairs, adapter=None) -> dict[str, float]:
-    model = models.load_model(base, NUMERICS)
-    model = model if adapter is None else models.load_adapter(model, adapter)
-    _, encoded, _ = encoded_pairs(models.load_tokenizer(base), pairs / "target.jsonl", 64)
+    model = loading.load_model(base, NUMERICS)
+    model = model if adapter is None else loading.load_adapter(model, adapter)
+    _, encoded, _ = encoded_pairs(loading.load_tokenizer(base), pairs / "target.jsonl", 64)
     metrics = preference_metrics(pair_log_probs(model, encoded, 512), None)
     return {name: values.mean() for name, values in metrics.items()}
 

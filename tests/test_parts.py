@@ -10,9 +10,9 @@ import pytest
 from test_artifacts import resuming
 from test_leases import computing, other, parts, short_lease, start, until  # noqa: F401 — short_lease is a fixture
 
-from rose import leases
-from rose.artifacts import Node, build
-from rose.parts import private, read
+from rose.stages import leases
+from rose.stages.build import Node, build
+from rose.stages.unfinished import private, read
 
 
 def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):

@@ -14,10 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from rose import job, pipeline, sweep
+from rose import pipeline
 from rose.__main__ import ROOT
-from rose.artifacts import plan
 from rose.data import world
+from rose.run import callback, job
+from rose.stages.build import plan
 
 TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
 
@@ -77,7 +78,7 @@ def run(composed, inputs, outputs):
     """run(*overrides) -> (job directory, its stages.json)"""
 
     def make(*extra: str) -> tuple[Path, dict]:
-        config = sweep.typed(composed(*overrides(inputs, outputs), *extra))
+        config = callback.typed(composed(*overrides(inputs, outputs), *extra))
         directory = outputs / "runs" / "-".join(["job", *(text.replace("/", "_") for text in extra)])
         job.run(config, directory, "test")
         assert json.loads((directory / "status.json").read_text()) == {"state": "done", "error": None}
@@ -164,14 +165,14 @@ def test_the_selection_loads_in_datasets_and_the_adapter_in_peft(run, inputs):
 
 def test_the_same_seeds_give_the_same_bytes_in_another_outputs_folder(composed, inputs, outputs, run, tmp_path):
     first, _ = run()
-    config = sweep.typed(composed(*overrides(inputs, tmp_path)))
+    config = callback.typed(composed(*overrides(inputs, tmp_path)))
     job.run(config, tmp_path / "job", "test")
     for name in ("scores.parquet", "selected.jsonl", "metrics.json"):
         assert (tmp_path / "job" / name).read_bytes() == (first / name).read_bytes()
 
 
 def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
-    config = sweep.typed(composed(*overrides(inputs, tmp_path), "model.lora.targets=[no_such_layer]"))
+    config = callback.typed(composed(*overrides(inputs, tmp_path), "model.lora.targets=[no_such_layer]"))
     job.run(config, tmp_path / "job", "test")
     status = json.loads((tmp_path / "job" / "status.json").read_text())
     assert status["state"] == "failed"
@@ -182,7 +183,7 @@ def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
 def test_a_job_run_again_up_to_an_earlier_stage_keeps_its_record(run, composed, inputs, outputs):
     directory, stages = run()
     before = (directory / "metrics.json").read_bytes()
-    job.run(sweep.typed(composed(*overrides(inputs, outputs), "until=features")), directory, "test")
+    job.run(callback.typed(composed(*overrides(inputs, outputs), "until=features")), directory, "test")
     assert (directory / "metrics.json").read_bytes() == before
     assert set(json.loads((directory / "stages.json").read_text())) == set(stages)
 
@@ -197,7 +198,7 @@ def test_what_is_done_to_a_jobs_files_does_not_reach_the_shared_stage(run, outpu
 def test_moved_data_are_known_by_their_contents(composed, inputs, outputs, run, tmp_path):
     run()
     (tmp_path / "pool.jsonl").write_bytes((inputs / "pool.jsonl").read_bytes())
-    config = sweep.typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/pool.jsonl"))
+    config = callback.typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/pool.jsonl"))
     nodes = pipeline.stages(config)
     assert all(state == "ready" for _, state in plan(nodes["evaluation"], outputs))
 

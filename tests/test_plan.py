@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from small_sweep import SMALL, SWEEP
 
-from rose import inventory, plan, sweep
-from rose.artifacts import Node, build, stage
-from rose.config import Config
+from rose.config.schema import Config
 from rose.data import world
-from rose.estimates import UNKNOWN, Estimate, Estimator
-from rose.launchers.slurm import Slurm
+from rose.run import callback, plan
+from rose.run.estimates import UNKNOWN, Estimate, Estimator
+from rose.run.launchers.slurm import Slurm
+from rose.stages import inventory
+from rose.stages.build import Node, build, stage
 
 
 @stage("toy", version=1)
@@ -55,7 +56,7 @@ def test_what_is_ready_is_in_no_step():
 
 @pytest.fixture
 def config(composed, tmp_path) -> Config:
-    return sweep.typed(composed(*SMALL, f"outputs={tmp_path}", "selection.ratio=0.25"))
+    return callback.typed(composed(*SMALL, f"outputs={tmp_path}", "selection.ratio=0.25"))
 
 
 def test_a_cost_is_counted_by_hand(config, tmp_path):

@@ -7,8 +7,8 @@ import datasets
 import pytest
 from omegaconf import OmegaConf
 
-from rose.choices import Manners, OnBadRow
-from rose.config_data import Dataset, WorldPool
+from rose.config.choices import Manners, OnBadRow
+from rose.config.data import Dataset, WorldPool
 from rose.data import files
 from rose.data.pool import fingerprint, read_pool
 from rose.errors import RoseError

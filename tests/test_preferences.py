@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 from published_pairs import SHP, STACK_EXCHANGE
 
-from rose.choices import Manners, OnBadRow
-from rose.config_data import Pairs, WorldPairs
+from rose.config.choices import Manners, OnBadRow
+from rose.config.data import Pairs, WorldPairs
 from rose.data import files
 from rose.data.preferences import fingerprint, read_preferences
 from rose.errors import RoseError

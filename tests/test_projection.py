@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_models import CUDA
 
-from rose.choices import ProjectionKind
-from rose.config import Projection
+from rose.config.choices import ProjectionKind
+from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients import spaces, trak
 from rose.gradients.projection import make_projector

@@ -12,8 +12,8 @@ from datasets import Dataset
 from tiny_models import llama
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from rose.choices import Dtype, Manners
-from rose.config import Lora, Numerics, Warmup
+from rose.config.choices import Dtype, Manners
+from rose.config.schema import Lora, Numerics, Warmup
 from rose.data import chat, world
 from rose.training import resume, supervised
 from rose.training.warmup import sample, warm_up

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from small_sweep import SMALL, SWEEP, died, ended, marks, results, rose, states
 
-from rose import plan
 from rose.errors import RoseError
-from rose.launchers import slurm as slurm_launcher
+from rose.run import plan
+from rose.run.launchers import slurm as slurm_launcher
 
 
 def test_a_folder_that_others_may_write_into_is_not_sent_to_slurm(tmp_path):

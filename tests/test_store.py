@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rose import checksums, inventory, leases, store
-from rose.artifacts import Node, build, stage
 from rose.errors import RoseError
+from rose.stages import __main__ as store
+from rose.stages import checksums, inventory, leases
+from rose.stages.build import Node, build, stage
 
 
 @stage("first", version=1)

@@ -9,8 +9,8 @@ import torch
 from method_toys import composed_method
 from test_features import NONE, NUMERICS, pool, run, settings  # noqa: F401  (run is a fixture)
 
-from rose.choices import AdamMap, Normalize, ProjectionKind
-from rose.config import Projection
+from rose.config.choices import AdamMap, Normalize, ProjectionKind
+from rose.config.schema import Projection
 from rose.gradients import features as stages
 from rose.gradients.features import pair_features
 from rose.gradients.objectives import Loss, Objective

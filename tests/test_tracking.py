@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas
 import pytest
 
-from rose.config import Tracking
-from rose.tracking import holds_run, log, log_artifacts, log_summary, run_id, track
+from rose.config.schema import Tracking
+from rose.run.tracking import holds_run, log, log_artifacts, log_summary, run_id, track
 
 OFFLINE = Tracking(mode="offline", project="rose", entity=None, artifacts=False)
 COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25, "tokens_forward": 640}}
@@ -122,8 +122,8 @@ def test_disabled_tracking_does_not_even_import_wandb(tmp_path: Path):
     code = """
 import sys
 from pathlib import Path
-from rose.config import Tracking
-from rose.tracking import log, track
+from rose.config.schema import Tracking
+from rose.run.tracking import log, track
 job = Path(sys.argv[1])
 with track(Tracking("disabled", "rose", None, False), job, {}, "demo", "rose-0") as run:
     log(run, job / "metrics.jsonl", {}, {})

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from rose.choices import Manners
-from rose.config_data import WorldPairs, WorldPool
+from rose.config.choices import Manners
+from rose.config.data import WorldPairs, WorldPool
 from rose.data.world import conversations, pairs, pool, reward, tokenizer
 from rose.data.world_language import CODAS, FRAMES, MANNERS, QUESTIONS, SUBTASKS, TOPICS, manner_phrases
 from rose.errors import RoseError

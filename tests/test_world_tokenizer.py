@@ -3,8 +3,8 @@
 import pytest
 from transformers import AutoTokenizer
 
-from rose.choices import Manners
-from rose.config_data import WorldPairs, WorldPool
+from rose.config.choices import Manners
+from rose.config.data import WorldPairs, WorldPool
 from rose.data.world import conversations, pairs, pool, tokenizer
 
 QUESTION = "Any baking tips with flour and oven?"

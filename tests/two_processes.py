@@ -13,9 +13,9 @@ import torch
 from test_pairs_training import LORA, NUMERICS, TRAINING
 
 from rose import ranks
-from rose.artifacts import Node, assist, build, leading, stage
-from rose.config import Warmup
-from rose.models import load_for_training, new_adapter
+from rose.config.schema import Warmup
+from rose.models.loading import load_for_training, new_adapter
+from rose.stages.build import Node, assist, build, leading, stage
 from rose.training.pairs import tune_by_dpo
 from rose.training.sharded import shard
 from rose.training.warmup import warm_up

@@ -14,12 +14,12 @@ import pyarrow
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from rose import models
-from rose.artifacts import stage
 from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.errors import RoseError
+from rose.models import loading
 from rose.progress import track
+from rose.stages.build import stage
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
     """
     dropped = out / "dropped.jsonl"
     dropped.touch()
-    kept = save_rows(out, _rows(models.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped))
+    kept = save_rows(out, _rows(loading.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped))
     lost = list(files.load(dropped))
     if not kept:
         raise RoseError(f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from huggingface_hub import snapshot_download
 
-from rose.choices import OnBadRow
+from rose.config.choices import OnBadRow
 from rose.data.bad_rows import BadRow, line_of
 from rose.data.formats import BROKEN, READERS, suffix_of
 from rose.errors import RoseError

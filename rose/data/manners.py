@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from numpy.random import Generator
 
-from rose.choices import Manners
+from rose.config.choices import Manners
 from rose.data.world_language import CONSIDER, MANNERS, VOICES
 
 

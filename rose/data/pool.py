@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from rose.artifacts import stage
-from rose.config_data import Dataset
+from rose.config.data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
 from rose.data.chat import Message, as_messages
 from rose.data.files import Row, Source
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.stages.build import stage
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from rose.artifacts import stage
-from rose.config_data import Pairs
+from rose.config.data import Pairs
 from rose.data import files, world
 from rose.data.files import Row, Source
 from rose.data.preference_formats import parse
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.stages.build import stage
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from numpy.random import Generator
 
-from rose.choices import Manners
-from rose.config_data import WorldPairs, WorldPool
+from rose.config.choices import Manners
+from rose.config.data import WorldPairs, WorldPool
 from rose.data.manners import Tone, contrast, manner, one_of, pattern, tone
 from rose.data.world_language import (
     CODAS,

@@ -21,7 +21,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Metaspace, Punctuation, Sequence
 from transformers import PreTrainedTokenizerFast
 
-from rose.choices import Manners
+from rose.config.choices import Manners
 
 WORDS = {
     "gardening": "soil compost mulch seeds trowel trellis manure shade drainage rake hose seedlings",

@@ -6,7 +6,7 @@
 import numpy
 import pandas
 
-from rose.config import Warn
+from rose.config.schema import Warn
 from rose.data.chat import said
 from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.diagnostics.overlap import near_duplicates

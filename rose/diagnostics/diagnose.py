@@ -7,15 +7,15 @@ import pandas
 from datasets import load_from_disk
 from safetensors import safe_open
 
-from rose.artifacts import stage
-from rose.config import Method, Warn
+from rose.config.schema import Method, Warn
 from rose.data import files
 from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, mark, source_mix
 from rose.diagnostics.fidelity import undefined
 from rose.diagnostics.finding import Finding, not_applicable, percent
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
-from rose.disk import write_json
 from rose.methods.influence import Influence
+from rose.stages.build import stage
+from rose.stages.disk import write_json
 
 LISTED = 20  # leaks of each kind shown; the leakage stage has them all
 SIDES = {  # where a prompt was found → whose prompts, where, and what follows

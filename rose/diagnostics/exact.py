@@ -7,13 +7,13 @@ import pandas
 import torch
 from datasets import load_from_disk
 
-from rose.artifacts import stage
-from rose.choices import Normalize
+from rose.config.choices import Normalize
 from rose.data.chat import save_rows
-from rose.disk import write_json
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import scale
 from rose.seeds import numpy_generator
+from rose.stages.build import stage
+from rose.stages.disk import write_json
 
 
 @stage("sample", version=1)

@@ -8,14 +8,14 @@ import numpy
 import pandas
 from scipy.special import stdtrit
 
-from rose.artifacts import stage
-from rose.choices import Estimator, Representation, Rule
-from rose.config import Method
+from rose.config.choices import Estimator, Representation, Rule
+from rose.config.schema import Method
 from rose.data import files
-from rose.disk import write_json
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of
+from rose.stages.build import stage
+from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 

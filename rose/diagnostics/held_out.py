@@ -5,12 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from rose import models
-from rose.artifacts import stage
 from rose.data import files
 from rose.data.chat import encode_pair, save_rows
 from rose.errors import RoseError
+from rose.models import loading
 from rose.seeds import numpy_generator
+from rose.stages.build import stage
 
 SIDES = ("chosen", "rejected")
 
@@ -26,7 +26,7 @@ def answers_as_rows(out: Path, count: int | None, seed: int, max_length: int, ba
     """
     dropped = out / "dropped.jsonl"
     dropped.touch()
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     rows = []
     with open(out / "pairs.jsonl", "w") as pairs, open(out / "pool.jsonl", "w") as pool:
         for pair in spread(list(files.load(preferences / "test.jsonl")), seed):

@@ -5,14 +5,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from rose import models
-from rose.artifacts import stage
-from rose.choices import AdamMap
-from rose.config import Numerics, Projection
+from rose.config.choices import AdamMap
+from rose.config.schema import Numerics, Projection
 from rose.gradients.adam import apply_adam
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.trajectory import Trajectory
+from rose.models import loading
+from rose.stages.build import stage
 
 
 @stage("momentum", version=2)
@@ -22,7 +22,7 @@ def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numeric
     That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the map that no row has
     a say in. A checkpoint without any momentum holds zeros.
     """
-    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     engine = PerExample(trajectory.model)
     points = len(trajectory.names)
     projector = make_projector(projection, engine.size, engine.device, rows=points, batches=points)

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from rose.artifacts import Node
-from rose.choices import AdamMap, Keep, Lesson, ProjectionKind, Representation, StoreDtype
-from rose.config import Config, Method, Projection
+from rose.config.choices import AdamMap, Keep, Lesson, ProjectionKind, Representation, StoreDtype
+from rose.config.schema import Config, Method, Projection
 from rose.diagnostics.diagnose import diagnose
 from rose.diagnostics.exact import projection_error, sample_rows
 from rose.diagnostics.fidelity import fidelity, relative
@@ -14,6 +13,7 @@ from rose.diagnostics.leakage import leakage
 from rose.diagnostics.momentum import momentum
 from rose.gradients.features import pair_features, pool_features
 from rose.gradients.objectives import Objective
+from rose.stages.build import Node
 
 WITH_MOMENTUM = (AdamMap.exact, AdamMap.published)
 

@@ -7,8 +7,8 @@ import pandas
 import torch
 from safetensors.torch import load_file
 
-from rose.choices import Rule
-from rose.config import Method, Warn
+from rose.config.choices import Rule
+from rose.config.schema import Method, Warn
 from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.gradients.store import FeatureStore
 from rose.methods.influence import Influence

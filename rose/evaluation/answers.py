@@ -4,11 +4,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-from rose import models
-from rose.artifacts import stage
-from rose.config import Evaluation, Numerics
+from rose.config.schema import Evaluation, Numerics
 from rose.data import files
 from rose.evaluation.generation import generate
+from rose.models import loading
+from rose.stages.build import stage
 
 
 def effective(evaluation: Evaluation) -> Evaluation:
@@ -31,9 +31,9 @@ def answer(
     A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen answer to it, without
     what a chosen conversation goes on with. `adapter=None` is the base model without any fine-tuning.
     """
-    tokenizer, model = models.load_tokenizer(base), models.load_model(base, numerics)
+    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, numerics)
     if adapter is not None:
-        model = models.load_adapter(model, adapter)
+        model = loading.load_adapter(model, adapter)
     pairs = list(files.load(preferences / "test.jsonl"))
     prompts = {json.dumps(pair["prompt"]): pair["prompt"] for pair in pairs}
     texts = generate(model, tokenizer, list(prompts.values()), max_length, evaluation)

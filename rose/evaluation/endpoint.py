@@ -10,10 +10,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rose.config import Judge
-from rose.disk import write_json
+from rose.config.schema import Judge
 from rose.errors import RoseError
 from rose.progress import track
+from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pandas
 
-from rose import models
-from rose.artifacts import stage
-from rose.config import Numerics
+from rose.config.schema import Numerics
 from rose.data import chat, files
 from rose.errors import RoseError
 from rose.evaluation.items import Item, prompt_text, write_items
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
+from rose.models import loading
+from rose.stages.build import stage
 
 
 @stage("evaluation", version=2)
@@ -29,9 +29,9 @@ def evaluate(
     `adapter=None` is the base model without any fine-tuning, whose own evaluation `zero_shot` is what the others are
     measured against.
     """
-    tokenizer, model = models.load_tokenizer(base), models.load_model(base, numerics)
+    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, numerics)
     if adapter is not None:
-        model = models.load_adapter(model, adapter)
+        model = loading.load_adapter(model, adapter)
     pairs = list(files.load(preferences / "test.jsonl"))
     encoded = [chat.encode_pair(tokenizer, pair, max_length) for pair in pairs]
     kept = [pair for pair, both in zip(pairs, encoded, strict=True) if both is not None]

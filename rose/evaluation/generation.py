@@ -3,9 +3,9 @@
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose.config import Evaluation
+from rose.config.schema import Evaluation
 from rose.data import chat
-from rose.gradients.batching import length_batches
+from rose.models.batching import length_batches
 from rose.progress import track
 from rose.seeds import derive
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy
 import pandas
 
-from rose.disk import write_json
+from rose.stages.disk import write_json
 
 COLUMNS = ["id", "prompt", "subtask"]
 

@@ -7,8 +7,8 @@ import pandas
 import torch
 from transformers import PreTrainedModel
 
-from rose.gradients.batching import collate, length_batches
 from rose.gradients.per_example import token_log_probs
+from rose.models.batching import collate, length_batches
 from rose.progress import track
 
 SIDES = ("chosen", "rejected")

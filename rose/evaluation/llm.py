@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from rose.config import Judge
+from rose.config.schema import Judge
 from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict
 from rose.evaluation.endpoint import Reply, ask_all, digest

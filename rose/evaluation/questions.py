@@ -8,7 +8,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import NamedTuple
 
-from rose.config import Tasks
+from rose.config.schema import Tasks
 from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.data.files import Row, Source

@@ -7,12 +7,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
-from rose import models
-from rose.choices import JudgeKind
-from rose.config import Base, Judge
+from rose.config.choices import JudgeKind
+from rose.config.schema import Base, Judge
 from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict, by_score
-from rose.gradients.batching import length_batches
+from rose.models import loading
+from rose.models.batching import length_batches
 from rose.progress import track
 
 LONGEST = 10**6  # tokenizers that know no limit say 1e30
@@ -41,8 +41,8 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
     texts. What is too long loses the left of its prompt; of a pair, an answer that fills the model by itself is read
     without the prompt and up to where it fits. Raises RoseError for a model with other than one output.
     """
-    tokenizer = models.from_pretrained(AutoTokenizer, source(judge), key="judge.model")
-    model = models.from_pretrained(
+    tokenizer = loading.from_pretrained(AutoTokenizer, source(judge), key="judge.model")
+    model = loading.from_pretrained(
         AutoModelForSequenceClassification, source(judge), key="judge.model", dtype=getattr(torch, judge.dtype)
     )
     if model.config.num_labels != 1:
@@ -50,7 +50,7 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
     if model.config.pad_token_id is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         model.config.pad_token_id = tokenizer.pad_token_id
     pad = model.config.pad_token_id  # the score is read at the last other token, so the end token must not stand in
-    model.eval().to(models.device())
+    model.eval().to(loading.device())
     limit = judge.max_length or min(tokenizer.model_max_length, LONGEST)
     encoded = [_encode(tokenizer, *both, limit) for both in zip(prompts, answers, strict=True)]
     scores = [0.0] * len(encoded)

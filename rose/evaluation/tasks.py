@@ -9,14 +9,14 @@ from string import ascii_uppercase
 import numpy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose import models
-from rose.artifacts import stage
-from rose.config import Evaluation, Numerics, Tasks
+from rose.config.schema import Evaluation, Numerics, Tasks
 from rose.data import chat
 from rose.evaluation.generation import generate
 from rose.evaluation.items import Item, write_items
 from rose.evaluation.likelihood import answer_log_probs
 from rose.evaluation.questions import Asked, messages, read_questions, right
+from rose.models import loading
+from rose.stages.build import stage
 
 
 @stage("tasks", version=2)
@@ -36,9 +36,9 @@ def solve(
     than `max_length` lose their left.
     """
     asked = read_questions(out, tasks)
-    tokenizer, model = models.load_tokenizer(base), models.load_model(base, numerics)
+    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, numerics)
     if adapter is not None:
-        model = models.load_adapter(model, adapter)
+        model = loading.load_adapter(model, adapter)
     ranked = [each for each in asked if each.row["choices"]]
     said = [each for each in asked if not each.row["choices"]]
     greedy = Evaluation(batch_tokens, tasks.max_new_tokens, temperature=0.0, seed=0)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy
 
-from rose.artifacts import stage
-from rose.choices import JudgeKind
-from rose.config import Base, Judge
+from rose.config.choices import JudgeKind
+from rose.config.schema import Base, Judge
 from rose.data import world
 from rose.evaluation import llm, reward_model
 from rose.evaluation.contests import Contest, Verdict, by_score, contests
 from rose.evaluation.items import write_items
 from rose.evaluation.length_control import length_controlled
+from rose.stages.build import stage
 
 READS: dict[JudgeKind, tuple[str, ...]] = {
     JudgeKind.reward_world: ("manners",),

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from rose.choices import AdamMap
+from rose.config.choices import AdamMap
 from rose.errors import RoseError
 
 COLUMNS = 1 << 16  # mapped at a time, so that temporaries stay in cache whatever the gradient's size

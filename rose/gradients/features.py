@@ -14,22 +14,23 @@ import torch
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase
 
-from rose import models, ranks
-from rose.artifacts import stage
-from rose.choices import AdamMap, Balance, Reference, StoreDtype
-from rose.config import Features, Numerics, Projection
+from rose import ranks
+from rose.config.choices import AdamMap, Balance, Reference, StoreDtype
+from rose.config.schema import Features, Numerics, Projection
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
-from rose.gradients.batching import collate, length_batches, with_first_tokens
-from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
 from rose.gradients.store import ABSENT, FeatureStore, Filling
 from rose.gradients.trajectory import Trajectory
+from rose.models import loading
+from rose.models.batching import collate, length_batches, with_first_tokens
+from rose.models.log_probs import token_log_probs
 from rose.progress import track
+from rose.stages.build import stage
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def pool_features(
     valid.
     """
     rows = load_from_disk(str(tokens / "rows"))
-    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         batches = pool_batches(rows, features.batch_tokens, engine)
         points = len(trajectory.names)
@@ -84,11 +85,11 @@ def pair_features(
     answer after truncation are not in the store, those whose gradient is not finite are zeros in it, not
     valid.
     """
-    pairs, encoded, dropped = encoded_pairs(models.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
     if objective.first_tokens is not None:
         pairs, encoded, alike = _shortened(pairs, encoded, objective)
         dropped += alike
-    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
         lengths = [max(len(row["input_ids"]) for row in both) for both in encoded]

@@ -11,9 +11,9 @@ from enum import StrEnum
 import torch
 from torch.nn.functional import logsigmoid
 
-from rose.choices import Balance, Normalize, PreferenceLoss, Reference, Target
-from rose.config import Method
-from rose.config_data import Preference
+from rose.config.choices import Balance, Normalize, PreferenceLoss, Reference, Target
+from rose.config.data import Preference
+from rose.config.schema import Method
 from rose.gradients.per_example import PerExample
 
 

@@ -18,8 +18,8 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 
 from rose.errors import RoseError
-from rose.gradients.batching import collate
-from rose.gradients.log_probs import token_log_probs
+from rose.models.batching import collate
+from rose.models.log_probs import token_log_probs
 
 HALF_SCALE = 1024.0  # float16 bases: losses are scaled so, lest gradients below 6e-8 vanish on their way back
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import torch
 
-from rose.choices import Keep, ProjectionKind
-from rose.config import Projection
+from rose.config.choices import Keep, ProjectionKind
+from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients.sketch import Sketch
 from rose.gradients.spaces import description

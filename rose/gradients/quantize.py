@@ -2,7 +2,7 @@
 
 import torch
 
-from rose.choices import StoreDtype
+from rose.config.choices import StoreDtype
 
 LEVELS = {StoreDtype.int8: 127, StoreDtype.int4: 7}
 SAMPLE = 4096  # coordinates, at least, that a row's scale is chosen by

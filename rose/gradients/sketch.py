@@ -6,7 +6,7 @@ import math
 import numpy
 import torch
 
-from rose.choices import ProjectionKind
+from rose.config.choices import ProjectionKind
 from rose.gradients.spaces import description
 from rose.seeds import derive
 

@@ -3,7 +3,7 @@
 Raise a version when the map of a seed changes.
 """
 
-from rose.choices import ProjectionKind
+from rose.config.choices import ProjectionKind
 
 TARGETS = "targets"  # not a random projection: coordinates are cosines with the targets' gradients
 VERSIONS = {

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy
 import torch
 
-from rose.choices import StoreDtype
-from rose.disk import vouch, write_json
+from rose.config.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.quantize import decode, encode, width
 from rose.gradients.spaces import TARGETS, VERSIONS
+from rose.stages.disk import vouch, write_json
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
 SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is waited for

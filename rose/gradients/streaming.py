@@ -10,15 +10,16 @@ import torch
 from datasets import load_from_disk
 from torch.nn.functional import normalize
 
-from rose import models, ranks
-from rose.artifacts import stage
-from rose.choices import AdamMap, StoreDtype
-from rose.config import Numerics
+from rose import ranks
+from rose.config.choices import AdamMap, StoreDtype
+from rose.config.schema import Numerics
 from rose.gradients.features import fill, pool_batches, report, updates
 from rose.gradients.per_example import PerExample
 from rose.gradients.spaces import TARGETS, VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.gradients.trajectory import Trajectory
+from rose.models import loading
+from rose.stages.build import stage
 
 
 @stage("cosines", version=2, resumable=True, together=True)
@@ -40,7 +41,7 @@ def pool_cosines(
     """
     rows = load_from_disk(str(tokens / "rows"))
     aims = FeatureStore.open(targets)
-    trajectory = Trajectory(models.load_model(base, numerics), warmup)
+    trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         batches = pool_batches(rows, batch_tokens, engine)
         described = {"kind": TARGETS, "seed": None, "dim": len(aims), "version": VERSIONS[TARGETS]}

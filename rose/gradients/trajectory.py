@@ -8,11 +8,11 @@ from pathlib import Path
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
-from rose import models
-from rose.choices import Reference
+from rose.config.choices import Reference
 from rose.errors import RoseError
 from rose.gradients.adam import Moments
 from rose.gradients.per_example import PerExample
+from rose.models import loading
 
 
 class Trajectory:
@@ -28,7 +28,7 @@ class Trajectory:
         self.entries: list[dict] = manifest["checkpoints"]
         self.names = [entry["dir"] for entry in self.entries]
         self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
-        self.model: PeftModel = models.load_adapter(model, warmup / self.names[0])
+        self.model: PeftModel = loading.load_adapter(model, warmup / self.names[0])
 
     def __iter__(self) -> Iterator[int]:
         for index in range(len(self.entries)):

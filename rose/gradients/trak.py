@@ -7,8 +7,8 @@ import time
 
 import torch
 
-from rose.choices import ProjectionKind
-from rose.config import Projection
+from rose.config.choices import ProjectionKind
+from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients.spaces import description
 from rose.seeds import derive

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 
-from rose.choices import Dedup
+from rose.config.choices import Dedup
 
 WORDS = 5  # a shingle, and
 SIMILAR = 0.8  # the Jaccard index of two near-duplicates' shingles, as in Lee et al. (arXiv 2107.06499)

@@ -8,18 +8,18 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModel, AutoTokenizer
 
-from rose import models
-from rose.artifacts import stage
-from rose.choices import Normalize
-from rose.config import Base, Method
+from rose.config.choices import Normalize
+from rose.config.schema import Base, Method
 from rose.errors import RoseError
-from rose.gradients.batching import length_batches
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.hidden import BATCH_TOKENS, write
 from rose.methods.influence import Influence
 from rose.methods.lexical import pool_texts, target_texts
+from rose.models import loading
+from rose.models.batching import length_batches
 from rose.progress import track
+from rose.stages.build import stage
 
 LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positions
 
@@ -76,8 +76,8 @@ def embed(encoder: Base, texts: Sequence[str]) -> torch.Tensor:
 def load(encoder: Base) -> tuple:
     """Tokenizer and model. Raises RoseError where neither a folder nor a hub id can be had."""
     try:
-        tokenizer = models.from_pretrained(AutoTokenizer, encoder)
-        return tokenizer, models.from_pretrained(AutoModel, encoder).eval().to(models.device())
+        tokenizer = loading.from_pretrained(AutoTokenizer, encoder)
+        return tokenizer, loading.from_pretrained(AutoModel, encoder).eval().to(loading.device())
     except RoseError as error:
         raise RoseError(
             f"method.encoder={encoder.path}: neither a model folder here nor a hub id that can be reached; "

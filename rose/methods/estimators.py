@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from rose.choices import Estimator
-from rose.config import Method
+from rose.config.choices import Estimator
+from rose.config.schema import Method
 from rose.gradients.store import FeatureStore
 
 CHUNK_BYTES = 8 << 20  # of features in memory at once: few enough to be decoded and multiplied inside the cache

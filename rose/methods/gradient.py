@@ -7,8 +7,8 @@ import numpy
 import pandas
 import torch
 
-from rose.choices import Normalize
-from rose.config import Method
+from rose.config.choices import Normalize
+from rose.config.schema import Method
 from rose.errors import RoseError
 from rose.gradients.store import FeatureStore
 from rose.methods.estimators import ESTIMATORS, View, whiten

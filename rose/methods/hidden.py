@@ -9,18 +9,18 @@ import torch
 from datasets import load_from_disk
 from transformers import PreTrainedModel
 
-from rose import models
-from rose.artifacts import stage
-from rose.choices import Normalize, Pooling, ProjectionKind, StoreDtype
-from rose.config import Method, Numerics
+from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
+from rose.config.schema import Method, Numerics
 from rose.data.files import append, some_ids
-from rose.gradients.batching import length_batches
 from rose.gradients.features import encoded_pairs
 from rose.gradients.spaces import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.influence import Influence
+from rose.models import loading
+from rose.models.batching import length_batches
 from rose.progress import track
+from rose.stages.build import stage
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,15 @@ def influence(
 def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
     """A FeatureStore in pool order with one "checkpoint" a pooling: unit vectors [rows, hidden size]."""
     rows = load_from_disk(str(tokens / "rows"))
-    write(out, states(models.load_model(base, numerics), rows["input_ids"]), list(rows["id"]))
+    write(out, states(loading.load_model(base, numerics), rows["input_ids"]), list(rows["id"]))
 
 
 @stage("target_hidden", version=1)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
     """The same of the target pairs' prompts with their chosen answers; dropped.jsonl lists pairs that do not fit."""
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
-    vectors = states(models.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
+    vectors = states(loading.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
     write(out, vectors, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
     for row in dropped:
         append(out / "dropped.jsonl", row)

@@ -2,7 +2,7 @@
 
 import pandas
 
-from rose.config import Method
+from rose.config.schema import Method
 from rose.methods.influence import Influence
 
 

@@ -12,7 +12,7 @@ import bm25s
 import numpy
 import pandas
 
-from rose.config import Method
+from rose.config.schema import Method
 from rose.data.chat import said
 from rose.methods.influence import Influence
 

@@ -8,12 +8,12 @@ import pandas
 from datasets import load_from_disk
 from transformers import PreTrainedTokenizerBase
 
-from rose import models
-from rose.artifacts import stage
-from rose.config import Method, Numerics
+from rose.config.schema import Method, Numerics
 from rose.evaluation.likelihood import answer_log_probs
-from rose.gradients.batching import IGNORED
 from rose.methods.influence import Influence
+from rose.models import loading
+from rose.models.batching import IGNORED
+from rose.stages.build import stage
 
 BATCH_TOKENS = 4096  # padding included
 
@@ -49,16 +49,16 @@ def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path)
 def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, tokens: Path) -> None:
     """Writes losses.parquet: id and loss, CE(y|x) in nats a token, of each row; adapter=None is the base model."""
     ids, rows = _rows(tokens)
-    model = models.load_model(base, numerics)
-    _write(out, ids, mean_losses(model if adapter is None else models.load_adapter(model, adapter), rows))
+    model = loading.load_model(base, numerics)
+    _write(out, ids, mean_losses(model if adapter is None else loading.load_adapter(model, adapter), rows))
 
 
 @stage("answer_losses", version=1)
 def answer_losses(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
     """The same of each row's answers alone, CE(y): the mean over the same tokens, after a BOS (else EOS) token."""
     ids, rows = _rows(tokens)
-    tokenizer = models.load_tokenizer(base)
-    _write(out, ids, mean_losses(models.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
+    tokenizer = loading.load_tokenizer(base)
+    _write(out, ids, mean_losses(loading.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
 
 
 def mean_losses(model, rows: Sequence[dict]) -> numpy.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from rose.config import Method
+from rose.config.schema import Method
 from rose.errors import RoseError
 from rose.methods.influence import Influence
 from rose.methods.subtasks import Ranked, mean_max

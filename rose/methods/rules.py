@@ -6,8 +6,8 @@ A row whose influence is NaN has no score.
 
 import pandas
 
-from rose.choices import Rule
-from rose.config import Method
+from rose.config.choices import Rule
+from rose.config.schema import Method
 from rose.methods.influence import Influence
 from rose.methods.orders import balanced, greedy, round_robin
 from rose.methods.subtasks import Ranked, global_max, mean_max

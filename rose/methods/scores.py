@@ -12,14 +12,14 @@ import pyarrow.compute
 from datasets import load_from_disk
 from safetensors.numpy import save_file
 
-from rose.artifacts import stage
-from rose.checks import DRAWS
-from rose.choices import Representation
-from rose.config import Method
-from rose.gradients.batching import IGNORED
+from rose.config.checks import DRAWS
+from rose.config.choices import Representation
+from rose.config.schema import Method
 from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
+from rose.models.batching import IGNORED
+from rose.stages.build import stage
 
 log = logging.getLogger(__name__)
 

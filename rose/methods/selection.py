@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas
 
-from rose.artifacts import stage
-from rose.choices import Share
-from rose.config import Method, Selection, Training, Warmup
+from rose.config.choices import Share
+from rose.config.schema import Method, Selection, Training, Warmup
 from rose.data.chat import said
-from rose.disk import write_json
 from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
+from rose.stages.build import stage
+from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 

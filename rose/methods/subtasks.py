@@ -3,7 +3,7 @@
 import numpy
 import pandas
 
-from rose.config import Method
+from rose.config.schema import Method
 from rose.methods.influence import Influence
 
 Ranked = tuple[pandas.DataFrame, pandas.Series]

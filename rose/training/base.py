@@ -19,11 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rose import models, ranks
-from rose.artifacts import stage
-from rose.config import Base, Lora, Pretraining
+from rose import ranks
+from rose.config.schema import Base, Lora, Pretraining
 from rose.data import chat, world
+from rose.models import loading
 from rose.seeds import derive
+from rose.stages.build import stage
 from rose.training.supervised import train
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,10 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
     elif not ranks.main():
         return
     elif base.gguf is not None:
-        models.convert(base, out)
+        loading.convert(base, out)
     else:
         for kind in (AutoConfig, AutoTokenizer):  # a wrong id, no network or no trust shows here, not an hour later
-            models.from_pretrained(kind, base)
+            loading.from_pretrained(kind, base)
         path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
         reference = {"path": path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
         (out / "reference.json").write_text(json.dumps(reference))

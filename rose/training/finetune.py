@@ -4,12 +4,12 @@ from pathlib import Path
 
 from datasets import Dataset, load_from_disk
 
-from rose import models
-from rose.artifacts import stage
-from rose.config import Lora, Numerics, Training
+from rose.config.schema import Lora, Numerics, Training
 from rose.data import files
 from rose.errors import RoseError
+from rose.models import loading
 from rose.seeds import derive
+from rose.stages.build import stage
 from rose.training.sharded import save_adapter
 from rose.training.supervised import train
 
@@ -20,8 +20,8 @@ def fine_tune(
 ) -> None:
     """Writes the adapter (PEFT's own format) and its training curve."""
     rows, dropped = selected_rows(tokens, selection)
-    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
-    train(model, models.load_tokenizer(base), rows, training, out, sharded=numerics.sharded, dropped=dropped)
+    model = loading.new_adapter(loading.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
+    train(model, loading.load_tokenizer(base), rows, training, out, sharded=numerics.sharded, dropped=dropped)
     save_adapter(model, out)
 
 

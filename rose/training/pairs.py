@@ -8,15 +8,15 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer
 
-from rose import models
-from rose.artifacts import stage
-from rose.choices import Reference
-from rose.config import Lora, Numerics, Training
-from rose.gradients.batching import IGNORED, collate
+from rose.config.choices import Reference
+from rose.config.schema import Lora, Numerics, Training
 from rose.gradients.features import encoded_pairs
-from rose.gradients.log_probs import token_log_probs
 from rose.gradients.objectives import Loss, Objective, losses
+from rose.models import loading
+from rose.models.batching import IGNORED, collate
+from rose.models.log_probs import token_log_probs
 from rose.seeds import derive
+from rose.stages.build import stage
 from rose.training.sharded import save_adapter
 from rose.training.supervised import train
 
@@ -26,10 +26,10 @@ def tune_on_chosen(
     out: Path, training: Training, lora: Lora, numerics: Numerics, max_length: int, base: Path, preferences: Path
 ) -> None:
     """Writes an adapter trained on the target pairs' chosen answers, cut as the pairs are, and its training curve."""
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     rows = [{"id": pair["id"], **chosen} for pair, (chosen, _) in zip(pairs, encoded, strict=True)]
-    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
+    model = loading.new_adapter(loading.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
     train(model, tokenizer, Dataset.from_list(rows), training, out, sharded=numerics.sharded, dropped=dropped)
     save_adapter(model, out)
 
@@ -46,13 +46,13 @@ def tune_by_dpo(
     preferences: Path,
 ) -> None:
     """Writes an adapter trained by DPO (arXiv 2305.18290) on the target pairs, the base model as reference."""
-    tokenizer = models.load_tokenizer(base)
+    tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     rows = [
         {"id": pair["id"]} | {name: [side[name] for side in both] for name in ("input_ids", "labels")}
         for pair, both in zip(pairs, encoded, strict=True)
     ]
-    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
+    model = loading.new_adapter(loading.load_for_training(base, numerics), lora, derive(training.seed, "adapter"))
     objective = Objective(Loss.dpo, beta, Reference.base)
     more = {"trainer": trainer_of(objective), "collator": interleave, "sharded": numerics.sharded, "dropped": dropped}
     train(model, tokenizer, Dataset.from_list(rows), training, out, **more)

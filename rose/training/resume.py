@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 
 from rose import ranks
-from rose.disk import vouch
+from rose.stages.disk import vouch
 
 EVERY = 300.0  # seconds between checkpoints; what is shorter never makes one
 WHOLE = "memory.json"  # written last, when the rest is on the disk: a checkpoint without it was torn

@@ -9,9 +9,9 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from rose import ranks
-from rose.config import Training
+from rose.config.schema import Training
 from rose.errors import RoseError
-from rose.gradients.batching import IGNORED
+from rose.models.batching import IGNORED
 
 
 def micro_batches(training: Training, group: str = "") -> tuple[int, int]:

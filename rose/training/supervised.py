@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from rose import ranks
-from rose.config import Training
+from rose.config.schema import Training
 from rose.data.files import append, some_ids
 from rose.seeds import derive
 from rose.training import finite, resume

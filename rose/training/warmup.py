@@ -9,10 +9,11 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import TrainerCallback
 
-from rose import models, ranks
-from rose.artifacts import stage
-from rose.config import Lora, Numerics, Warmup
+from rose import ranks
+from rose.config.schema import Lora, Numerics, Warmup
+from rose.models import loading
 from rose.seeds import derive, numpy_generator
+from rose.stages.build import stage
 from rose.training.sharded import save_adapter, trainable, whole
 from rose.training.supervised import train
 
@@ -24,10 +25,10 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
     """Writes one checkpoint an epoch: adapter, Adam moments, and in manifest.json the epoch's mean learning rate."""
     rows = sample(load_from_disk(str(tokens / "rows")), warmup)
     log.info("warm-up on %d rows, %d epochs", len(rows), warmup.epochs)
-    model = models.new_adapter(models.load_for_training(base, numerics), lora, derive(warmup.seed, "adapter"))
+    model = loading.new_adapter(loading.load_for_training(base, numerics), lora, derive(warmup.seed, "adapter"))
     memory: dict = {}
     saver = Checkpoints(out, model, memory)
-    train(model, models.load_tokenizer(base), rows, warmup, out, [saver], memory=memory, sharded=numerics.sharded)
+    train(model, loading.load_tokenizer(base), rows, warmup, out, [saver], memory=memory, sharded=numerics.sharded)
     if ranks.main():
         optimizer = memory["optimizer"] | {"max_grad_norm": warmup.max_grad_norm}
         manifest = {"optimizer": optimizer, "checkpoints": memory["entries"]}

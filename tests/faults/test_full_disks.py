@@ -9,14 +9,14 @@ from pathlib import Path
 import fault_runs
 import pytest
 
-from rose import store
+from rose.stages import __main__ as store
 
 
 def fill_disk_in(artifact: str, ballast: Path, room: int) -> None:
     """Makes the disk full but for `room` bytes when the computation of `artifact` begins."""
-    from rose import artifacts
+    from rose.stages import build
 
-    real = artifacts._compute
+    real = build._compute
 
     def compute(node, part, outputs):
         if node.name == artifact:
@@ -25,7 +25,7 @@ def fill_disk_in(artifact: str, ballast: Path, room: int) -> None:
                 os.posix_fallocate(file.fileno(), 0, max(4096, space.f_bavail * space.f_frsize - room))
         return real(node, part, outputs)
 
-    artifacts._compute = compute
+    build._compute = compute
 
 
 def full_disk(undisturbed: Path, disk: Path, artifact: str, share: float) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import fault_runs
 import pytest
 
-from rose import store
 from rose.__main__ import ROOT
+from rose.stages import __main__ as store
 
 SWEEP = ["-m", "method=rose,rds,ifd,loss_drop,random,pairs_dpo"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import fault_runs
 import pytest
 
-from rose import store
+from rose.stages import __main__ as store
 
 
 @pytest.mark.faults

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from rose.choices import (
+from rose.config.choices import (
     NOT_IN_KEY,
     AdamMap,
     Attention,
@@ -28,7 +28,7 @@ from rose.choices import (
     TrackingMode,
     Until,
 )
-from rose.config_data import Dataset, Preference, World
+from rose.config.data import Dataset, Preference, World
 
 
 @dataclass

@@ -6,8 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from rose.config import Base
-from rose.models import convert
+from rose.config.schema import Base
+from rose.models.loading import convert
 
 
 def main() -> None:

@@ -18,17 +18,18 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
-from rose import pipeline, ranks, sweep
+from rose import pipeline, ranks
 from rose.__main__ import ROOT
 from rose.__main__ import job as task
-from rose.artifacts import Node, plan
-from rose.config import Config
+from rose.config.schema import Config
 from rose.errors import RoseError
-from rose.estimates import UNKNOWN, Estimate, Estimator
-from rose.job import build_stages, claim, goals, one_line
-from rose.launchers.base import Job, Worker, directory, mark, numbered
-from rose.launchers.slurm import Slurm
 from rose.report.report import write_report
+from rose.run import callback
+from rose.run.estimates import UNKNOWN, Estimate, Estimator
+from rose.run.job import build_stages, claim, goals, one_line
+from rose.run.launchers.base import Job, Worker, directory, mark, numbered
+from rose.run.launchers.slurm import Slurm
+from rose.stages.build import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
 
@@ -251,22 +252,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
     arguments = parser.parse_intermixed_args(argv)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        sweep.or_exit(lambda: _plan(arguments.overrides, arguments.submit))
+        callback.or_exit(lambda: _plan(arguments.overrides, arguments.submit))
 
 
 def _plan(arguments: list[str], send: bool) -> None:
     hydra = GlobalHydra.instance().hydra
     arguments = [*arguments, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
     master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
-    sweep.name_directory(master)
-    jobs = sweep.compose_all(master, sweep.expand(master))
-    configs = [sweep.typed(job) for job in jobs]
+    callback.name_directory(master)
+    jobs = callback.compose_all(master, callback.expand(master))
+    configs = [callback.typed(job) for job in jobs]
     slurm = launcher(master, configs) if send else None
     stages = survey(configs)
     order = steps(stages)
     print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
     if slurm:
-        sweep.announce(Path(master.hydra.sweep.dir), jobs)
+        callback.announce(Path(master.hydra.sweep.dir), jobs)
         ids = submit(slurm, jobs, configs, stages, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
 

@@ -17,7 +17,7 @@ import cloudpickle
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError
-from rose.launchers.base import Job, SweepLauncher, Worker
+from rose.run.launchers.base import Job, SweepLauncher, Worker
 
 if TYPE_CHECKING:
     import submitit

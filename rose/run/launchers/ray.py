@@ -9,7 +9,7 @@ import cloudpickle
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError
-from rose.launchers.base import Job, SweepLauncher, Worker
+from rose.run.launchers.base import Job, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rose import checksums, disk, leases, parts, ranks
-from rose.cost import Meter, merged, stored
-from rose.disk import write_json
+from rose import ranks
+from rose.stages import checksums, disk, leases, unfinished
+from rose.stages.cost import Meter, merged, stored
+from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 
@@ -166,23 +167,23 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
     if held is None:
         return None
     with held:
-        if parts.published(target):
+        if unfinished.published(target):
             return "reused"
-        part = parts.private(target, node.function.resumable)
+        part = unfinished.private(target, node.function.resumable)
         try:
-            if not parts.published(target):  # what another left may have taken long to copy
+            if not unfinished.published(target):  # what another left may have taken long to copy
                 _compute(node, part, outputs)
                 disk.sync(part)
         except BaseException as error:
             with suppress(OSError):  # what was lost may be the file server
                 if node.function.resumable and _right_so_far(error):  # goes on from here, on whatever host
-                    parts.release(part, target)
+                    unfinished.release(part, target)
                 else:
                     shutil.rmtree(part, ignore_errors=True)
-                if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and parts.published(target):
+                if isinstance(error, Exception) and not isinstance(error, ranks.Lost) and unfinished.published(target):
                     return "reused"  # who took this process for dead has finished, and cleared its directory away
             raise
-        return parts.publish(part, target)
+        return unfinished.publish(part, target)
 
 
 def _right_so_far(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rose.config import Tracking
+from rose.config.schema import Tracking
 
 if TYPE_CHECKING:
     import pandas

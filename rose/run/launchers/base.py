@@ -16,8 +16,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from rose import ranks
-from rose.disk import write_json
-from rose.sweep import compose_all
+from rose.run.callback import compose_all
+from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 

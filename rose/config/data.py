@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rose.choices import NOT_IN_KEY, Manners, Normalize, OnBadRow, PreferenceLoss, Reference
+from rose.config.choices import NOT_IN_KEY, Manners, Normalize, OnBadRow, PreferenceLoss, Reference
 
 
 @dataclass

@@ -16,15 +16,15 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rose import models
 from rose.__main__ import ROOT
-from rose.choices import JudgeKind
-from rose.config import Config
+from rose.config.choices import JudgeKind
+from rose.config.schema import Config
 from rose.errors import RoseError, explain
 from rose.evaluation.reward_model import source
 from rose.evaluation.verdicts import effective, judge_answers, shares_model
+from rose.models import loading
 from rose.report.statistics import from_items
-from rose.sweep import typed
+from rose.run.callback import typed
 
 
 def duel(first: Path, second: Path, overrides: list[str]) -> Path:
@@ -38,7 +38,7 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
     config = _config(first, outputs, overrides)
     if config.judge.kind is JudgeKind.none:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
-    weights = models.fingerprint(source(config.judge))
+    weights = loading.fingerprint(source(config.judge))
     shares = shares_model(config.judge, config.model.base)
     name = hashlib.sha256(repr((effective(config.judge), weights)).encode()).hexdigest()[:6]
     target = outputs / "duels" / f"{first.resolve().name}-against-{second.resolve().name}-{name}"

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rose import ranks
-from rose.config import Base, Lora, Numerics
+from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError
 
 log = logging.getLogger(__name__)

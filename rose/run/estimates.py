@@ -11,12 +11,12 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rose.artifacts import Node
-from rose.choices import ProjectionKind
-from rose.config import Config, Model
+from rose.config.choices import ProjectionKind
+from rose.config.schema import Config, Model
 from rose.data import world
 from rose.gradients.quantize import width
 from rose.methods.selection import effective
+from rose.stages.build import Node
 from rose.training.base import llama
 
 

@@ -23,12 +23,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from rose import ranks
-from rose.checks import check
-from rose.choices import JudgeKind
-from rose.config import Config
-from rose.disk import write_json
+from rose.config.checks import check
+from rose.config.choices import JudgeKind
+from rose.config.schema import Config
+from rose.config.secrets import refuse_secrets
 from rose.errors import CONF, SHARING, RoseError, explain, nearest
-from rose.secrets import refuse_secrets
+from rose.stages.disk import write_json
 
 # what cannot change a job's result, and so does not name its directory
 PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
@@ -217,7 +217,7 @@ class Outcome(Callback):
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
-        from rose.tracking import holds_run, log_summary, track
+        from rose.run.tracking import holds_run, log_summary, track
 
         report = write_report(sweep, redraw=False)
         print(report.text)
@@ -233,7 +233,7 @@ class Outcome(Callback):
 
 def _dry_run(jobs: list[tuple[str, Config]]) -> None:
     """Ends the program here, where Hydra has made no folder yet and no launcher has been asked for anything."""
-    from rose.job import dry_run
+    from rose.run.job import dry_run
 
     for name, config in jobs if ranks.main() else ():
         if name:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rose import disk, leases, parts
 from rose.errors import RoseError
+from rose.stages import disk, leases, unfinished
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of disk.write_json and job._copy
 ABANDONED_HOURS = 24  # another host's process cannot be asked; one that writes nothing for so long is taken for dead
@@ -156,8 +156,8 @@ def _inputs(path: Path) -> set[str]:
 
 def _abandoned(path: Path, wanted: Collection[str]) -> str | None:
     """Why nobody works on a .part directory any more, nor will go on from it."""
-    part = parts.read(path)
-    if part and part.owner.host == parts.RELEASED:  # by a job that was stopped in order, and may come back for it
+    part = unfinished.read(path)
+    if part and part.owner.host == unfinished.RELEASED:  # by a job that was stopped in order, and may come back for it
         return None if _name(part.target) in wanted else "left by a job that was stopped"
     if part and part.owner.host == leases.host():
         return f"left by process {part.owner.pid}, which is dead" if part.free else None

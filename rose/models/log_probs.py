@@ -7,7 +7,7 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch import nn
 
-from rose.gradients.batching import IGNORED
+from rose.models.batching import IGNORED
 
 
 def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

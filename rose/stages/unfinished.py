@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from rose import disk, leases
+from rose.stages import disk, leases
 
 NAME = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.(?:(?P<start>\d*)-)?[0-9a-f]{6}\.part")
 RELEASED = "released"  # in place of a host: whoever wrote this has let go of it

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 import cloudpickle
 
 from rose.errors import RoseError
-from rose.launchers.base import Job, SweepLauncher, Worker
+from rose.run.launchers.base import Job, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from rose.choices import Estimator, JudgeKind, Keep, Representation, Rule, Share, Target
-from rose.config import Config, Judge, Method, Model, Selection
+from rose.config.choices import Estimator, JudgeKind, Keep, Representation, Rule, Share, Target
+from rose.config.schema import Config, Judge, Method, Model, Selection
 from rose.errors import RoseError
 
 Range = tuple[Callable[[Any], bool], str]

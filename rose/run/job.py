@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
-from rose import checksums, leases, pipeline, ranks, tracking
-from rose.artifacts import Built, Node, assist, build, leading, plan
-from rose.choices import Until
-from rose.config import Config
-from rose.disk import write_json
+from rose import pipeline, ranks
+from rose.config.choices import Until
+from rose.config.schema import Config
 from rose.errors import RoseError, explain
 from rose.evaluation.items import merge_items
+from rose.run import tracking
+from rose.stages import checksums, leases
+from rose.stages.build import Built, Node, assist, build, leading, plan
+from rose.stages.disk import write_json
 from rose.training.shares import micro_batches
 
 log = logging.getLogger(__name__)

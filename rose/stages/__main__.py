@@ -10,9 +10,9 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from rose import checksums, inventory, leases
-from rose.cost import stored
 from rose.errors import RoseError, explain
+from rose.stages import checksums, inventory, leases
+from rose.stages.cost import stored
 
 
 def ls(outputs: Path) -> None:
