@@ -4,7 +4,6 @@ Sweeper, look-ahead, launcher, planner, leases, store, job folders and report ar
 """
 
 import argparse
-import functools
 import json
 import os
 import resource
@@ -22,7 +21,8 @@ import hydra
 from omegaconf import DictConfig
 
 from rose import __main__ as program
-from rose.run.callback import Outcome
+from rose.run.callback import LookAhead
+from rose.stages.graph import Stage
 
 ROOT = Path(__file__).parents[1]
 WORKERS = 64
@@ -72,8 +72,8 @@ def main(outputs: Path, workers: int = WORKERS, seeds: int = SEEDS, ratios: int 
 def launch() -> None:
     """`python -m rose`, with these stages; prints what looking ahead and reporting took."""
     looked, reported = [], []
-    looks = mock.patch.object(Outcome, "_look_ahead", timed(Outcome._look_ahead, looked))
-    reports = mock.patch.object(Outcome, "_report", timed(Outcome._report, reported))
+    looks = mock.patch.object(LookAhead, "_look_ahead", timed(LookAhead._look_ahead, looked))
+    reports = mock.patch.object(LookAhead, "_report", timed(LookAhead._report, reported))
     with looks, reports:
         job()
     print(sum(looked), sum(reported))
@@ -82,27 +82,20 @@ def launch() -> None:
 @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
 def job(config: DictConfig) -> None:
     """A job as it always is, but for its stages; writes down what it took."""
-    from rose import pipeline
     from rose.stages import build
 
-    stages = {name: idle(value) for name, value in vars(pipeline).items() if hasattr(value, "stage")}
     start, begun, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
-    with mock.patch.multiple(pipeline, **stages), mock.patch.object(artifacts, "_wait", timed(build._wait, waits)):
+    with mock.patch.object(Stage, "__call__", idle), mock.patch.object(build, "_wait", timed(build._wait, waits)):
         program.job.__wrapped__(config)
     took = {"seconds": time.perf_counter() - start, "begun": begun, "cpu": cpu(resource.RUSAGE_SELF)}
     append(Path(config.outputs) / "took.jsonl", took | {"waits": waits})
 
 
-def idle(stage: Callable) -> Callable:
-    """A stage of the same name, version and inputs that sleeps, writes, and says that it was computed."""
-
-    @functools.wraps(stage)
-    def sleeper(out: Path, *inputs: Any) -> None:
-        time.sleep(SLEEP)
-        (out / "scores.parquet").write_bytes(bytes(BYTES))
-        append(out.parents[2] / "computed.jsonl", f"{stage.stage}/{out.name.split('.')[1]}")
-
-    return sleeper
+def idle(stage: Stage, out: Path, **inputs: Any) -> None:
+    """In place of what a stage does: sleeps, writes, and says that it was computed."""
+    time.sleep(SLEEP)
+    (out / "scores.parquet").write_bytes(bytes(BYTES))
+    append(out.parents[2] / "computed.jsonl", f"{stage.name}/{out.name.split('.')[1]}")
 
 
 def cpu(whose: int) -> float:

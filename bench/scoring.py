@@ -11,11 +11,11 @@ from bench.memory import tokens
 from bench.setting import Setting
 from rose.__main__ import ROOT
 from rose.config.choices import Normalize, StoreDtype
+from rose.config.compose import typed
 from rose.config.schema import Method
 from rose.gradients.quantize import width
 from rose.gradients.store import VALID, FeatureStore
 from rose.methods.scores import score
-from rose.run import callback
 
 ROWS, DIM, CHECKPOINTS, PAIRS, SUBTASKS = 270_679, 8192, 4, 90, 5  # LESS's pool and store, ROSE's pairs of SHP
 TOKENS, VOCABULARY = 300, 32_000  # tokens of a row, on average
@@ -80,4 +80,4 @@ def _read(file: Path) -> None:
 
 def _method() -> Method:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return callback.typed(compose("config", ["method=rose"], return_hydra_config=True)).method
+        return typed(compose("config", ["method=rose"], return_hydra_config=True)).method

@@ -1,10 +1,7 @@
-"""Hydra's sweeper without the part that rose.sweep does better, where Hydra looks for plugins."""
+"""The sweeper where Hydra looks for plugins; what it does is in rose/config/compose.py."""
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from rose.config import compose
 
 
-class Sweeper(BasicSweeper):
+class Sweeper(compose.Sweeper):
     """hydra/sweeper=rose"""
-
-    def validate_batch_is_legal(self, batch: list) -> None:
-        """Would compose every job once more; `rose.sweep.Outcome` has looked at them all before the sweep starts."""

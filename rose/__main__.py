@@ -12,8 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rose import ranks
+from rose.config.compose import typed
+from rose.config.hints import or_exit
 from rose.config.schema import Config
-from rose.run.callback import or_exit, register_resolvers, typed
+from rose.run.names import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +26,7 @@ register_resolvers()
 
 @hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")
 def job(config: DictConfig) -> None:
-    from rose import job  # late: a typo should not wait for torch
+    from rose.run import job  # late: a typo should not wait for torch
 
     hydra_config = HydraConfig.get()
     group = Path(hydra_config.sweep.dir).name if hydra_config.mode.name == "MULTIRUN" else "runs"

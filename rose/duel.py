@@ -1,30 +1,26 @@
-"""`python -m rose.evaluation.duel JOB_A JOB_B [judge=…]`: the answers of two finished jobs against each other."""
+"""`python -m rose.duel JOB_A JOB_B [judge=…]`: the answers of two finished jobs against each other."""
 
 import argparse
 import hashlib
 import json
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy
 import pandas
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from rose.__main__ import ROOT
+from rose import keys
 from rose.config.choices import JudgeKind
+from rose.config.compose import one_job, typed
+from rose.config.hints import or_exit
 from rose.config.schema import Config
-from rose.errors import RoseError, explain
+from rose.errors import RoseError
 from rose.evaluation.reward_model import source
-from rose.evaluation.verdicts import effective, judge_answers, shares_model
+from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.models import loading
 from rose.report.statistics import from_items
-from rose.run.callback import typed
 
 
 def duel(first: Path, second: Path, overrides: list[str]) -> Path:
@@ -40,13 +36,13 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
     weights = loading.fingerprint(source(config.judge))
     shares = shares_model(config.judge, config.model.base)
-    name = hashlib.sha256(repr((effective(config.judge), weights)).encode()).hexdigest()[:6]
+    name = hashlib.sha256(repr((keys.judge(config.judge), weights)).encode()).hexdigest()[:6]
     target = outputs / "duels" / f"{first.resolve().name}-against-{second.resolve().name}-{name}"
     target.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         part = Path(folder) / "part"
         part.mkdir()
-        judge_answers(part, effective(config.judge), weights, shares, answers, others)
+        judge_answers(part, keys.judge(config.judge), weights, shares, answers, others)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     return target
@@ -78,27 +74,23 @@ def _answers(job: Path) -> tuple[Path, Path]:
 
 
 def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:
-    own = OmegaConf.load(job / ".hydra" / "overrides.yaml")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return typed(compose("config", [*own, f"outputs={outputs}", *overrides]))
+    settings = OmegaConf.load(job / ".hydra" / "overrides.yaml")
+    return typed(one_job([*settings, f"outputs={outputs}", *overrides]))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rose.evaluation.duel", description=__doc__)
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m rose.duel", description=__doc__)
     parser.add_argument("first", type=Path, metavar="JOB_A", help="a finished job's folder")
     parser.add_argument("second", type=Path, metavar="JOB_B", help="another's, tested on the same pairs")
     parser.add_argument("overrides", nargs="*", metavar="judge=…", help="the judge, where it is not JOB_A's own")
     arguments = parser.parse_args()
-    try:
-        folder = duel(arguments.first, arguments.second, arguments.overrides)
-        print(f"{arguments.first.name} against {arguments.second.name}: {summary(folder)}\n{folder}")
-    except (RoseError, OSError, HydraException, OmegaConfBaseException) as error:
-        if os.environ.get("ROSE_DEBUG") == "1":
-            raise
-        print(f"rose: {explain(error)}", file=sys.stderr)
-        return 1
-    return 0
+    or_exit(lambda: _meet(arguments.first, arguments.second, arguments.overrides))
+
+
+def _meet(first: Path, second: Path, overrides: list[str]) -> None:
+    folder = duel(first, second, overrides)
+    print(f"{first.name} against {second.name}: {summary(folder)}\n{folder}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

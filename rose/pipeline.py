@@ -1,187 +1,267 @@
 """The method, stage by stage. Read this file first.
 
-Nothing is computed here: each line names a stage and what it is made from, and `artifacts.build` computes what is
+Nothing is computed here: each node names a stage and what it is made from, and `rose.stages.build` computes what is
 asked for and missing. Stages are shared by every job whose inputs are the same, so a sweep over methods and ratios
-warms up and takes the pool's gradients once.
+warms up and takes the pool's gradients once. `rose.keys` leaves out of a stage's key what cannot change its outcome.
 """
 
+from rose import keys
 from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
-from rose.config.schema import Config, Projection
-from rose.data.chat import tokenize
-from rose.data.pool import fingerprint as pool_fingerprint
-from rose.data.pool import read_pool
-from rose.data.preferences import fingerprint as pairs_fingerprint
-from rose.data.preferences import read_preferences
+from rose.config.schema import Config, Model, Projection
+from rose.data import chat, pool, preferences
 from rose.diagnostics.nodes import checks
-from rose.evaluation.answers import answer
-from rose.evaluation.answers import effective as effective_evaluation
-from rose.evaluation.evaluate import evaluate
-from rose.evaluation.questions import fingerprint as questions_fingerprint
-from rose.evaluation.reward_model import source as judge_source
-from rose.evaluation.tasks import solve
-from rose.evaluation.verdicts import effective as effective_judge
-from rose.evaluation.verdicts import judge_answers, shares_model
-from rose.gradients.features import pair_features, pool_features
-from rose.gradients.objectives import Objective
-from rose.gradients.objectives import effective as effective_objective
-from rose.gradients.projection import effective as effective_projection
-from rose.gradients.streaming import pool_cosines
-from rose.methods.embedding import pair_embeddings, pool_embeddings
-from rose.methods.embedding import source as encoder_source
-from rose.methods.hidden import pair_states, pool_states
-from rose.methods.losses import answer_losses, row_losses
-from rose.methods.scores import effective as effective_method
-from rose.methods.scores import score
-from rose.methods.selection import effective as effective_selection
-from rose.methods.selection import select
-from rose.models.loading import fingerprint as model_fingerprint
-from rose.stages.build import Node
-from rose.training.base import adapter_size, prepare
-from rose.training.finetune import fine_tune
-from rose.training.pairs import tune_by_dpo, tune_on_chosen
-from rose.training.warmup import warm_up
+from rose.evaluation import answers, evaluate, questions, reward_model, tasks, verdicts
+from rose.gradients import features, streaming
+from rose.methods import embedding, hidden, losses, scores, selection
+from rose.models import loading
+from rose.stages.graph import Node
+from rose.stages.kinds import MEASURES, ZERO_SHOT
+from rose.training import base, finetune, pairs, warmup
 
-MEASURES = ("evaluation", "verdicts", "tasks")
+Nodes = dict[str, Node]  # by what a job calls them: `rose.stages.kinds`
 
 
-def stages(config: Config) -> dict[str, Node]:
-    """The stages of one job, in order. `effective_…` leaves out of a stage's key what cannot change its outcome."""
-    data = _data(config)
-    objective, projection = effective_objective(config.method, config.preference), _projection(config)
-    gradients = _gradients(config, objective, projection, **data)
-    passes = _forward_passes(config, **data)
-
-    method = effective_method(config.method, config.warmup.epochs)
-    representation = _representation(config, data | gradients | passes)
-    scores = Node(score, method, data["tokens"], representation, label=method.name)
-    amount = effective_selection(method, config.selection, config.warmup, config.finetune)
-    selection = Node(select, amount, config.dataset.world is not None, scores, data["pool"])
-    chosen = {"scores": scores, "selection": selection}
-
-    student = _student(config, data["pool"], data["preferences"], selection)
-    tested, adapter = (config, student["student_base"], data["preferences"]), student["finetune"]
-    zero_shot = _measures(*tested, None, {})
-    own = zero_shot if adapter is None else _measures(*tested, adapter, zero_shot)
-    base_model = {("zero_shot" if name == "evaluation" else f"zero_shot_{name}"): zero_shot[name] for name in zero_shot}
-
-    # where two names mean one stage, the first is what a job calls it
-    named = data | gradients | chosen | student | passes | own | base_model
-    made = {name: node for name, node in named.items() if node is not None}
-    return made | checks(config, method, objective, projection, representation, made)
+def stages(config: Config) -> Nodes:
+    """The stages of one job, in order."""
+    nodes = _data(config)
+    nodes |= _gradients(config, nodes)
+    nodes |= _forward_passes(config, nodes)
+    nodes |= _choice(config, nodes)
+    nodes |= _student(config, nodes)
+    nodes |= _measures(config, nodes)
+    return nodes | checks(config, _representation(config, nodes), nodes)
 
 
-def _data(config: Config) -> dict[str, Node]:
+def _data(config: Config) -> Nodes:
     """The model that selects, what it selects from and what for; the pool in its tokens."""
-    model, dataset, preference = config.model, config.dataset, config.preference
-    base = Node(prepare, model.base, model_fingerprint(model.base), label=model.name)
-    pool = Node(read_pool, dataset, pool_fingerprint(dataset), label=dataset.name)
-    pairs = Node(read_preferences, preference.pairs, pairs_fingerprint(preference.pairs), label=preference.name)
-    tokens = Node(tokenize, model.max_length, base, pool)
-    return {"base": base, "pool": pool, "preferences": pairs, "tokens": tokens}
+    model, dataset, preference = config.model, config.dataset, config.preference.pairs
+    nodes = {
+        "base": Node(base.prepare, base=model.base, fingerprint=loading.fingerprint(model.base), label=model.name),
+        "pool": Node(
+            pool.read_pool,
+            dataset=keys.dataset(dataset),
+            source=pool.fingerprint(dataset),
+            label=keys.label(dataset),
+        ),
+        "preferences": Node(
+            preferences.read_preferences,
+            pairs=keys.pairs(preference),
+            source=preferences.fingerprint(preference),
+            label=keys.label(preference),
+        ),
+    }
+    tokens = Node(chat.tokenize, max_length=model.max_length, base=nodes["base"], pool=nodes["pool"])
+    return nodes | {"tokens": tokens}
+
+
+def _gradients(config: Config, nodes: Nodes) -> Nodes:
+    """A short warm-up, then at each of its checkpoints the gradients of the target pairs and of the pool's rows."""
+    model, settings, projection = config.model, config.features, _projection(config)
+    warm = Node(
+        warmup.warm_up,
+        warmup=config.warmup,
+        lora=model.lora,
+        numerics=model.numerics,
+        base=nodes["base"],
+        tokens=nodes["tokens"],
+    )
+    targets = Node(
+        features.pair_features,
+        objective=keys.objective(config.method, config.preference),
+        projection=projection,
+        numerics=model.numerics,
+        max_length=model.max_length,
+        base=nodes["base"],
+        warmup=warm,
+        preferences=nodes["preferences"],
+    )
+    rows = {"numerics": model.numerics, "base": nodes["base"], "warmup": warm, "tokens": nodes["tokens"]}
+    match settings.keep:
+        case Keep.store:
+            pooled = Node(features.pool_features, features=settings, projection=projection, **rows)
+        case Keep.stream:
+            adam, batch = settings.adam, settings.batch_tokens
+            pooled = Node(streaming.pool_cosines, adam=adam, batch_tokens=batch, targets=targets, **rows)
+    return {"warmup": warm, "features": pooled, "targets": targets}
+
+
+def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
+    """What a method without per-example gradients looks at: hidden states, embeddings, losses."""
+    model, numerics = config.model, config.model.numerics
+    rows = {"numerics": numerics, "base": nodes["base"], "tokens": nodes["tokens"]}
+    match config.method.representation:
+        case Representation.hidden:
+            targets = {"max_length": model.max_length, "preferences": nodes["preferences"]}
+            return {
+                "hidden": Node(hidden.pool_states, **rows),
+                "target_hidden": Node(hidden.pair_states, numerics=numerics, base=nodes["base"], **targets),
+            }
+        case Representation.embeddings:
+            source = embedding.source(config.method)
+            encoder = {"encoder": source, "fingerprint": loading.fingerprint(source)}
+            pooled = {"tokens": nodes["tokens"], "pool": nodes["pool"]}
+            return {
+                "embeddings": Node(embedding.pool_embeddings, **encoder, **pooled),
+                "target_embeddings": Node(embedding.pair_embeddings, **encoder, preferences=nodes["preferences"]),
+            }
+        case Representation.perplexity:
+            return {"losses": Node(losses.row_losses, adapter=None, **rows)}
+        case Representation.ifd:
+            return {
+                "losses": Node(losses.row_losses, adapter=None, **rows),
+                "answer_losses": Node(losses.answer_losses, **rows),
+            }
+        case Representation.loss_drop:
+            lesson = Lesson.pairs_sft if config.method.target is Target.chosen else Lesson.pairs_dpo
+            tuned = _tuned_on_pairs(config, model, lesson, nodes["base"], nodes["preferences"])
+            return {
+                "losses": Node(losses.row_losses, adapter=None, **rows),
+                lesson.value: tuned,
+                "tuned_losses": Node(losses.row_losses, adapter=tuned, **rows),
+            }
+    return {}
+
+
+def _choice(config: Config, nodes: Nodes) -> Nodes:
+    """Representation × rule → a score a row → the best rows; nothing where no rows are trained on."""
+    if config.method.lesson is not Lesson.selection:
+        return {}
+    method = keys.method(config.method, config.warmup.epochs)
+    scored = Node(
+        scores.score,
+        method=method,
+        tokens=nodes["tokens"],
+        representation=_representation(config, nodes),
+        label=method.name,
+    )
+    selected = Node(
+        selection.select,
+        selection=keys.selection(config.method, config.selection, config.warmup, config.finetune),
+        in_world=config.dataset.world is not None,
+        scores=scored,
+        pool=nodes["pool"],
+    )
+    return {"scores": scored, "selection": selected}
+
+
+def _student(config: Config, nodes: Nodes) -> Nodes:
+    """The model that is fine-tuned, on what the method says: as a rule the one that selected."""
+    student = config.student or config.model
+    model = Node(base.prepare, base=student.base, fingerprint=loading.fingerprint(student.base), label=student.name)
+    tokens = Node(chat.tokenize, max_length=student.max_length, base=model, pool=nodes["pool"])
+    made = {"student_base": model, "student_tokens": tokens}
+    match config.method.lesson:
+        case Lesson.selection:
+            made["finetune"] = Node(
+                finetune.fine_tune,
+                training=config.finetune,
+                lora=student.lora,
+                numerics=student.numerics,
+                base=model,
+                tokens=tokens,
+                selection=nodes["selection"],
+            )
+        case Lesson.pairs_sft | Lesson.pairs_dpo:
+            made["finetune"] = _tuned_on_pairs(config, student, config.method.lesson, model, nodes["preferences"])
+    return made
+
+
+def _measures(config: Config, nodes: Nodes) -> Nodes:
+    """What is asked of the fine-tuned model, and of the base model, whom it meets."""
+    before = _asked(config, nodes, adapter=None, before={})
+    zero_shot = {ZERO_SHOT[name]: node for name, node in before.items()}
+    after = _asked(config, nodes, nodes["finetune"], before) if "finetune" in nodes else before
+    return after | zero_shot
+
+
+def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) -> Nodes:
+    """What is asked of one model; `before`: what was asked of the base model, if this is another."""
+    model, judge = config.student or config.model, config.judge
+    asked = {
+        "numerics": model.numerics,
+        "max_length": model.max_length,
+        "base": nodes["student_base"],
+        "adapter": adapter,
+    }
+    made = {
+        "evaluation": Node(
+            evaluate.evaluate,
+            batch_tokens=config.evaluation.batch_tokens,
+            zero_shot=before.get("evaluation"),
+            preferences=nodes["preferences"],
+            **asked,
+        ),
+        "answers": Node(
+            answers.answer,
+            evaluation=keys.evaluation(config.evaluation),
+            preferences=nodes["preferences"],
+            **asked,
+        ),
+    }
+    if judge.kind is not JudgeKind.none:
+        made["verdicts"] = Node(
+            verdicts.judge_answers,
+            judge=keys.judge(judge),
+            fingerprint=loading.fingerprint(reward_model.source(judge)),
+            shares_model=verdicts.shares_model(judge, config.model.base),
+            answers=made["answers"],
+            opponent=None if judge.opponent is Opponent.reference else (before or made)["answers"],
+        )
+    if config.tasks.path:
+        made["tasks"] = Node(
+            tasks.solve,
+            tasks=keys.tasks(config.tasks),
+            source=questions.fingerprint(config.tasks),
+            batch_tokens=config.evaluation.batch_tokens,
+            label=config.tasks.name,
+            **asked,
+        )
+    return made
+
+
+def _representation(config: Config, nodes: Nodes) -> tuple:
+    """What the method's representation is made of: the arguments of its function in `rose.methods`."""
+    match config.method.representation:
+        case Representation.gradients:
+            return config.preference.normalize, nodes["features"], nodes["targets"]
+        case Representation.hidden:
+            return nodes["hidden"], nodes["target_hidden"]
+        case Representation.embeddings:
+            return nodes["embeddings"], nodes["target_embeddings"]
+        case Representation.words | Representation.ngrams:
+            return nodes["pool"], nodes["preferences"]
+        case Representation.perplexity:
+            return (nodes["losses"],)
+        case Representation.ifd:
+            return nodes["losses"], nodes["answer_losses"]
+        case Representation.loss_drop:
+            return nodes["losses"], nodes["tuned_losses"]
+        case _:  # lengths, none
+            return ()
+
+
+def _tuned_on_pairs(config: Config, model: Model, lesson: Lesson, frozen: Node, preferences: Node) -> Node:
+    """An adapter trained on the target pairs: on their chosen answers, or by DPO."""
+    settings = {
+        "training": config.finetune,
+        "lora": model.lora,
+        "numerics": model.numerics,
+        "max_length": model.max_length,
+        "base": frozen,
+        "preferences": preferences,
+    }
+    if lesson is Lesson.pairs_sft:
+        return Node(pairs.tune_on_chosen, **settings)
+    return Node(pairs.tune_by_dpo, beta=config.preference.beta, **settings)
 
 
 def _projection(config: Config) -> Projection:
+    """Refuses a width that the method's gradients do not have, where that is known already."""
     gradients = config.method.representation is Representation.gradients
-    size = adapter_size(config.model.base, config.model.lora) if gradients else None
-    return effective_projection(config.projection, config.features.keep, size)
+    size = base.adapter_size(config.model.base, config.model.lora) if gradients else None
+    return keys.projection(config.projection, config.features.keep, size)
 
 
-def _gradients(
-    config: Config,
-    objective: Objective,
-    projection: Projection,
-    base: Node,
-    pool: Node,
-    preferences: Node,
-    tokens: Node,
-) -> dict[str, Node]:
-    """A short warm-up, then at each of its checkpoints the gradients of the pool's rows and of the target pairs."""
-    model, how = config.model, config.features
-    warmup = Node(warm_up, config.warmup, model.lora, model.numerics, base, tokens)
-    trained = (model.numerics, base, warmup)
-    targets = Node(pair_features, objective, projection, model.numerics, model.max_length, base, warmup, preferences)
-    features = {
-        Keep.store: Node(pool_features, how, projection, *trained, tokens),
-        Keep.stream: Node(pool_cosines, how.adam, how.batch_tokens, *trained, tokens, targets),
-    }[how.keep]
-    return {"warmup": warmup, "features": features, "targets": targets}
-
-
-def _forward_passes(config: Config, base: Node, pool: Node, preferences: Node, tokens: Node) -> dict[str, Node]:
-    """What the methods without per-example gradients look at: hidden states, embeddings, losses."""
-    model, method, numerics = config.model, config.method, config.model.numerics
-    encoder = (encoder_source(method), model_fingerprint(encoder_source(method)))
-    tuning = (model.lora, numerics, model.max_length, base, preferences)
-    pairs_sft = Node(tune_on_chosen, config.finetune, *tuning)
-    pairs_dpo = Node(tune_by_dpo, config.finetune, config.preference.beta, *tuning)
-    tuned = {Target.chosen: pairs_sft, Target.preference: pairs_dpo, None: None}[method.target]
-    return {
-        "hidden": Node(pool_states, numerics, base, tokens),
-        "target_hidden": Node(pair_states, numerics, model.max_length, base, preferences),
-        "embeddings": Node(pool_embeddings, *encoder, tokens, pool),
-        "target_embeddings": Node(pair_embeddings, *encoder, preferences),
-        "losses": Node(row_losses, numerics, base, None, tokens),
-        "answer_losses": Node(answer_losses, numerics, base, tokens),
-        "tuned_losses": Node(row_losses, numerics, base, tuned, tokens),
-        "pairs_sft": pairs_sft,
-        "pairs_dpo": pairs_dpo,
-    }
-
-
-def _representation(config: Config, known: dict[str, Node]) -> tuple:
-    """What the method's representation is made of: the arguments of its function in `rose.methods`."""
-    names = {
-        Representation.gradients: ("features", "targets"),
-        Representation.hidden: ("hidden", "target_hidden"),
-        Representation.embeddings: ("embeddings", "target_embeddings"),
-        Representation.words: ("pool", "preferences"),
-        Representation.ngrams: ("pool", "preferences"),
-        Representation.lengths: (),
-        Representation.perplexity: ("losses",),
-        Representation.ifd: ("losses", "answer_losses"),
-        Representation.loss_drop: ("losses", "tuned_losses"),
-        Representation.none: (),
-    }[config.method.representation]
-    settings = (config.preference.normalize,) if config.method.representation is Representation.gradients else ()
-    return (*settings, *(known[name] for name in names))
-
-
-def _student(config: Config, pool: Node, preferences: Node, selection: Node) -> dict[str, Node | None]:
-    """The model that is fine-tuned, on what the method says: as a rule the one that selected."""
-    student = config.student or config.model
-    base = Node(prepare, student.base, model_fingerprint(student.base), label=student.name)
-    tokens = Node(tokenize, student.max_length, base, pool)
-    trained = (student.lora, student.numerics)
-    taught = (*trained, student.max_length, base, preferences)
-    adapter = {
-        Lesson.selection: Node(fine_tune, config.finetune, *trained, base, tokens, selection),
-        Lesson.pairs_sft: Node(tune_on_chosen, config.finetune, *taught),
-        Lesson.pairs_dpo: Node(tune_by_dpo, config.finetune, config.preference.beta, *taught),
-        Lesson.none: None,
-    }[config.method.lesson]
-    return {"student_base": base, "student_tokens": tokens, "finetune": adapter}
-
-
-def _measures(
-    config: Config, base: Node, pairs: Node, adapter: Node | None, zero_shot: dict[str, Node | None]
-) -> dict[str, Node | None]:
-    """What is asked of a fine-tuned model, or with `adapter=None` of the base model, whom the others meet."""
-    judge, tasks, model = config.judge, config.tasks, config.student or config.model
-    setting = (model.numerics, model.max_length, base, adapter)
-    evaluation = Node(evaluate, config.evaluation.batch_tokens, *setting, zero_shot.get("evaluation"), pairs)
-    answers = Node(answer, effective_evaluation(config.evaluation), *setting, pairs)
-    opponent = None if judge.opponent is Opponent.reference else zero_shot.get("answers", answers)
-    who = (effective_judge(judge), model_fingerprint(judge_source(judge)), shares_model(judge, config.model.base))
-    verdicts = Node(judge_answers, *who, answers, opponent)
-    questions = (tasks, questions_fingerprint(tasks), config.evaluation.batch_tokens)
-    return {
-        "evaluation": evaluation,
-        "answers": answers,
-        "verdicts": None if judge.kind is JudgeKind.none else verdicts,
-        "tasks": Node(solve, *questions, *setting, label=tasks.name) if tasks.path else None,
-    }
-
-
-def result(nodes: dict[str, Node]) -> str:
+def result(nodes: Nodes) -> str:
     """The names of the stages that measure a job's model: jobs of the same result are one measurement."""
     return " ".join(nodes[name].name for name in MEASURES if name in nodes)

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 
 Value = TypeVar("Value")
 
@@ -90,7 +90,7 @@ def together(do: Callable[[], Value]) -> list[Value]:
     except (Elsewhere, Lost):
         raise  # all know of it
     except Exception as error:
-        _meet(Outcome(error=_line(error)))
+        _meet(Outcome(error=one_line(error)))
         raise
     return _meet(own)
 
@@ -146,8 +146,3 @@ def _waiting() -> Any:
     import torch
 
     return torch.distributed.new_group(backend="gloo", timeout=STAGE)
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, RoseError) else f"{type(error).__name__}: {text}"

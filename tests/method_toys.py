@@ -11,18 +11,18 @@ from hydra import compose, initialize_config_dir
 
 from rose.__main__ import ROOT
 from rose.config.choices import Dedup, ProjectionKind, StoreDtype
+from rose.config.compose import typed
 from rose.config.schema import Method, Selection
 from rose.gradients.spaces import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.scores import score
 from rose.methods.selection import select
-from rose.run import callback
 
 
 def composed_method(name: str, *overrides: str) -> Method:
     """The method of conf/method/<name>.yaml."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return callback.typed(compose("config", [f"method={name}", *overrides], return_hydra_config=True)).method
+        return typed(compose("config", [f"method={name}", *overrides], return_hydra_config=True)).method
 
 
 def store(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rose.stages import disk, unfinished
-from rose.stages.build import Node, build, plan, stage
+from rose.stages.build import build
+from rose.stages.graph import Node, plan, stage
 
 
 @dataclass
@@ -61,7 +62,7 @@ def test_a_stage_is_computed_once_and_then_reused(tmp_path):
     node = Node(double, Node(count, Settings(21), label="a"))
     heard = []
     for _ in range(2):
-        path = build(node, tmp_path, lambda node, built: heard.append((node.function.stage, built.state)))
+        path = build(node, tmp_path, lambda node, built: heard.append((node.stage.name, built.state)))
     assert (path / "value").read_text() == "42"
     assert heard == [("count", "computed"), ("double", "computed"), ("count", "reused"), ("double", "reused")]
 
@@ -166,7 +167,7 @@ def test_what_another_publishes_while_leftovers_are_taken_over_is_not_computed_a
         (target / "cost.json").write_text("{}")
         return private(target, resumable)
 
-    monkeypatch.setattr(parts, "private", late)
+    monkeypatch.setattr(unfinished, "private", late)
     heard = []
     path = build(node, tmp_path, lambda node, built: heard.append(built.state))
     assert heard == ["reused"] and not (path / "value").exists() and no_leftovers(tmp_path)

@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 
 from rose import pipeline
 from rose.__main__ import ROOT, main
+from rose.config.compose import compose as compose_one
+from rose.config.compose import compose_all, expand, typed
 from rose.config.schema import Config
 from rose.run import callback
 
@@ -44,7 +46,7 @@ def test_every_group_has_a_place_in_the_schema():
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_to_typed_dataclasses(composed, option, monkeypatch):
     monkeypatch.setenv("ROSE_DATA", "/data")
-    config = callback.typed(composed(option, *NEEDED.get(option, [])))
+    config = typed(composed(option, *NEEDED.get(option, [])))
     group, name = option.split("=")
     assert getattr(getattr(config, group), "name", name) == name
 
@@ -67,12 +69,12 @@ def covering(jobs: list[list[str]]) -> list[list[str]]:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_value_that_an_experiment_sweeps_composes_and_plans(name, monkeypatch, tmp_path):
     monkeypatch.setenv("ROSE_DATA", str(tmp_path))
-    for function in ("rose.pipeline.pool_fingerprint", "rose.pipeline.pairs_fingerprint"):
+    for function in ("rose.data.pool.fingerprint", "rose.data.preferences.fingerprint"):
         monkeypatch.setattr(function, lambda config: "files are not here")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         master = compose("config", [f"experiments={name}"], return_hydra_config=True)
-        jobs = covering(callback.expand(master))
-        names = [pipeline.stages(callback.typed(job))["evaluation"].name for job in callback.compose_all(master, jobs)]
+        jobs = covering(expand(master))
+        names = [pipeline.stages(typed(job))["evaluation"].name for job in compose_all(master, jobs)]
     assert len(jobs) > 1
     assert len(set(names)) > 1
 
@@ -97,10 +99,8 @@ def test_jobs_composed_together_are_what_each_is_alone():
         parsed = OverridesParser.create().parse_overrides(swept)
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
         assert len(jobs) == 16
-        for alone, together in zip(
-            [callback.compose(master, job) for job in jobs], callback.compose_all(master, jobs), strict=True
-        ):
-            assert callback.typed(together) == callback.typed(alone)
+        for alone, together in zip([compose_one(master, job) for job in jobs], compose_all(master, jobs), strict=True):
+            assert typed(together) == typed(alone)
             assert together.hydra.sweep.subdir == alone.hydra.sweep.subdir
             assert together.hydra.overrides.task == alone.hydra.overrides.task
 
@@ -110,7 +110,7 @@ def test_what_the_command_line_refers_to_has_each_job_s_own_value():
         given = ["seed=0,1", "dataset.world.seed='${seed}'"]
         hydra = GlobalHydra.instance().hydra
         master = hydra.compose_config("config", given, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
-        jobs = callback.compose_all(master, callback.expand(master))
+        jobs = compose_all(master, expand(master))
         assert [job.dataset.world.seed for job in jobs] == [0, 1]
 
 
@@ -128,7 +128,7 @@ def test_a_sweep_is_composed_once_before_its_jobs_start(monkeypatch, tmp_path):
 
 def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(composed):
     def result(*overrides):
-        return pipeline.stages(callback.typed(composed(*overrides)))["evaluation"].name
+        return pipeline.stages(typed(composed(*overrides)))["evaluation"].name
 
     assert result("preference.beta=0.1") == result("preference.beta=1")
     none = "preference.normalize=none"
@@ -137,7 +137,7 @@ def test_beta_is_idle_for_per_pair_targets_and_not_for_unnormalised_ones(compose
 
 def test_each_projection_has_a_type_of_store_that_another_may_replace(composed):
     def dtype(*overrides):
-        return callback.typed(composed(*overrides)).features.dtype
+        return typed(composed(*overrides)).features.dtype
 
     kinds = {kind: dtype(f"projection={kind}") for kind in ("trak", "sketch", "srht", "none")}
     assert kinds == {"trak": "float16", "sketch": "int4", "srht": "int4", "none": "float32"}
@@ -146,7 +146,7 @@ def test_each_projection_has_a_type_of_store_that_another_may_replace(composed):
 
 def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(composed):
     def names(*overrides):
-        nodes = pipeline.stages(callback.typed(composed("warmup.epochs=3", *overrides)))
+        nodes = pipeline.stages(typed(composed("warmup.epochs=3", *overrides)))
         return nodes["features"].name, nodes["scores"].name
 
     features, scores = names()
@@ -158,23 +158,23 @@ def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(compos
 
 def test_the_worlds_manners_reach_pool_pairs_base_model_and_reward(composed):
     first, second = (
-        pipeline.stages(callback.typed(composed(f"world.manners={manners}"))) for manners in ("phrases", "agreement")
+        pipeline.stages(typed(composed(f"world.manners={manners}"))) for manners in ("phrases", "agreement")
     )
     for name in ("base", "pool", "preferences"):
         assert first[name].name != second[name].name
-    assert [nodes["verdicts"].inputs[0].manners for nodes in (first, second)] == ["phrases", "agreement"]
+    assert [nodes["verdicts"].inputs["judge"].manners for nodes in (first, second)] == ["phrases", "agreement"]
 
 
 def test_without_a_projection_its_width_and_seed_are_idle(composed):
     def features(*overrides):
-        return pipeline.stages(callback.typed(composed("projection=none", *overrides)))["features"].name
+        return pipeline.stages(typed(composed("projection=none", *overrides)))["features"].name
 
     assert features() == features("projection.dim=512", "projection.seed=7")
 
 
 def test_streamed_scores_need_no_projection_and_no_type_of_store(composed):
     def scores(*overrides):
-        return pipeline.stages(callback.typed(composed("features.keep=stream", *overrides)))["scores"].name
+        return pipeline.stages(typed(composed("features.keep=stream", *overrides)))["scores"].name
 
     assert scores() == scores("projection=sketch", "projection.seed=7", "features.dtype=int8")
     assert scores() != scores("features.adam=none")
@@ -182,21 +182,21 @@ def test_streamed_scores_need_no_projection_and_no_type_of_store(composed):
 
 def test_settings_that_cannot_change_numbers_reach_no_key(composed):
     def names(*overrides):
-        return [node.name for node in pipeline.stages(callback.typed(composed(*overrides))).values()]
+        return [node.name for node in pipeline.stages(typed(composed(*overrides))).values()]
 
     assert names() == names("runtime.threads=1", "tracking=none", "outputs=elsewhere", "until=scores")
 
 
 def test_a_ratio_changes_only_what_comes_after_the_scores(composed):
-    first = pipeline.stages(callback.typed(composed("selection.ratio=0.05")))
-    second = pipeline.stages(callback.typed(composed("selection.ratio=0.1")))
+    first = pipeline.stages(typed(composed("selection.ratio=0.05")))
+    second = pipeline.stages(typed(composed("selection.ratio=0.1")))
     changed = {"selection", "finetune", "evaluation", "answers", "verdicts", "diagnostics"}
     assert {name for name in first if first[name].name != second[name].name} == changed
 
 
 def test_pinned_seeds_share_the_features_and_free_ones_do_not(composed):
     def features(*overrides):
-        return pipeline.stages(callback.typed(composed(*overrides)))["features"].name
+        return pipeline.stages(typed(composed(*overrides)))["features"].name
 
     assert features("seed=1") != features("seed=2")
     pinned = ("warmup.seed=0", "projection.seed=0")
@@ -210,12 +210,12 @@ def test_values_in_conf_are_resolvable(composed):
 
 
 def test_a_student_is_what_is_fine_tuned_and_never_what_selects(composed):
-    own = pipeline.stages(callback.typed(composed()))
-    other = pipeline.stages(callback.typed(composed("model@student=tiny_deep")))
+    own = pipeline.stages(typed(composed()))
+    other = pipeline.stages(typed(composed("model@student=tiny_deep")))
     assert other["selection"].name == own["selection"].name
     assert {other["student_base"].name, other["selection"].name} < {node.name for node in other["finetune"].upstream}
     assert other["base"].name not in {node.name for node in other["evaluation"].upstream}
-    same = pipeline.stages(callback.typed(composed("model@student=tiny")))
+    same = pipeline.stages(typed(composed("model@student=tiny")))
     assert {name: node.name for name, node in same.items()} == {name: node.name for name, node in own.items()}
 
 

@@ -11,6 +11,7 @@ from method_toys import composed_method, rows_table, store
 from safetensors.torch import load_file, save_file
 from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
 
+from rose.config.compose import typed
 from rose.config.schema import Numerics, Warn
 from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, mark, source_mix
 from rose.diagnostics.diagnose import faithful, leaks
@@ -18,7 +19,7 @@ from rose.diagnostics.targets import momentum_share, stability, subtask_share
 from rose.gradients.trajectory import Trajectory
 from rose.methods.influence import Influence
 from rose.models import loading
-from rose.run import callback, job
+from rose.run import job
 
 WARN = Warn(
     length_correlation=0.3,
@@ -168,7 +169,7 @@ def run(composed, inputs, outputs):  # noqa: F811
 
     def make(*extra: str):
         directory = outputs / "runs" / "-".join(extra)
-        job.run(callback.typed(composed(*overrides(inputs, outputs), *extra)), directory, "test")
+        job.run(typed(composed(*overrides(inputs, outputs), *extra)), directory, "test")
         assert json.loads((directory / "status.json").read_text())["error"] is None
         file = directory / "diagnostics.json"
         found = {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else None

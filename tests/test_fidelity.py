@@ -11,9 +11,10 @@ from statsmodels.stats.proportion import proportion_confint
 from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
 
 from rose.config.choices import Normalize
+from rose.config.compose import typed
 from rose.diagnostics.fidelity import fidelity, measured, share_of, undefined
 from rose.diagnostics.held_out import spread
-from rose.run import callback, job
+from rose.run import job
 
 
 def pairs_table(scores: list[tuple[float, float]], lengths: list[tuple[int, int]], prompts=None) -> pandas.DataFrame:
@@ -126,7 +127,7 @@ def asked(composed, inputs, outputs):  # noqa: F811
 
     def run(*extra: str):
         test = f"preference.test_path={outputs}/test.jsonl"
-        config = callback.typed(composed(*overrides(inputs, outputs), test, *extra))
+        config = typed(composed(*overrides(inputs, outputs), test, *extra))
         directory = outputs / "runs" / "-".join(extra)
         job.run(config, directory, "test")
         assert json.loads((directory / "status.json").read_text())["error"] is None

@@ -14,10 +14,10 @@ import pandas
 import pytest
 from chat_endpoint import SECTION, Server, completion, honest, says, shown
 
+from rose.config.compose import typed
 from rose.config.schema import Judge
 from rose.errors import RoseError
 from rose.evaluation.verdicts import judge_answers
-from rose.run.callback import typed
 
 SECRET = "key-that-must-not-be-written"  # noqa: S105
 

@@ -14,6 +14,7 @@ from test_pipeline import inputs, outputs, overrides, rose, run  # noqa: F401
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from rose import pipeline
+from rose.config.compose import typed
 from rose.config.schema import Judge
 from rose.data import world
 from rose.duel import duel, summary
@@ -49,7 +50,7 @@ def reward_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def judge(composed, reward_folder) -> Judge:
     own = ["judge=reward_model", f"judge.model={reward_folder}", "judge.dtype=float32"]
-    return callback.typed(composed(*own)).judge
+    return typed(composed(*own)).judge
 
 
 def test_the_higher_score_wins_and_equal_ones_tie():
@@ -124,7 +125,7 @@ def test_scores_of_single_answers_are_kept_so_that_any_two_models_can_be_compare
 
 
 def test_the_worlds_reward_judges_the_answers_it_ranks(composed, tmp_path):
-    _, tests = world.pairs(callback.typed(composed()).preference.pairs.world)
+    _, tests = world.pairs(typed(composed()).preference.pairs.world)
     folder = tmp_path / "answers"
     folder.mkdir()
     rows = [
@@ -135,7 +136,7 @@ def test_the_worlds_reward_judges_the_answers_it_ranks(composed, tmp_path):
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "out"
     out.mkdir()
-    judge_answers(out, callback.typed(composed()).judge, "", True, folder, None)
+    judge_answers(out, typed(composed()).judge, "", True, folder, None)
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["win_rate"], metrics["reward"], metrics["opponent_reward"]) == (0, 0, 1)
     assert metrics["judge_shares_model"] == 1
@@ -194,7 +195,7 @@ def test_preference_metrics_are_as_worked_out_by_hand():
     ],
 )
 def test_a_judge_that_is_the_model_itself_is_known(composed, judge, judge_model, base, shared):
-    own = callback.typed(composed()).model.base
+    own = typed(composed()).model.base
     assert shares_model(replace(judge, model=judge_model), replace(own, path=base)) is shared
 
 
@@ -221,7 +222,7 @@ def test_one_prompt_is_answered_once_whatever_its_pairs(tmp_path, monkeypatch, c
 
 
 def names(composed, *extra: str) -> dict[str, str]:
-    return {name: node.name for name, node in pipeline.stages(callback.typed(composed(*extra))).items()}
+    return {name: node.name for name, node in pipeline.stages(typed(composed(*extra))).items()}
 
 
 def test_greedy_answers_do_not_depend_on_the_seed_and_sampled_ones_do(composed):
@@ -253,7 +254,7 @@ def test_two_jobs_meet_in_a_duel(composed, inputs, outputs, reward_folder, tmp_p
     for method in ("random", "zero_shot"):
         own = [*overrides(inputs, outputs), f"method={method}", *JUDGED, f"judge.model={reward_folder}"]
         directory = outputs / "duels_jobs" / method
-        job.run(callback.typed(composed(*own, "judge.opponent=zero_shot")), directory, "test")
+        job.run(typed(composed(*own, "judge.opponent=zero_shot")), directory, "test")
         (directory / ".hydra").mkdir(exist_ok=True)
         (directory / ".hydra" / "overrides.yaml").write_text("".join(f"- {text}\n" for text in own))
         jobs.append(directory)
@@ -283,7 +284,7 @@ def test_five_wins_of_five_leave_room_for_doubt_and_a_prompt_counts_once(tmp_pat
 
 def test_a_judge_that_is_down_costs_the_win_rate_alone(composed, inputs, outputs):  # noqa: F811
     down = ["judge=llm", "judge.model=m", "judge.base_url=http://127.0.0.1:9/v1", "judge.retries=0"]
-    config = callback.typed(composed(*overrides(inputs, outputs), "method=random", "evaluation.max_new_tokens=8", *down))
+    config = typed(composed(*overrides(inputs, outputs), "method=random", "evaluation.max_new_tokens=8", *down))
     directory = outputs / "runs" / "down"
     job.run(config, directory, "test")
     status = json.loads((directory / "status.json").read_text())

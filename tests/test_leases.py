@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rose.stages import leases
-from rose.stages.build import Node, build, stage
+from rose.stages.build import build
+from rose.stages.graph import Node, stage
 
 FORK = multiprocessing.get_context("fork")
 

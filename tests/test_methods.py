@@ -10,10 +10,10 @@ import pytest
 from method_toys import composed_method, rows_table, scored, selected, store, tokens_of
 
 from rose.config.choices import Normalize
+from rose.config.compose import typed
 from rose.methods import scores
 from rose.methods.gradient import influence
 from rose.methods.selection import effective
-from rose.run import callback
 
 ROSE = composed_method("rose")
 RANDOM = composed_method("random")
@@ -125,7 +125,7 @@ def test_at_least_one_row_is_selected(tmp_path):
     [("rose", 0.05), ("full", 1.0), ("random_matched", 0.05 + 1.05 * 2 / 7)],  # 2 passes of warm-up and features, of 7
 )
 def test_how_much_of_the_pool_a_method_takes(composed, method, ratio):
-    config = callback.typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
+    config = typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
     assert effective(config.method, config.selection, config.warmup, config.finetune).ratio == pytest.approx(ratio)
 
 

@@ -8,8 +8,8 @@ from test_pipeline import computed, inputs, outputs, overrides, run  # noqa: F40
 from transformers import BertConfig, BertModel
 
 from rose.__main__ import ROOT
+from rose.config.compose import typed
 from rose.data import world
-from rose.run import callback
 
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))
 
@@ -89,7 +89,7 @@ def test_options_of_the_seed_reach_only_methods_that_draw(composed):
     from rose import pipeline
 
     def scores(*extra):
-        return pipeline.stages(callback.typed(composed(*extra)))["scores"].name
+        return pipeline.stages(typed(composed(*extra)))["scores"].name
 
     pinned = ("warmup.seed=0", "projection.seed=0")
     assert scores("seed=1", *pinned) == scores("seed=2", *pinned)

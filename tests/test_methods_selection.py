@@ -7,10 +7,10 @@ import pytest
 from method_toys import selected
 
 from rose.config.choices import Dedup
+from rose.config.compose import typed
 from rose.errors import RoseError
 from rose.methods.duplicates import Near
 from rose.methods.selection import effective
-from rose.run import callback
 
 TABLE = pandas.DataFrame(
     {
@@ -100,7 +100,7 @@ def test_near_duplicates_share_four_fifths_of_all_their_shingles():
 
 
 def amount(composed, *overrides):
-    config = callback.typed(composed(*overrides))
+    config = typed(composed(*overrides))
     return effective(config.method, config.selection, config.warmup, config.finetune)
 
 

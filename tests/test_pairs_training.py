@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from rose.config.choices import Dtype, Reference
 from rose.config.schema import Lora, Numerics, Training
 from rose.data import world
+from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
-from rose.gradients.features import encoded_pairs
 from rose.gradients.objectives import Loss, Objective
 from rose.methods.hidden import pair_states
 from rose.models import loading

@@ -11,7 +11,8 @@ from test_artifacts import resuming
 from test_leases import computing, other, parts, short_lease, start, until  # noqa: F401 — short_lease is a fixture
 
 from rose.stages import leases
-from rose.stages.build import Node, build
+from rose.stages.build import build
+from rose.stages.graph import Node
 from rose.stages.unfinished import private, read
 
 

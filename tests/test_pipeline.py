@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rose import pipeline
 from rose.__main__ import ROOT
+from rose.config.compose import typed
 from rose.data import world
-from rose.run import callback, job
-from rose.stages.build import plan
+from rose.run import job
+from rose.stages.graph import plan
 
 TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
 
@@ -78,7 +79,7 @@ def run(composed, inputs, outputs):
     """run(*overrides) -> (job directory, its stages.json)"""
 
     def make(*extra: str) -> tuple[Path, dict]:
-        config = callback.typed(composed(*overrides(inputs, outputs), *extra))
+        config = typed(composed(*overrides(inputs, outputs), *extra))
         directory = outputs / "runs" / "-".join(["job", *(text.replace("/", "_") for text in extra)])
         job.run(config, directory, "test")
         assert json.loads((directory / "status.json").read_text()) == {"state": "done", "error": None}
@@ -165,14 +166,14 @@ def test_the_selection_loads_in_datasets_and_the_adapter_in_peft(run, inputs):
 
 def test_the_same_seeds_give_the_same_bytes_in_another_outputs_folder(composed, inputs, outputs, run, tmp_path):
     first, _ = run()
-    config = callback.typed(composed(*overrides(inputs, tmp_path)))
+    config = typed(composed(*overrides(inputs, tmp_path)))
     job.run(config, tmp_path / "job", "test")
     for name in ("scores.parquet", "selected.jsonl", "metrics.json"):
         assert (tmp_path / "job" / name).read_bytes() == (first / name).read_bytes()
 
 
 def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
-    config = callback.typed(composed(*overrides(inputs, tmp_path), "model.lora.targets=[no_such_layer]"))
+    config = typed(composed(*overrides(inputs, tmp_path), "model.lora.targets=[no_such_layer]"))
     job.run(config, tmp_path / "job", "test")
     status = json.loads((tmp_path / "job" / "status.json").read_text())
     assert status["state"] == "failed"
@@ -183,7 +184,7 @@ def test_a_failed_job_says_why_and_caches_nothing(composed, inputs, tmp_path):
 def test_a_job_run_again_up_to_an_earlier_stage_keeps_its_record(run, composed, inputs, outputs):
     directory, stages = run()
     before = (directory / "metrics.json").read_bytes()
-    job.run(callback.typed(composed(*overrides(inputs, outputs), "until=features")), directory, "test")
+    job.run(typed(composed(*overrides(inputs, outputs), "until=features")), directory, "test")
     assert (directory / "metrics.json").read_bytes() == before
     assert set(json.loads((directory / "stages.json").read_text())) == set(stages)
 
@@ -198,7 +199,7 @@ def test_what_is_done_to_a_jobs_files_does_not_reach_the_shared_stage(run, outpu
 def test_moved_data_are_known_by_their_contents(composed, inputs, outputs, run, tmp_path):
     run()
     (tmp_path / "pool.jsonl").write_bytes((inputs / "pool.jsonl").read_bytes())
-    config = callback.typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/pool.jsonl"))
+    config = typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/pool.jsonl"))
     nodes = pipeline.stages(config)
     assert all(state == "ready" for _, state in plan(nodes["evaluation"], outputs))
 

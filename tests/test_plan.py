@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from small_sweep import SMALL, SWEEP
 
+from rose.config.compose import typed
 from rose.config.schema import Config
 from rose.data import world
-from rose.run import callback, plan
+from rose.run import plan
 from rose.run.estimates import UNKNOWN, Estimate, Estimator
 from rose.run.launchers.slurm import Slurm
 from rose.stages import inventory
-from rose.stages.build import Node, build, stage
+from rose.stages.build import build
+from rose.stages.graph import Node, stage
 
 
 @stage("toy", version=1)
@@ -56,7 +58,7 @@ def test_what_is_ready_is_in_no_step():
 
 @pytest.fixture
 def config(composed, tmp_path) -> Config:
-    return callback.typed(composed(*SMALL, f"outputs={tmp_path}", "selection.ratio=0.25"))
+    return typed(composed(*SMALL, f"outputs={tmp_path}", "selection.ratio=0.25"))
 
 
 def test_a_cost_is_counted_by_hand(config, tmp_path):

@@ -16,8 +16,9 @@ from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
 from tiny_models import random_rows
 
 from rose.__main__ import ROOT
+from rose.config.compose import typed
 from rose.errors import RoseError
-from rose.run import callback, job
+from rose.run import job
 from rose.training.shares import micro_batches
 
 EXACT = ["model.lora.dropout=0", "model.micro_batch_size=2"]
@@ -53,7 +54,7 @@ def furthest(one: Path, other: Path) -> float:
 def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tmp_path):  # noqa: F811
     single, both = tmp_path / "single", tmp_path / "both"
     torch.set_num_threads(1)
-    job.run(callback.typed(composed(*overrides(inputs, single), *EXACT)), single / "job", "test")
+    job.run(typed(composed(*overrides(inputs, single), *EXACT)), single / "job", "test")
     for name in ("base", "pool", "preferences", "tokens", "warmup"):
         shutil.copytree(single / "stages" / name, both / "stages" / name)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rose"]
@@ -127,7 +128,7 @@ def test_a_process_that_fails_or_dies_ends_the_stage_on_all(tmp_path):
 def test_the_batch_is_the_same_however_many_share_it(composed, monkeypatch, world, batch, micro, expected):
     monkeypatch.setenv("WORLD_SIZE", str(world))
     sizes = [f"warmup.batch_size={batch}", f"warmup.micro_batch_size={micro}"]
-    assert micro_batches(callback.typed(composed(*sizes)).warmup) == expected
+    assert micro_batches(typed(composed(*sizes)).warmup) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_the_batch_is_the_same_however_many_share_it(composed, monkeypatch, worl
 )
 def test_a_batch_that_cannot_be_shared_is_refused(composed, monkeypatch, world, micro, expected):
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    training = callback.typed(composed()).warmup
+    training = typed(composed()).warmup
     training.micro_batch_size = micro
     if expected is None:
         assert micro_batches(training) == (8, 1)

@@ -10,9 +10,10 @@ import pytest
 
 from rose.__main__ import ROOT
 from rose.config import checks
+from rose.config.compose import typed
+from rose.config.hints import explain
 from rose.config.schema import Config
-from rose.errors import RoseError, explain
-from rose.run import callback
+from rose.errors import RoseError
 
 
 def refusal(*arguments: str) -> str:
@@ -87,7 +88,7 @@ def test_a_wrong_key_or_value_is_named_in_one_line(argument, expected, tmp_path)
 )
 def test_a_value_that_no_stage_could_use_is_refused_before_the_first(composed, setting):
     with pytest.raises(RoseError, match=re.escape(setting)):
-        callback.typed(composed(setting))
+        typed(composed(setting))
 
 
 def test_every_range_is_that_of_a_key():

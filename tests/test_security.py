@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rose.__main__ import ROOT
 from rose.config.choices import Dtype
+from rose.config.compose import typed
 from rose.config.schema import Base, Numerics
 from rose.data import files, world
 from rose.errors import RoseError
 from rose.models import loading
-from rose.run import callback, job
+from rose.run import job
 from rose.training.base import prepare
 
 SECRETS = {
@@ -160,7 +161,7 @@ def test_names_in_peoples_data_stay_data_and_keys_in_the_environment_stay_there(
         monkeypatch.setenv(name, value)
     outputs = tmp_path / "outputs"
     before = everything(tmp_path)
-    config = callback.typed(composed(*overrides(outputs, base, data, "tracking=wandb", "tracking.mode=offline")))
+    config = typed(composed(*overrides(outputs, base, data, "tracking=wandb", "tracking.mode=offline")))
     job.run(config, outputs / "runs" / "job", "group")
     assert json.loads((outputs / "runs/job/status.json").read_text()) == {"state": "done", "error": None}, caplog.text
     assert {name for name in everything(tmp_path) - before if not name.startswith("outputs")} == set()
@@ -216,7 +217,7 @@ def test_a_key_in_the_configuration_is_refused_before_it_is_saved(composed, monk
     monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
     for value in ("${oc.env:WANDB_API_KEY}", f"x{SECRETS['WANDB_API_KEY']}"):
         with pytest.raises(RoseError, match=f"^{key}: .*WANDB_API_KEY") as error:
-            callback.typed(composed(f"{key}='{value}'"))
+            typed(composed(f"{key}='{value}'"))
         assert SECRETS["WANDB_API_KEY"] not in str(error.value)
 
 
@@ -234,7 +235,7 @@ def test_a_key_in_what_hydra_saves_is_refused_too(composed, monkeypatch, overrid
     monkeypatch.setenv("WANDB_API_KEY", SECRETS["WANDB_API_KEY"])
     config = composed(*(text.format(SECRETS["WANDB_API_KEY"]) for text in overrides))
     with pytest.raises(RoseError, match=f"^{key}: .*WANDB_API_KEY") as error:
-        callback.typed(config)
+        typed(config)
     assert SECRETS["WANDB_API_KEY"] not in str(error.value)
 
 
@@ -243,7 +244,7 @@ def test_a_key_in_an_experiments_own_part_for_hydra_is_refused(composed, monkeyp
     config = composed()
     OmegaConf.update(config, "hydra.job.env_set.X", SECRETS["WANDB_API_KEY"], force_add=True)
     with pytest.raises(RoseError, match="^hydra.job.env_set.X: .*WANDB_API_KEY"):
-        callback.typed(config)
+        typed(config)
 
 
 def test_a_sweep_with_a_key_saves_nothing(tmp_path):
@@ -258,15 +259,15 @@ def test_a_sweep_with_a_key_saves_nothing(tmp_path):
 def test_the_judges_key_is_a_secret_whatever_its_variable_is_called(composed, monkeypatch):
     monkeypatch.setenv("OF_THE_LAB", SECRETS["OPENAI_API_KEY"])
     overrides = [f"tracking.project={SECRETS['OPENAI_API_KEY']}"]
-    callback.typed(composed(*overrides))
+    typed(composed(*overrides))
     with pytest.raises(RoseError, match="^tracking.project: .*OF_THE_LAB"):
-        callback.typed(composed(*overrides, "judge.key_variable=OF_THE_LAB"))
+        typed(composed(*overrides, "judge.key_variable=OF_THE_LAB"))
 
 
 def test_what_is_no_secret_may_be_in_the_configuration(composed, monkeypatch):
     monkeypatch.setenv("SHORT_KEY", "rose")  # too short to be one, and a word of the configuration
     monkeypatch.setenv("EDITOR", "a-long-value-of-no-secret")
-    callback.typed(composed("tracking.project=rose", "model.name=a-long-value-of-no-secret"))
+    typed(composed("tracking.project=rose", "model.name=a-long-value-of-no-secret"))
 
 
 def test_models_are_saved_as_safetensors(base):

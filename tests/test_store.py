@@ -12,7 +12,8 @@ import pytest
 from rose.errors import RoseError
 from rose.stages import __main__ as store
 from rose.stages import checksums, inventory, leases
-from rose.stages.build import Node, build, stage
+from rose.stages.build import build
+from rose.stages.graph import Node, stage
 
 
 @stage("first", version=1)
@@ -48,7 +49,7 @@ def job(outputs: Path, name: str, *used: Node, running: tuple[Node, ...] = ()) -
     if running:
         (folder / "claims.json").write_text(json.dumps([node.name for node in running]))
     (folder / "status.json").write_text(json.dumps(status))
-    stages = {node.function.stage: {"dir": f"stages/{node.name}", "state": "computed"} for node in used}
+    stages = {node.stage.name: {"dir": f"stages/{node.name}", "state": "computed"} for node in used}
     (folder / "stages.json").write_text(json.dumps(stages))
     return folder
 

@@ -12,13 +12,13 @@ import torch
 from test_pipeline import inputs, outputs, overrides, run  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rose.config.compose import typed
 from rose.config.schema import Tasks
 from rose.data.bad_rows import BadRow
 from rose.data.files import Row
 from rose.errors import RoseError
 from rose.evaluation.questions import Asked, draw, messages, parse, read_questions, right
 from rose.evaluation.tasks import likeliest
-from rose.run.callback import typed
 
 
 @pytest.fixture

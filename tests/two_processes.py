@@ -15,7 +15,8 @@ from test_pairs_training import LORA, NUMERICS, TRAINING
 from rose import ranks
 from rose.config.schema import Warmup
 from rose.models.loading import load_for_training, new_adapter
-from rose.stages.build import Node, assist, build, leading, stage
+from rose.stages.build import assist, build, leading
+from rose.stages.graph import Node, stage
 from rose.training.pairs import tune_by_dpo
 from rose.training.sharded import shard
 from rose.training.warmup import warm_up

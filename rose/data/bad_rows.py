@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 
 MAX_ROW = 256 << 20  # bytes of one row; a longer one is no text that anybody wrote
 MAX_UNFOLDED = 1 << 30  # bytes that a file may always unfold to,
@@ -30,7 +30,7 @@ def checked(row: object) -> dict | BadRow:
     except UnicodeEncodeError:
         return BadRow("holds text that is not valid Unicode")
     except (ValueError, RecursionError) as err:
-        return BadRow(f"holds a value that JSON cannot ({line_of(err)})")
+        return BadRow(f"holds a value that JSON cannot ({one_line(err, 100)})")
 
 
 def distinct(columns: list[str]) -> None:
@@ -46,7 +46,3 @@ def limit_of(path: Path) -> int:
 def bound(unfolded: int, limit: int) -> None:
     if unfolded > limit:
         raise Damaged(f"unfolds to more than {limit >> 20} MiB, {MAX_RATIO} times its size: unpack it yourself")
-
-
-def line_of(err: BaseException) -> str:
-    return " ".join(f"{type(err).__name__}: {err}".split())[:100]

@@ -19,7 +19,7 @@ from rose.data.bad_rows import BadRow
 from rose.errors import RoseError
 from rose.models import loading
 from rose.progress import track
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 

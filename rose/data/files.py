@@ -12,9 +12,9 @@ from typing import NamedTuple
 from huggingface_hub import snapshot_download
 
 from rose.config.choices import OnBadRow
-from rose.data.bad_rows import BadRow, line_of
+from rose.data.bad_rows import BadRow
 from rose.data.formats import BROKEN, READERS, suffix_of
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 
 
 class Source(NamedTuple):
@@ -74,7 +74,9 @@ def read_rows(source: Source) -> Iterator[Row]:
             for line, values in READERS[suffix_of(name)](file):
                 yield Row(name, line, values)
         except BROKEN as err:
-            raise RoseError(f"{source.key}={source.path}: cannot read {name} to its end ({line_of(err)})") from err
+            raise RoseError(
+                f"{source.key}={source.path}: cannot read {name} to its end ({one_line(err, 100)})"
+            ) from err
 
 
 def sift(
@@ -155,7 +157,7 @@ def _download(source: Source) -> Path:
     except Exception as err:  # the client's errors share no base class
         raise RoseError(
             f"{source.key}={source.path}: no such folder here, and the hub gave no dataset of that id "
-            f"({line_of(err)}); without network give the path of a local file or folder"
+            f"({one_line(err, 100)}); without network give the path of a local file or folder"
         ) from err
     return Path(folder)
 

@@ -13,8 +13,9 @@ from typing import IO
 import pyarrow
 
 from rose.data import bad_rows
-from rose.data.bad_rows import BadRow, Damaged, bound, checked, distinct, limit_of, line_of
+from rose.data.bad_rows import BadRow, Damaged, bound, checked, distinct, limit_of
 from rose.data.parquet import read_parquet
+from rose.errors import one_line
 
 BOM = b"\xef\xbb\xbf"
 
@@ -99,7 +100,7 @@ def _load(text: bytes) -> object:
     except BadRow:
         raise
     except (ValueError, RecursionError) as err:
-        raise BadRow(f"not JSON ({line_of(err)})") from err
+        raise BadRow(f"not JSON ({one_line(err, 100)})") from err
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict:

@@ -13,7 +13,7 @@ from rose.data.chat import Message, as_messages
 from rose.data.files import Row, Source
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 

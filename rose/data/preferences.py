@@ -12,7 +12,7 @@ from rose.data.files import Row, Source
 from rose.data.preference_formats import parse
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 

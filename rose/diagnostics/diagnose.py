@@ -14,8 +14,8 @@ from rose.diagnostics.fidelity import undefined
 from rose.diagnostics.finding import Finding, not_applicable, percent
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
 from rose.methods.influence import Influence
-from rose.stages.build import stage
 from rose.stages.disk import write_json
+from rose.stages.graph import stage
 
 LISTED = 20  # leaks of each kind shown; the leakage stage has them all
 SIDES = {  # where a prompt was found → whose prompts, where, and what follows

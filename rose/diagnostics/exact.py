@@ -12,8 +12,8 @@ from rose.data.chat import save_rows
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import scale
 from rose.seeds import numpy_generator
-from rose.stages.build import stage
 from rose.stages.disk import write_json
+from rose.stages.graph import stage
 
 
 @stage("sample", version=1)

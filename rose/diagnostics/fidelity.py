@@ -14,8 +14,8 @@ from rose.data import files
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of
-from rose.stages.build import stage
 from rose.stages.disk import write_json
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 

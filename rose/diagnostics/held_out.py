@@ -10,7 +10,7 @@ from rose.data.chat import encode_pair, save_rows
 from rose.errors import RoseError
 from rose.models import loading
 from rose.seeds import numpy_generator
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 SIDES = ("chosen", "rejected")
 

@@ -12,8 +12,8 @@ import numpy
 from rose.data import files
 from rose.data.chat import said
 from rose.diagnostics.overlap import WORDS, Index, words
-from rose.stages.build import stage
 from rose.stages.disk import write_json
+from rose.stages.graph import stage
 
 LONG, SHORT = 13, 8  # words of a run: GPT-3's 13 (arXiv 2005.14165, appendix C), 8 where a prompt has few of these
 COVERED = 0.5  # share of a prompt's runs that one row holds

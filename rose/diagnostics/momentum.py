@@ -12,7 +12,7 @@ from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 
 @stage("momentum", version=2)

@@ -1,6 +1,5 @@
 """The answers stage: what a model says to the test prompts."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -8,12 +7,7 @@ from rose.config.schema import Evaluation, Numerics
 from rose.data import files
 from rose.evaluation.generation import generate
 from rose.models import loading
-from rose.stages.build import stage
-
-
-def effective(evaluation: Evaluation) -> Evaluation:
-    """Greedy answers do not depend on the seed."""
-    return dataclasses.replace(evaluation, seed=0) if evaluation.temperature == 0 else evaluation
+from rose.stages.graph import stage
 
 
 @stage("answers", version=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rose.config.schema import Judge
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 from rose.progress import track
 from rose.stages.disk import write_json
 
@@ -94,7 +94,7 @@ def _ask(client: Any, request: dict[str, Any], path: Path) -> Reply:
         choice = completion.choices[0]
         message, usage = choice.message, completion.usage
     except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-        return Reply(None, _line(error), 0, 0)
+        return Reply(None, one_line(error, 200), 0, 0)
     except (ValueError, TypeError, AttributeError, IndexError):  # the client hands on whatever the body holds
         return Reply(None, None, 0, 0)
     filtered = "content filter" if choice.finish_reason == "content_filter" else None
@@ -127,9 +127,5 @@ def _failure(judge: Judge, error: Exception, missing: int) -> str:
     hint = f"; is the key in the environment variable {judge.key_variable}?" if status in (401, 403) else ""
     return (
         f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model} after {judge.retries} retries "
-        f"({_line(error)}){hint}; {missing} replies are missing, and the same command asks for those only"
+        f"({one_line(error, 200)}){hint}; {missing} replies are missing, and the same command asks for those only"
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

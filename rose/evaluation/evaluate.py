@@ -10,7 +10,7 @@ from rose.errors import RoseError
 from rose.evaluation.items import Item, prompt_text, write_items
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
 from rose.models import loading
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 
 @stage("evaluation", version=2)

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 
 import numpy
 import pandas
-import torch
 from transformers import PreTrainedModel
 
-from rose.gradients.per_example import token_log_probs
-from rose.models.batching import collate, length_batches
-from rose.progress import track
+from rose.models.log_probs import answer_log_probs
 
 SIDES = ("chosen", "rejected")
 
@@ -51,15 +48,3 @@ def wins(difference: pandas.Series | numpy.ndarray) -> numpy.ndarray:
     """1 where the difference is positive, ½ where it is nought, else 0; NaN stays."""
     values = numpy.asarray(difference, dtype=numpy.float64)
     return (numpy.sign(values) + 1) / 2
-
-
-@torch.no_grad()
-def answer_log_probs(model: PreTrainedModel, rows: Sequence[dict], budget: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Summed log-probability and number of the labelled tokens of each encoded row."""
-    sums, lengths = numpy.zeros(len(rows)), numpy.zeros(len(rows))
-    for batch in track(length_batches([len(row["input_ids"]) for row in rows], budget), "likelihood of test answers"):
-        inputs, targets = collate([rows[index] for index in batch], model.device)
-        log_probs, mask = token_log_probs(model, inputs, targets)
-        sums[batch] = log_probs.double().sum(1).cpu().numpy()
-        lengths[batch] = mask.sum(1).cpu().numpy()
-    return sums, lengths

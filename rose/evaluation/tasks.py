@@ -13,10 +13,10 @@ from rose.config.schema import Evaluation, Numerics, Tasks
 from rose.data import chat
 from rose.evaluation.generation import generate
 from rose.evaluation.items import Item, write_items
-from rose.evaluation.likelihood import answer_log_probs
 from rose.evaluation.questions import Asked, messages, read_questions, right
 from rose.models import loading
-from rose.stages.build import stage
+from rose.models.log_probs import answer_log_probs
+from rose.stages.graph import stage
 
 
 @stage("tasks", version=2)

@@ -1,6 +1,5 @@
 """The verdicts stage: whose answers are better, a model's or its opponent's."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -15,22 +14,9 @@ from rose.evaluation import llm, reward_model
 from rose.evaluation.contests import Contest, Verdict, by_score, contests
 from rose.evaluation.items import write_items
 from rose.evaluation.length_control import length_controlled
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
-READS: dict[JudgeKind, tuple[str, ...]] = {
-    JudgeKind.reward_world: ("manners",),
-    JudgeKind.reward_model: ("model", "revision", "dtype", "max_length", "batch_tokens"),
-    JudgeKind.llm: ("model", "request", "price_input", "price_output"),
-    JudgeKind.none: (),
-}
 Judged = tuple[list[Verdict], dict[str, float]]  # a verdict a contest, and metrics of the judging itself
-
-
-def effective(judge: Judge) -> Judge:
-    """What a judge does not read cannot change its verdicts."""
-    in_key = {field.name for field in dataclasses.fields(judge) if field.metadata.get("in_key", True)}
-    unread = in_key - {"kind", "opponent", *READS[judge.kind]}
-    return dataclasses.replace(judge, **dict.fromkeys(unread))
 
 
 def shares_model(judge: Judge, base: Base) -> bool:

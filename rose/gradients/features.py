@@ -12,12 +12,11 @@ import numpy
 import pyarrow.compute
 import torch
 from datasets import Dataset, load_from_disk
-from transformers import PreTrainedTokenizerBase
 
 from rose import ranks
 from rose.config.choices import AdamMap, Balance, Reference, StoreDtype
 from rose.config.schema import Features, Numerics, Projection
-from rose.data.chat import encode_pair
+from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
 from rose.gradients.objectives import SFT, Objective, gradients
@@ -30,7 +29,7 @@ from rose.models import loading
 from rose.models.batching import collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
 from rose.progress import track
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
@@ -181,28 +180,6 @@ def _reference(
             log_probs, _ = token_log_probs(trajectory.model, *collate([rows[number] for number in batch], sums.device))
             sums[batch] = log_probs.sum(1).to(sums.dtype)
     return sums.view(-1, 2)
-
-
-def encoded_pairs(
-    tokenizer: PreTrainedTokenizerBase, file: Path, max_length: int
-) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
-    """Target pairs, each one's two encoded answers, and {"id", "reason"} of those that nothing is left of."""
-    pairs, encoded, dropped = [], [], []
-    for line in file.read_text().splitlines():
-        pair = json.loads(line)
-        try:
-            both = encode_pair(tokenizer, pair, max_length)
-            reason = f"nothing left of an answer at model.max_length={max_length}"
-        except ValueError as error:
-            both, reason = None, str(error)
-        if both is None:
-            dropped.append({"id": pair["id"], "reason": reason})
-        else:
-            pairs.append(pair)
-            encoded.append(both)
-    if not pairs:
-        raise RoseError(f"model.max_length={max_length}: none of the {len(dropped)} target pairs fits")
-    return pairs, encoded, dropped
 
 
 def _shortened(

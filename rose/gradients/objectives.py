@@ -11,9 +11,7 @@ from enum import StrEnum
 import torch
 from torch.nn.functional import logsigmoid
 
-from rose.config.choices import Balance, Normalize, PreferenceLoss, Reference, Target
-from rose.config.data import Preference
-from rose.config.schema import Method
+from rose.config.choices import Balance, Reference
 from rose.gradients.per_example import PerExample
 
 
@@ -50,31 +48,6 @@ class Objective:
 
 
 SFT = Objective(Loss.sft)
-
-
-def effective(method: Method, preference: Preference) -> Objective:
-    """The objective that a method and a preference group come to, without the keys that cancel.
-
-    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference (γ), times the gradient of the
-    summed (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is
-    gone. IPO's scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
-    """
-    balance = Balance(method.balance)
-    common = {
-        "balance": balance,
-        "segments": method.segments if balance is Balance.segments else None,
-        "first_tokens": preference.first_tokens,
-    }
-    if method.target == Target.chosen:
-        return Objective(Loss.sft, **common)
-    loss, reference = PreferenceLoss(preference.loss), Reference(preference.reference)
-    cancels = preference.normalize == Normalize.per_pair and loss is not PreferenceLoss.ipo
-    linear = balance is not Balance.none or cancels or loss is PreferenceLoss.contrast
-    if linear:
-        return Objective(Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast, **common)
-    if loss is PreferenceLoss.simpo:
-        return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
-    return Objective(Loss(loss), preference.beta, None if reference is Reference.none else reference, **common)
 
 
 def gradients(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from rose.config.choices import Keep, ProjectionKind
+from rose.config.choices import ProjectionKind
 from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients.sketch import Sketch
@@ -25,18 +25,6 @@ class Projector(Protocol):
         """[n, p] to [n, dim] float32; the input is left as it is."""
 
 
-def effective(projection: Projection, keep: Keep, size: int | None) -> Projection:
-    """The projection without what cannot matter: streamed features have none; none has neither a width nor a seed.
-
-    `size` is the gradients' width where it is known already. Raises RoseError where the projection is wider.
-    """
-    if keep is Keep.stream or projection.kind == ProjectionKind.none:
-        return Projection(ProjectionKind.none, dim=0, seed=0)
-    if size is not None:
-        _fits(projection.dim, size)
-    return Projection(projection.kind, projection.dim, projection.seed)
-
-
 def make_projector(
     projection: Projection, size: int, device: torch.device | str = "cpu", rows: int = 0, batches: int = 0
 ) -> Projector:
@@ -49,13 +37,13 @@ def make_projector(
     kind, device = ProjectionKind(projection.kind), torch.device(device)
     if kind is ProjectionKind.none:
         return Identity(size)
-    _fits(projection.dim, size)
+    fits(projection.dim, size)
     if kind is ProjectionKind.trak:
         return trak_projector(projection, size, device, rows, batches)
     return Sketch(size, projection.dim, projection.seed, device, mixed=kind is ProjectionKind.srht)
 
 
-def _fits(dim: int, size: int) -> None:
+def fits(dim: int, size: int) -> None:
     if dim < 1:
         raise RoseError(f"projection.dim={dim}: allowed are 1 to the gradient's width p={size}, or projection=none")
     if dim > size:

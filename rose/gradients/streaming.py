@@ -19,7 +19,7 @@ from rose.gradients.spaces import TARGETS, VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 
 @stage("cosines", version=2, resumable=True, together=True)

@@ -19,7 +19,7 @@ from rose.methods.lexical import pool_texts, target_texts
 from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positions
 

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
 from rose.config.schema import Method, Numerics
+from rose.data.encoded_pairs import encoded_pairs
 from rose.data.files import append, some_ids
-from rose.gradients.features import encoded_pairs
 from rose.gradients.spaces import VERSIONS
 from rose.gradients.store import FeatureStore
 from rose.methods.gradient import compare
@@ -20,7 +20,7 @@ from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from datasets import load_from_disk
 from transformers import PreTrainedTokenizerBase
 
 from rose.config.schema import Method, Numerics
-from rose.evaluation.likelihood import answer_log_probs
 from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import IGNORED
-from rose.stages.build import stage
+from rose.models.log_probs import answer_log_probs
+from rose.stages.graph import stage
 
 BATCH_TOKENS = 4096  # padding included
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -12,14 +11,13 @@ import pyarrow.compute
 from datasets import load_from_disk
 from safetensors.numpy import save_file
 
-from rose.config.checks import DRAWS
 from rose.config.choices import Representation
 from rose.config.schema import Method
 from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.models.batching import IGNORED
-from rose.stages.build import stage
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +41,6 @@ INFLUENCE = {
     Representation.loss_drop: losses.loss_drop,
     Representation.none: nothing,
 }
-
-
-def effective(method: Method, epochs: int) -> Method:
-    """The method without what cannot change its scores: the seed of a rule that does not draw, and a number of
-    checkpoints that is all of the warm-up's `epochs`, or that no gradient is taken at.
-    """
-    seed = method.seed if method.rule in DRAWS else None
-    some = method.representation is Representation.gradients and method.checkpoints != epochs
-    return replace(method, seed=seed, checkpoints=method.checkpoints if some else None)
 
 
 @stage("scores", version=4)

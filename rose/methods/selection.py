@@ -5,36 +5,18 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pandas
 
-from rose.config.choices import Share
-from rose.config.schema import Method, Selection, Training, Warmup
+from rose.config.schema import Selection
 from rose.data.chat import said
 from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
-from rose.stages.build import stage
 from rose.stages.disk import write_json
+from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
-
-
-def effective(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> Selection:
-    """What is really selected, without what cannot matter: the seed, and the ratio beside what replaces it.
-
-    share=everything (`method=full`) takes every row that passes the filters. share=matched takes as many rows as a
-    gradient method's whole cost would have trained on: its warm-up, one pass over the pool a checkpoint (forward and
-    backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
-    """
-    whole = replace(selection, ratio=1.0, seed=0, slices=selection.slices if selection.slice else 1)
-    if method.share is Share.everything:
-        return replace(whole, count=None, tokens=None, per_source=None, slice=None, slices=1)
-    if method.share is Share.matched:
-        spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
-        return replace(whole, ratio=min(1.0, selection.ratio + spent))
-    return whole if selection.count or selection.tokens or selection.slice else replace(whole, ratio=selection.ratio)
 
 
 @stage("selection", version=3)

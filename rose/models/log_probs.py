@@ -1,13 +1,15 @@
 """Token log-probabilities of a batch, at the price of its labelled tokens."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy
 import torch
 from peft.tuners.lora.layer import Linear
 from torch import nn
 
-from rose.models.batching import IGNORED
+from rose.models.batching import IGNORED, collate, length_batches
+from rose.progress import track
 
 
 def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,6 +32,18 @@ def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tenso
             logits = model(input_ids=inputs, use_cache=False).logits[0]
         picked = _log_softmax(logits).gather(1, targets[mask][:, None])[:, 0]
     return torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device).masked_scatter(mask, picked), mask
+
+
+@torch.no_grad()
+def answer_log_probs(model: nn.Module, rows: Sequence[dict], budget: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Summed log-probability and number of the labelled tokens of each encoded row."""
+    sums, lengths = numpy.zeros(len(rows)), numpy.zeros(len(rows))
+    for batch in track(length_batches([len(row["input_ids"]) for row in rows], budget), "log-probabilities"):
+        inputs, targets = collate([rows[index] for index in batch], model.device)
+        log_probs, mask = token_log_probs(model, inputs, targets)
+        sums[batch] = log_probs.double().sum(1).cpu().numpy()
+        lengths[batch] = mask.sum(1).cpu().numpy()
+    return sums, lengths
 
 
 def _attached(

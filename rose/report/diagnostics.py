@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rose.errors import one_line
 from rose.report.arms import Arm, lower_is_better
 from rose.report.comparison import Comparison, is_quality
 from rose.report.results import Job
@@ -72,7 +73,7 @@ def _read(job: Job, problems: list[str]) -> list[dict]:
     try:
         return [entry for entry in json.loads(path.read_text()) if isinstance(entry, dict)]
     except (ValueError, OSError, TypeError) as error:
-        problems.append(f"{job.dir.name}/diagnostics.json cannot be read: {str(error).splitlines()[0]}")
+        problems.append(f"{job.dir.name}/diagnostics.json cannot be read: {one_line(error)}")
         return []
 
 

@@ -7,6 +7,7 @@ import numpy
 import pyarrow
 import pyarrow.parquet
 
+from rose.errors import one_line
 from rose.report.results import Job
 
 KEYS = ["id", "prompt", "subtask"]
@@ -43,8 +44,7 @@ class Items:
             frame = pyarrow.parquet.read_table(path).to_pandas()
             numbers = numpy.array([self._number(*key) for key in zip(*(frame[key] for key in KEYS), strict=True)], int)
         except (OSError, KeyError, pyarrow.ArrowException) as error:
-            reason = str(error).splitlines() or [type(error).__name__]
-            self.problems.append(f"{path.parent.name}/{path.name} cannot be read: {reason[0]}")
+            self.problems.append(f"{path.parent.name}/{path.name} cannot be read: {one_line(error)}")
             return {}
         items, first = numpy.unique(numbers, return_index=True)
         columns = frame.drop(columns=KEYS).select_dtypes("number")

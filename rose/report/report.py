@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas
 
+from rose.errors import one_line
 from rose.report.comparison import Comparison, compare
 from rose.report.diagnostics import read_checks
 from rose.report.results import Job, read_jobs, write_text
@@ -51,10 +52,7 @@ def write_report(sweep: Path, redraw: bool = True) -> Report:
         if os.environ.get("ROSE_DEBUG"):
             raise
         path = sweep / "report.md"
-        reason = (str(error).splitlines() or [""])[0]
-        log.warning(
-            "report.html was not written (%s: %s); report.md and results.csv were", type(error).__name__, reason
-        )
+        log.warning("report.html was not written (%s); report.md and results.csv were", one_line(error))
     figures = sorted((sweep / "figures").glob("*.png"))
     return Report(path, text, changed, comparison.frame, rows_read(selections), figures)
 

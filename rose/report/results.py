@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pandas
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
+from rose.stages.kinds import MEASURES, ZERO_SHOT, own_cost
 
 # Naming column → the configuration key it shows; a group's own name is enough to identify the group.
 NAMING = {
@@ -22,14 +24,7 @@ NAMING = {
     "ratio": "selection.ratio",
     "seed": "seed",
 }
-ZERO_SHOT = "zero_shot/"
-MEASURES = ("evaluation", "verdicts", "tasks")
-CHECKS = ("leakage", "momentum", "sample", "projection_error", "held_out", "fidelity", "diagnostics")
-BASE_MEASURES = ("zero_shot", "zero_shot_verdicts", "zero_shot_tasks")
-SHARED = (  # no method's own cost
-    *("base", "student_base", "pool", "preferences", "tokens", "student_tokens", "answers"),
-    *("zero_shot_answers", *MEASURES, *BASE_MEASURES),
-)
+BASE = "zero_shot/"  # before the base model's metrics
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Job:
     @property
     def zero_shot(self) -> str | None:
         """The same of the base model's."""
-        return _measured(self.stages, BASE_MEASURES)
+        return _measured(self.stages, [ZERO_SHOT[name] for name in MEASURES])
 
     def stage(self, name: str) -> Path | None:
         """The directory of a stage; None where the job has none or it is gone."""
@@ -107,7 +102,7 @@ def tabulate(jobs: list[Job]) -> pandas.DataFrame:
     names = [*columns, "state"]
     rows = []
     for job in jobs:
-        own = {name: value for name, value in job.metrics.items() if not name.startswith(ZERO_SHOT)}
+        own = {name: value for name, value in job.metrics.items() if not name.startswith(BASE)}
         rows.append(_naming(job, columns) | {"state": job.state} | own | {"result": job.result, "job": job.dir.name})
     zero_shot = _zero_shot_rows(jobs, columns)
     metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result", "job"})
@@ -146,7 +141,7 @@ def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
     metrics |= {
         f"cost/{name}/reused": float(stage["state"] == "reused") for name, stage in stages.items() if "state" in stage
     }
-    own = [cost for name, cost in each.items() if name not in SHARED and not name.startswith(CHECKS)]
+    own = [cost for name, cost in each.items() if own_cost(name)]
     for key in sorted({key for cost in own for key in cost}):
         values = [cost.get(key, 0) for cost in own]
         metrics[f"cost/{key}"] = max(values) if key == "peak_memory" else sum(values)
@@ -178,8 +173,8 @@ def _zero_shot_rows(jobs: list[Job], columns: list[str]) -> list[dict[str, Any]]
     groups: dict[tuple, list[dict[str, Any]]] = {}
     own_jobs = {_task(_naming(job, columns)) for job in jobs if job.value("method.name") == "zero_shot"}
     for job in jobs:
-        cut = len(ZERO_SHOT)
-        own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(ZERO_SHOT)}
+        cut = len(BASE)
+        own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(BASE)}
         if own:
             row = _of_student(_naming(job, columns) | {"method": "zero_shot", "projection": None, "ratio": None})
             if _task(row) in own_jobs:
@@ -206,7 +201,7 @@ def _sortable(value: Any) -> tuple[int, float, str]:
     return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
 
 
-def _measured(stages: dict[str, Any], names: tuple[str, ...]) -> str | None:
+def _measured(stages: dict[str, Any], names: Sequence[str]) -> str | None:
     return " ".join(stages[name]["dir"] for name in names if "dir" in stages.get(name, {})) or None
 
 
@@ -225,7 +220,7 @@ def _read_job(directory: Path) -> Job:
                 raise ValueError(f"holds a {type(value).__name__}, not a {type(default).__name__}")
             return value
         except Exception as error:  # one broken file must not hide the other jobs
-            errors.append(f"{name} cannot be read: {str(error).splitlines()[0]}")
+            errors.append(f"{name} cannot be read: {one_line(error)}")
             return default
 
     hydra = read(".hydra/hydra.yaml", OmegaConf.create, OmegaConf.create())

@@ -17,6 +17,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 
+from rose.errors import one_line
 from rose.report.arms import Arm
 from rose.report.results import Job
 
@@ -128,7 +129,7 @@ def _chosen(having: list[tuple[str, list[Job]]], problems: list[str]) -> dict[st
                 try:
                     known[name] = dict(fronts(job.dir / "selected.jsonl"))
                 except (ValueError, KeyError, OSError) as error:
-                    problems.append(f"{job.dir.name}/selected.jsonl cannot be read: {str(error).splitlines()[0]}")
+                    problems.append(f"{job.dir.name}/selected.jsonl cannot be read: {one_line(error)}")
             result[job.dir.name] = known[name]
     return result
 
@@ -142,7 +143,7 @@ def _describe(label: str, job: Job, chosen: dict[str, str], result: Selections, 
             arm.top = [_row(json.loads(line)) for _, line in zip(range(SHOWN), file, strict=False)]
         scores = pyarrow.parquet.read_table(job.dir / "scores.parquet", columns=["id", "score", "length"]).to_pandas()
     except (ValueError, KeyError, OSError, pyarrow.ArrowException) as error:
-        result.problems.append(f"{job.dir.name}: scores.parquet cannot be read: {str(error).splitlines()[0]}")
+        result.problems.append(f"{job.dir.name}: scores.parquet cannot be read: {one_line(error)}")
         return
     arm.unscored = int(scores["score"].isna().sum())
     part = arm.rows / len(scores)
@@ -168,7 +169,7 @@ def _from_pools(having: list[tuple[str, list[Job]]], wanted: dict[Path, set[str]
                     if identity in ids:
                         texts[path][identity] = _row(json.loads(line))
         except (ValueError, KeyError, OSError) as error:
-            result.problems.append(f"{path.parent.name}/{path.name} cannot be read: {str(error).splitlines()[0]}")
+            result.problems.append(f"{path.parent.name}/{path.name} cannot be read: {one_line(error)}")
         result.pool_sources = result.pool_sources or _shares(sources)
     for arm, (_, own) in zip(result.arms, having, strict=True):
         pool = own[0].stage("pool")

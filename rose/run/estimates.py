@@ -11,12 +11,13 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rose import keys
 from rose.config.choices import ProjectionKind
 from rose.config.schema import Config, Model
 from rose.data import world
 from rose.gradients.quantize import width
-from rose.methods.selection import effective
-from rose.stages.build import Node
+from rose.stages.graph import Node
+from rose.stages.kinds import KINDS
 from rose.training.base import llama
 
 
@@ -66,8 +67,6 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "answers": lambda c, s: s.tests,
     "zero_shot_answers": lambda c, s: s.tests,
 } | {kind: lambda c, s: 0 for kind in ("pool", "preferences", "tokens", "student_tokens", "scores", "selection")}
-STUDENT = ("finetune", "evaluation", "zero_shot", "answers", "zero_shot_answers")  # by the model that is fine-tuned
-BACKWARD = ("warmup", "features", "targets", "finetune", "pairs_sft", "pairs_dpo")
 
 
 class Estimator:
@@ -88,7 +87,7 @@ class Estimator:
             return _measured(max(alike, key=lambda path: _similarity(node, path)), "like")
         if kind not in ROWS:
             return UNKNOWN
-        student = config.student if kind in STUDENT else None
+        student = config.student if KINDS[kind].student else None
         return _counted(kind, config, self.size(config, student or config.model, nodes["tokens"]))
 
     def size(self, config: Config, model: Model, tokens: Node) -> Size:
@@ -125,7 +124,7 @@ def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
 def _counted(kind: str, config: Config, size: Size) -> Estimate:
     """2 FLOPs a weight and token forward, as many again plus 2 a trained weight backward (`rose.cost`)."""
     tokens = ROWS[kind](config, size) * (size.length or config.model.max_length)
-    backward = tokens if kind in BACKWARD else 0
+    backward = tokens if KINDS[kind].backward else 0
     flops = 2 * size.weights * tokens + 2 * (size.weights + size.trained) * backward
     source = "counted" if size.length or not tokens else "at most"
     values = (tokens + backward, flops, _bytes(kind, config, size))
@@ -137,7 +136,7 @@ def _known(value: float) -> float | None:
 
 
 def _selected(config: Config, size: Size) -> float:
-    amount = effective(config.method, config.selection, config.warmup, config.finetune)
+    amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     if amount.tokens:
         return amount.tokens / (size.length or config.model.max_length)
     return amount.count or amount.ratio * size.rows

@@ -19,17 +19,17 @@ import torch
 from rose import pipeline, ranks
 from rose.config.choices import Until
 from rose.config.schema import Config
-from rose.errors import RoseError, explain
+from rose.errors import RoseError, one_line
 from rose.evaluation.items import merge_items
 from rose.run import tracking
 from rose.stages import checksums, leases
-from rose.stages.build import Built, Node, assist, build, leading, plan
+from rose.stages.build import Built, assist, build, leading
 from rose.stages.disk import write_json
+from rose.stages.graph import Node, plan
+from rose.stages.kinds import KINDS, MEASURES, ZERO_SHOT, Kind
 from rose.training.shares import micro_batches
 
 log = logging.getLogger(__name__)
-
-COLLECTED = (("scores", "scores.parquet"), ("selection", "selected.jsonl"), ("diagnostics", "diagnostics.json"))
 
 
 def run(config: Config, directory: Path, group: str) -> None:
@@ -117,13 +117,6 @@ def _is_done(directory: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):
         return json.loads((directory / "status.json").read_text())["state"] == "done"
     return False
-
-
-def one_line(error: BaseException) -> str:
-    """What went wrong, in one line; errors that are not the user's carry their type."""
-    if isinstance(error, RoseError | OSError):
-        return " ".join(explain(error).split())
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) -> None:
@@ -232,13 +225,11 @@ def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
 
 def collect(directory: Path, stages: dict[str, Path]) -> None:
     """Copies what people look for into the job's directory: scores, selection, checks, adapter, curves, items."""
-    for stage, name in COLLECTED:
-        if stage in stages:
-            _copy(stages[stage] / name, directory / name)
-    if "finetune" in stages:
-        (directory / "adapter").mkdir(exist_ok=True)
-        for path in stages["finetune"].glob("adapter_*"):
-            _copy(path, directory / "adapter" / path.name)
+    for name, folder in stages.items():
+        target = directory / "adapter" if name == "finetune" else directory
+        for path in folder.glob(copied) if (copied := KINDS.get(name, Kind()).copied) else ():
+            target.mkdir(exist_ok=True)
+            _copy(path, target / path.name)
     _write_lines(directory / "metrics.jsonl", _curves(stages))
     write_json(directory / "metrics.json", _metrics(stages))
     for prefix in ("", "zero_shot_"):
@@ -250,8 +241,8 @@ def collect(directory: Path, stages: dict[str, Path]) -> None:
 def _curves(stages: dict[str, Path]) -> list[dict]:
     return [
         {"stage": stage} | json.loads(line)
-        for stage in ("base", "warmup", "finetune")
-        if stage in stages and (stages[stage] / "log.jsonl").exists()
+        for stage, kind in KINDS.items()
+        if kind.curve and stage in stages and (stages[stage] / "log.jsonl").exists()
         for line in (stages[stage] / "log.jsonl").read_text().splitlines()
     ]
 
@@ -268,7 +259,7 @@ def _metrics(stages: dict[str, Path]) -> dict[str, float]:
 
 def _evaluating(prefix: str) -> list[str]:
     """The stages that measure the fine-tuned model, or with the prefix `zero_shot_` the base model."""
-    return ["zero_shot" if prefix else "evaluation", f"{prefix}verdicts", f"{prefix}tasks"]
+    return [ZERO_SHOT[name] if prefix else name for name in MEASURES]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -21,15 +21,18 @@ from omegaconf import DictConfig
 from rose import pipeline, ranks
 from rose.__main__ import ROOT
 from rose.__main__ import job as task
+from rose.config.compose import compose_all, expand, typed
+from rose.config.hints import or_exit
 from rose.config.schema import Config
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.run import callback
 from rose.run.estimates import UNKNOWN, Estimate, Estimator
-from rose.run.job import build_stages, claim, goals, one_line
+from rose.run.job import build_stages, claim, goals
 from rose.run.launchers.base import Job, Worker, directory, mark, numbered
 from rose.run.launchers.slurm import Slurm
-from rose.stages.build import Node, plan
+from rose.run.names import name_directory
+from rose.stages.graph import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
 
@@ -252,16 +255,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
     arguments = parser.parse_intermixed_args(argv)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        callback.or_exit(lambda: _plan(arguments.overrides, arguments.submit))
+        or_exit(lambda: _plan(arguments.overrides, arguments.submit))
 
 
 def _plan(arguments: list[str], send: bool) -> None:
     hydra = GlobalHydra.instance().hydra
     arguments = [*arguments, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
     master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
-    callback.name_directory(master)
-    jobs = callback.compose_all(master, callback.expand(master))
-    configs = [callback.typed(job) for job in jobs]
+    name_directory(master)
+    jobs = compose_all(master, expand(master))
+    configs = [typed(job) for job in jobs]
     slurm = launcher(master, configs) if send else None
     stages = survey(configs)
     order = steps(stages)

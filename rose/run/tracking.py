@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose.config.schema import Tracking
+from rose.errors import one_line
 
 if TYPE_CHECKING:
     import pandas
@@ -195,8 +196,7 @@ def _finish(run: "wandb.Run | None", exit_code: int) -> None:
 
 
 def _warn(what: str, error: Exception) -> None:
-    reason = str(error).strip().splitlines() or [""]
-    text = f"{type(error).__name__}: {reason[0]}"
+    text = one_line(error, 200)
     if key := os.environ.get("WANDB_API_KEY"):
         text = text.replace(key, "***")
     logger.warning("W&B %s: %s", what, text)

@@ -1,4 +1,4 @@
-"""python -m rose.store ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
+"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
 
 An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and needed by what was
 made from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
@@ -10,7 +10,8 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from rose.errors import RoseError, explain
+from rose.config.hints import or_exit
+from rose.errors import RoseError
 from rose.stages import checksums, inventory, leases
 from rose.stages.cost import stored
 
@@ -61,7 +62,7 @@ def verify(outputs: Path, names: list[str], removing: bool) -> int:
     """Exit code 1 if a damaged artifact is left."""
     found = inventory.finished(outputs)
     if unknown := [name for name in names if name not in found]:
-        raise RoseError(f"{unknown[0]}: no such artifact; `python -m rose.store ls` lists them, as stage/label-hash")
+        raise RoseError(f"{unknown[0]}: no such artifact; `python -m rose.stages ls` lists them, as stage/label-hash")
     left = old = 0
     for name in names or found:
         faults = checksums.damage(found[name])
@@ -96,7 +97,7 @@ def _print_columns(rows: list[list[str]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rose.store", description=__doc__.partition(":")[2])
+    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__.partition(":")[2])
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ls", help="every artifact with its size, age and users")
@@ -109,24 +110,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+def main() -> None:
     arguments = _parser().parse_args()
+    or_exit(lambda: sys.exit(_do(arguments)))
+
+
+def _do(arguments: argparse.Namespace) -> int:
+    """Exit code."""
     outputs = arguments.outputs
-    try:
-        match arguments.command:
-            case "ls":
-                ls(outputs)
-            case "du":
-                du(outputs)
-            case "gc":
-                gc(outputs, arguments.yes)
-            case "verify":
-                return verify(outputs, arguments.names, arguments.remove)
-    except (RoseError, OSError) as error:
-        print(f"rose: {explain(error)}", file=sys.stderr)
-        return 1
+    match arguments.command:
+        case "ls":
+            ls(outputs)
+        case "du":
+            du(outputs)
+        case "gc":
+            gc(outputs, arguments.yes)
+        case "verify":
+            return verify(outputs, arguments.names, arguments.remove)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -24,7 +24,7 @@ from rose.config.schema import Base, Lora, Pretraining
 from rose.data import chat, world
 from rose.models import loading
 from rose.seeds import derive
-from rose.stages.build import stage
+from rose.stages.graph import stage
 from rose.training.supervised import train
 
 log = logging.getLogger(__name__)

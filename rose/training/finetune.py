@@ -9,7 +9,7 @@ from rose.data import files
 from rose.errors import RoseError
 from rose.models import loading
 from rose.seeds import derive
-from rose.stages.build import stage
+from rose.stages.graph import stage
 from rose.training.sharded import save_adapter
 from rose.training.supervised import train
 

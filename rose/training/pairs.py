@@ -10,13 +10,13 @@ from transformers import Trainer
 
 from rose.config.choices import Reference
 from rose.config.schema import Lora, Numerics, Training
-from rose.gradients.features import encoded_pairs
+from rose.data.encoded_pairs import encoded_pairs
 from rose.gradients.objectives import Loss, Objective, losses
 from rose.models import loading
 from rose.models.batching import IGNORED, collate
 from rose.models.log_probs import token_log_probs
 from rose.seeds import derive
-from rose.stages.build import stage
+from rose.stages.graph import stage
 from rose.training.sharded import save_adapter
 from rose.training.supervised import train
 

@@ -13,7 +13,7 @@ from rose import ranks
 from rose.config.schema import Lora, Numerics, Warmup
 from rose.models import loading
 from rose.seeds import derive, numpy_generator
-from rose.stages.build import stage
+from rose.stages.graph import stage
 from rose.training.sharded import save_adapter, trainable, whole
 from rose.training.supervised import train
 

@@ -16,7 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from rose import ranks
-from rose.run.callback import compose_all
+from rose.config.compose import compose_all
 from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 import cloudpickle
 from omegaconf import OmegaConf
 
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 from rose.run.launchers.base import Job, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ class Ray(SweepLauncher):
         try:
             task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
         except (ValueError, TypeError) as error:
-            raise RoseError(f"hydra.launcher.task={self.options}: {str(error).strip().splitlines()[0]}") from error
+            raise RoseError(f"hydra.launcher.task={self.options}: {one_line(error, 200)}") from error
         try:
             cluster = ray.init(**self.init, runtime_env={"env_vars": self.variables})
         except (RuntimeError, ValueError, TypeError, ConnectionError) as error:
-            raise RoseError(f"hydra.launcher.init={self.init}: {str(error).strip().splitlines()[0]}") from error
+            raise RoseError(f"hydra.launcher.init={self.init}: {one_line(error, 200)}") from error
         died, waited = {}, False
         with cluster:
             pickled = ray.put(cloudpickle.dumps(worker))
@@ -57,7 +57,7 @@ class Ray(SweepLauncher):
                     try:
                         ray.get(ended)
                     except ray.exceptions.RayError as error:
-                        died[left[ended]] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                        died[left[ended]] = f"{one_line(error, 200)}"
                     del left[ended]
         return died
 

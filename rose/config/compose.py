@@ -1,0 +1,122 @@
+"""From conf/ to dataclasses: the one file that knows Hydra's inside."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from rose.config import CONF
+from rose.config.checks import check
+from rose.config.hints import nearest
+from rose.config.schema import Config
+from rose.config.secrets import refuse_secrets
+from rose.errors import RoseError
+
+
+class Sweeper(BasicSweeper):
+    """Hydra's own without what would compose every job once more: all are looked at before a sweep starts."""
+
+    def validate_batch_is_legal(self, batch: list) -> None:
+        """`rose.run.callback` has done it."""
+
+
+def typed(config: DictConfig) -> Config:
+    """The resolved config as dataclasses. RoseError: an unknown key, a value out of range, a secret."""
+    settings = copy.copy(config)  # shallow: what follows takes a key away and reads the others
+    with read_write(settings), open_dict(settings):
+        settings.pop("hydra", None)
+    _refuse_unknown(settings, "")
+    result = OmegaConf.to_object(settings)
+    assert isinstance(result, Config)
+    refuse_secrets(result.judge.key_variable, result, {"hydra": config.get("hydra")})
+    if OmegaConf.select(config, "hydra.job.chdir"):
+        raise RoseError("hydra.job.chdir=true: must be false; relative paths, outputs= too, start from this folder")
+    check(result)
+    return result
+
+
+def _refuse_unknown(config: DictConfig, prefix: str) -> None:
+    """`+key=value` adds keys past the schema; nothing would read them."""
+    schema = OmegaConf.get_type(config)
+    for key in config if dataclasses.is_dataclass(schema) else ():
+        if key not in {field.name for field in dataclasses.fields(schema)}:
+            raise RoseError(f"{prefix}{key}: no such key{nearest(f'{prefix}{key}')}")
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            _refuse_unknown(node, f"{prefix}{key}.")
+
+
+def given(config: DictConfig) -> list[str]:
+    """The command line's own overrides, `${…}` as it stands there: each job has its own value for it."""
+    return OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+
+
+def one_job(overrides: Sequence[str]) -> DictConfig:
+    """The config of a job outside of any sweep, without Hydra's own part."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose("config", list(overrides))
+
+
+def sweep(overrides: Sequence[str]) -> DictConfig:
+    """The config that a sweep's jobs are composed from, as `python -m rose -m` makes it; inside of Hydra's context."""
+    arguments = [*overrides, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
+    return GlobalHydra.instance().hydra.compose_config(
+        "config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+    )
+
+
+def expand(config: DictConfig) -> list[list[str]]:
+    """The overrides of every job of a multirun."""
+    params = config.hydra.sweeper.get("params") or {}
+    texts = [f"{key}={value}" for key, value in params.items()] + given(config)
+    overrides = OverridesParser.create(config_loader=_loader()).parse_overrides(texts)
+    return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """One job's config, as the launcher will compose it."""
+    return _loader().load_sweep_config(config, list(overrides))
+
+
+def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
+    """Every job's config, as `compose` would make it; files are read once for all jobs that choose the same ones."""
+    parser = OverridesParser.create(config_loader=_loader())
+    chosen: dict[tuple, DictConfig] = {}
+    composed = []
+    for job in jobs:
+        overrides = parser.parse_overrides(job)
+        choice = tuple(override.input_line for override in overrides if _chooses_file(override))
+        if choice not in chosen:
+            chosen[choice] = compose(config, choice)
+        result = copy.deepcopy(chosen[choice])
+        ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if not _chooses_file(each)], result)
+        result.hydra.overrides.task = job
+        composed.append(result)
+    return composed
+
+
+def launcher_of(config: DictConfig, task: TaskFunction) -> Launcher:
+    """The launcher that a sweep's config names, set up for its jobs."""
+    context = HydraContext(_loader(), Callbacks(config))
+    return Plugins.instance().instantiate_launcher(context, task, config)
+
+
+def _chooses_file(override: Override) -> bool:
+    return _loader().repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+
+def _loader() -> Any:
+    return GlobalHydra.instance().config_loader()

@@ -1,0 +1,30 @@
+"""The target pairs as the model reads them."""
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rose.data import files
+from rose.data.chat import Encoded, encode_pair
+from rose.errors import RoseError
+
+
+def encoded_pairs(
+    tokenizer: PreTrainedTokenizerBase, file: Path, max_length: int
+) -> tuple[list[dict], list[tuple[Encoded, Encoded]], list[dict]]:
+    """Target pairs, each one's two encoded answers, and {"id", "reason"} of those that nothing is left of."""
+    pairs, encoded, dropped = [], [], []
+    for pair in files.load(file):
+        try:
+            both = encode_pair(tokenizer, pair, max_length)
+            reason = f"nothing left of an answer at model.max_length={max_length}"
+        except ValueError as error:
+            both, reason = None, str(error)
+        if both is None:
+            dropped.append({"id": pair["id"], "reason": reason})
+        else:
+            pairs.append(pair)
+            encoded.append(both)
+    if not pairs:
+        raise RoseError(f"model.max_length={max_length}: none of the {len(dropped)} target pairs fits")
+    return pairs, encoded, dropped

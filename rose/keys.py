@@ -1,0 +1,195 @@
+"""What of a setting can change an outcome; a stage's key holds that and nothing else.
+
+What is not read is as conf/_base has it: the artifacts of whoever never touched it keep their names. A key of a judge
+that is not read is None.
+"""
+
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rose.config import CONF
+from rose.config.choices import (
+    Balance,
+    Estimator,
+    JudgeKind,
+    Keep,
+    Lesson,
+    Normalize,
+    OnBadRow,
+    PreferenceLoss,
+    ProjectionKind,
+    Reference,
+    Representation,
+    Rule,
+    Share,
+    Target,
+)
+from rose.config.data import Dataset, Pairs, Preference
+from rose.config.schema import Evaluation, Judge, Method, Projection, Selection, Tasks, Training, Warmup
+from rose.gradients.objectives import Loss, Objective
+from rose.gradients.projection import fits
+
+# a key of conf/method and its value → the other keys that are read because of it
+METHOD_READS: dict[tuple[str, Any], tuple[str, ...]] = {
+    ("lesson", Lesson.selection): ("representation", "rule", "share"),
+    ("representation", Representation.gradients): ("target", "balance", "checkpoints", "estimator", "whiten"),
+    ("representation", Representation.hidden): ("pooling", "estimator", "whiten"),
+    ("representation", Representation.embeddings): ("encoder", "estimator", "whiten"),
+    ("representation", Representation.ngrams): ("buckets", "smoothing", "per_ngram"),
+    ("representation", Representation.loss_drop): ("target",),
+    ("balance", Balance.segments): ("segments",),
+    ("estimator", Estimator.gist): ("components",),
+    ("estimator", Estimator.shapley): ("neighbours",),
+    ("whiten", True): ("ridge",),
+    ("rule", Rule.greedy): ("candidates",),
+    ("rule", Rule.random): ("seed",),
+    ("rule", Rule.balanced): ("seed",),
+    ("rule", Rule.resample): ("seed",),
+}
+JUDGE_READS: dict[JudgeKind, tuple[str, ...]] = {
+    JudgeKind.reward_world: ("manners",),
+    JudgeKind.reward_model: ("model", "revision", "dtype", "max_length", "batch_tokens"),
+    JudgeKind.llm: ("model", "request", "price_input", "price_output"),
+    JudgeKind.none: (),
+}
+
+
+def method_reads(method: Method) -> set[str]:
+    """The keys of conf/method that a method as it is set reads."""
+    reads = ["name", "lesson"]
+    for key in reads:  # grows as it goes
+        reads += METHOD_READS.get((key, getattr(method, key)), ())
+    return set(reads)
+
+
+def method(method: Method, epochs: int) -> Method:
+    """Without what the method does not read, nor a number of checkpoints that is all of the warm-up's `epochs`.
+
+    What becomes of the ranking, share and lesson, is the key of other stages.
+    """
+    unread = {field.name for field in fields(method)} - method_reads(method) | {"share", "lesson"}
+    neutral = {key: _base(Method)[key] for key in unread - {"seed"}} | ({"seed": None} if "seed" in unread else {})
+    kept = replace(method, **neutral)
+    return replace(kept, checkpoints=None) if kept.checkpoints == epochs else kept
+
+
+def objective(method: Method, preference: Preference) -> Objective:
+    """The objective that a method and a preference group come to, without the keys that cancel.
+
+    A DPO (SimPO) gradient is a positive scalar, which holds β and the reference (γ), times the gradient of the
+    summed (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is
+    gone. IPO's scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
+    """
+    balance = Balance(method.balance)
+    common = {
+        "balance": balance,
+        "segments": method.segments if balance is Balance.segments else None,
+        "first_tokens": preference.first_tokens,
+    }
+    if method.target == Target.chosen:
+        return Objective(Loss.sft, **common)
+    loss, reference = PreferenceLoss(preference.loss), Reference(preference.reference)
+    cancels = preference.normalize == Normalize.per_pair and loss is not PreferenceLoss.ipo
+    linear = balance is not Balance.none or cancels or loss is PreferenceLoss.contrast
+    if linear:
+        return Objective(Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast, **common)
+    if loss is PreferenceLoss.simpo:
+        return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
+    return Objective(Loss(loss), preference.beta, None if reference is Reference.none else reference, **common)
+
+
+def projection(projection: Projection, keep: Keep, size: int | None) -> Projection:
+    """Streamed features have no projection; none has neither a width nor a seed.
+
+    `size` is the gradients' width where it is known already. Raises RoseError where the projection is wider.
+    """
+    if keep is Keep.stream or projection.kind == ProjectionKind.none:
+        return Projection(ProjectionKind.none, dim=0, seed=0)
+    if size is not None:
+        fits(projection.dim, size)
+    return Projection(projection.kind, projection.dim, projection.seed)
+
+
+def selection(method: Method, selection: Selection, warmup: Warmup, finetune: Training) -> Selection:
+    """What is really selected, without what cannot matter: the seed, and the ratio beside what replaces it.
+
+    share=everything (`method=full`) takes every row that passes the filters. share=matched takes as many rows as a
+    gradient method's whole cost would have trained on: its warm-up, one pass over the pool a checkpoint (forward and
+    backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
+    """
+    whole = replace(selection, ratio=1.0, seed=0, slices=selection.slices if selection.slice else 1)
+    if method.share is Share.everything:
+        return replace(whole, count=None, tokens=None, per_source=None, slice=None, slices=1)
+    if method.share is Share.matched:
+        spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
+        return replace(whole, ratio=min(1.0, selection.ratio + spent))
+    return whole if selection.count or selection.tokens or selection.slice else replace(whole, ratio=selection.ratio)
+
+
+def evaluation(evaluation: Evaluation) -> Evaluation:
+    """Greedy answers do not depend on the seed."""
+    return replace(evaluation, seed=0) if evaluation.temperature == 0 else evaluation
+
+
+def judge(judge: Judge) -> Judge:
+    """What a judge does not read cannot change its verdicts."""
+    in_key = {field.name for field in fields(judge) if field.metadata.get("in_key", True)}
+    unread = in_key - {"kind", "opponent", *JUDGE_READS[judge.kind]}
+    return replace(judge, **dict.fromkeys(unread))
+
+
+def dataset(dataset: Dataset) -> Dataset:
+    """Without what a world or a local file does not read; a seed is for what is drawn."""
+    read = {"name": _kind(dataset.world), "revision": _revision(dataset)}
+    if dataset.per_source is None:
+        read["seed"] = _base(Dataset).seed
+    if dataset.world is not None:
+        read["on_bad_row"] = OnBadRow.stop
+    return replace(dataset, **read)
+
+
+def pairs(pairs: Pairs) -> Pairs:
+    """The same of preference pairs, of which a share is held out where there is no file of test pairs."""
+    base, read = _base(Preference).pairs, {"revision": _revision(pairs)}
+    held_out = pairs.world is None and pairs.test_path is None
+    if not held_out:
+        read["test_share"] = base.test_share
+    if not held_out and pairs.shots is None and pairs.tests is None:
+        read["seed"] = base.seed
+    if pairs.world is not None:
+        read["on_bad_row"] = OnBadRow.stop
+    return replace(pairs, **read)
+
+
+def tasks(tasks: Tasks) -> Tasks:
+    """The same of questions; all of them, without examples, leave nothing to draw."""
+    drawn = tasks.limit is not None or tasks.shots
+    seed = tasks.seed if drawn else _base(Tasks).seed
+    return replace(tasks, revision=_revision(tasks), seed=seed)
+
+
+def label(rows: Dataset | Pairs) -> str:
+    """What a directory of rows is called: the same rows are in the same place, whatever the data's name."""
+    return _kind(rows.world)
+
+
+def _kind(world: object) -> str:
+    return "local" if world is None else "world"
+
+
+def _revision(rows: Dataset | Pairs | Tasks) -> str | None:
+    """Only a hub dataset has one."""
+    return None if rows.path is None or Path(rows.path).expanduser().exists() else rows.revision
+
+
+@cache
+def _base(group: type) -> DictConfig:
+    """What a group's options share, typed by its schema."""
+    values = OmegaConf.load(CONF / "_base" / f"{group.__name__.lower()}.yaml")
+    config = OmegaConf.merge(OmegaConf.structured(group), values)
+    assert isinstance(config, DictConfig)
+    return config

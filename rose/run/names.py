@@ -1,0 +1,55 @@
+"""What jobs and sweeps are called: names that follow from what is asked for, so that the same command finds its own."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from rose.config.compose import given
+
+# what cannot change a job's result, and so does not name its directory
+PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
+
+
+def register_resolvers() -> None:
+    """What conf/ may call in `${…}`."""
+    OmegaConf.register_new_resolver("rose.job", job_name, replace=True)
+    OmegaConf.register_new_resolver("rose.local_or_hub", local_or_hub, replace=True)
+
+
+def job_name(*, _root_: DictConfig) -> str:
+    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
+    config = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
+    with read_write(config):
+        config.outputs = "outputs"  # also where other settings are made from it
+    values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    settings = {key: value for key, value in values.items() if key not in PLACE}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    method, amount = re.sub(r"\W+", "_", str(values["method"]["name"])), values["selection"]
+    units = (f"{amount[unit]}{unit}" for unit in ("count", "tokens") if amount[unit] is not None)
+    return f"{method}-{next(units, amount['ratio'])}-seed{values['seed']}-{digest}"
+
+
+def sweep_name(experiment: str | None, overrides: list[str]) -> str:
+    """The experiment's name, with a hash of what else the command line says; the same command, the same sweep."""
+    rest = [text for text in overrides if text.lstrip("+").split("=")[0].split(".")[0] not in PLACE]
+    rest = sorted(text for text in rest if text != f"experiments={experiment}")
+    digest = hashlib.sha256("\n".join(rest).encode()).hexdigest()[:6]
+    return "-".join(part for part in (experiment or "sweep", digest if rest else "") if part)
+
+
+def local_or_hub(folder: str, hub_id: str) -> str:
+    """The local copy of a model where there is one."""
+    return folder if Path(folder).is_dir() else hub_id
+
+
+def name_directory(config: DictConfig) -> None:
+    """Sets hydra.sweep.dir, unless the command line does, here and for the jobs, which compose their own config."""
+    if any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra):
+        return
+    name = sweep_name(config.hydra.runtime.choices.get("experiments"), given(config))
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = "${outputs}/sweeps/" + name
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='${{outputs}}/sweeps/{name}'")

@@ -1,0 +1,68 @@
+"""What a job calls its stages, and what each is to whom: the one table of their names.
+
+`shared` stages are no method's own cost. `measures`: its metrics and items are the model's result. `copied` goes into
+the job's folder. `student`: run by the model that is fine-tuned; `backward`: takes gradients, so that it costs more.
+"""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    shared: bool = False
+    measures: bool = False
+    check: bool = False  # made for a person to read; nothing rests on it
+    student: bool = False
+    backward: bool = False
+    copied: str | None = None  # a file's name, or a pattern of those of an adapter
+    curve: bool = False  # its log.jsonl is part of the job's
+
+
+KINDS = {
+    "base": Kind(shared=True, curve=True),
+    "pool": Kind(shared=True),
+    "preferences": Kind(shared=True),
+    "tokens": Kind(shared=True),
+    "warmup": Kind(backward=True, curve=True),
+    "features": Kind(backward=True),
+    "targets": Kind(backward=True),
+    "hidden": Kind(),
+    "target_hidden": Kind(),
+    "embeddings": Kind(),
+    "target_embeddings": Kind(),
+    "losses": Kind(),
+    "answer_losses": Kind(),
+    "tuned_losses": Kind(),
+    "pairs_sft": Kind(backward=True),
+    "pairs_dpo": Kind(backward=True),
+    "scores": Kind(copied="scores.parquet"),
+    "selection": Kind(copied="selected.jsonl"),
+    "student_base": Kind(shared=True),
+    "student_tokens": Kind(shared=True),
+    "finetune": Kind(student=True, backward=True, copied="adapter_*", curve=True),
+    "evaluation": Kind(shared=True, measures=True, student=True),
+    "answers": Kind(shared=True, student=True),
+    "verdicts": Kind(shared=True, measures=True),
+    "tasks": Kind(shared=True, measures=True, student=True),
+    "zero_shot": Kind(shared=True, student=True),
+    "zero_shot_answers": Kind(shared=True, student=True),
+    "zero_shot_verdicts": Kind(shared=True),
+    "zero_shot_tasks": Kind(shared=True, student=True),
+    "leakage": Kind(check=True),
+    "momentum": Kind(check=True),
+    "sample": Kind(check=True),
+    "sample_features": Kind(check=True),
+    "sample_targets": Kind(check=True),
+    "projection_error": Kind(check=True),
+    "held_out": Kind(check=True),
+    "fidelity": Kind(check=True),
+    "diagnostics": Kind(check=True, copied="diagnostics.json"),
+}
+HELD_OUT = "held_out_"  # before the name of a stage that is made once more, of held-out answers
+MEASURES = tuple(name for name, kind in KINDS.items() if kind.measures)
+ZERO_SHOT = {name: "zero_shot" if name == "evaluation" else f"zero_shot_{name}" for name in (*MEASURES, "answers")}
+
+
+def own_cost(name: str) -> bool:
+    """Whether a stage is part of what a method itself costs."""
+    kind = KINDS.get(name.removeprefix(HELD_OUT))
+    return kind is None or not (kind.shared or kind.check or name.startswith(HELD_OUT))
