@@ -7,20 +7,17 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rose import ranks
 from rose.config.compose import typed
 from rose.config.hints import or_exit
-from rose.config.schema import Config
 from rose.run.names import register_resolvers
 
 ROOT = Path(__file__).resolve().parents[1]
 
 logging.raiseExceptions = bool(os.environ.get("ROSE_DEBUG"))  # rose.log on a full disk: lines lost, no tracebacks
-ConfigStore.instance().store(name="schema", node=Config)
 register_resolvers()
 
 

@@ -21,6 +21,7 @@ from rose.evaluation.reward_model import source
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.models import loading
 from rose.report.statistics import from_items
+from rose.run.names import register_resolvers
 
 
 def duel(first: Path, second: Path, overrides: list[str]) -> Path:
@@ -74,6 +75,7 @@ def _answers(job: Path) -> tuple[Path, Path]:
 
 
 def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:
+    register_resolvers()
     settings = OmegaConf.load(job / ".hydra" / "overrides.yaml")
     return typed(one_job([*settings, f"outputs={outputs}", *overrides]))
 

@@ -20,9 +20,11 @@ from rose.config.schema import Config
 from rose.run import callback
 
 GROUPS = sorted(
-    path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name not in ("hydra", "experiments")
+    path.name
+    for path in (ROOT / "conf").iterdir()
+    if path.is_dir() and path.name not in ("hydra", "experiments", "_base")
 )
-OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("[!_]*.yaml"))]
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 NEEDED = {
     "model=local": ["model.base.path=x"],

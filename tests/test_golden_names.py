@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from rose import pipeline
-from rose.config import CONF
+from rose.__main__ import ROOT
 from rose.config.compose import typed
 
 GOLDEN = Path(__file__).with_name("golden_names.json")
-METHODS = sorted(path.stem for path in (CONF / "method").glob("[!_]*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 LLM = ["judge=llm", "judge.model=some/judge", "judge.base_url=http://127.0.0.1:1"]
 SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name in METHODS} | {
     "features.keep=stream": ["features.keep=stream"],
@@ -45,7 +45,7 @@ SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name 
 
 def names(*overrides: str) -> dict[str, str]:
     """What a job's pipeline calls each stage → the stage's name."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = typed(compose("config", list(overrides), return_hydra_config=True))
     return {kind: node.name for kind, node in pipeline.stages(config).items()}
 

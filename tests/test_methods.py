@@ -9,11 +9,11 @@ import pandas
 import pytest
 from method_toys import composed_method, rows_table, scored, selected, store, tokens_of
 
+from rose import keys
 from rose.config.choices import Normalize
 from rose.config.compose import typed
 from rose.methods import scores
 from rose.methods.gradient import influence
-from rose.methods.selection import effective
 
 ROSE = composed_method("rose")
 RANDOM = composed_method("random")
@@ -126,7 +126,7 @@ def test_at_least_one_row_is_selected(tmp_path):
 )
 def test_how_much_of_the_pool_a_method_takes(composed, method, ratio):
     config = typed(composed(f"method={method}", "warmup.epochs=2", "finetune.epochs=7"))
-    assert effective(config.method, config.selection, config.warmup, config.finetune).ratio == pytest.approx(ratio)
+    assert keys.selection(config.method, config.selection, config.warmup, config.finetune).ratio == pytest.approx(ratio)
 
 
 def test_tokens_and_answer_tokens_of_a_row_are_counted_across_batches(tmp_path, monkeypatch):

@@ -6,11 +6,11 @@ import pandas
 import pytest
 from method_toys import selected
 
+from rose import keys
 from rose.config.choices import Dedup
 from rose.config.compose import typed
 from rose.errors import RoseError
 from rose.methods.duplicates import Near
-from rose.methods.selection import effective
 
 TABLE = pandas.DataFrame(
     {
@@ -101,7 +101,7 @@ def test_near_duplicates_share_four_fifths_of_all_their_shingles():
 
 def amount(composed, *overrides):
     config = typed(composed(*overrides))
-    return effective(config.method, config.selection, config.warmup, config.finetune)
+    return keys.selection(config.method, config.selection, config.warmup, config.finetune)
 
 
 def test_what_cannot_matter_is_left_out(composed):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from tiny_models import adapted, distance, double, random_rows, slow_gradient, slow_log_probs  # noqa: F401
 
+from rose import keys
 from rose.config.choices import Balance, Normalize, PreferenceLoss, Reference, Target
-from rose.gradients.objectives import Loss, Objective, effective, gradients, losses, parts
+from rose.gradients.objectives import Loss, Objective, gradients, losses, parts
 from rose.gradients.per_example import PerExample
 
 BETA, GAMMA = 0.1, 0.7
@@ -130,24 +131,26 @@ def preference(**changes):
 def test_keys_that_cancel_do_not_make_another_objective():
     for beta in (0.1, 0.5):
         for reference in Reference:
-            assert effective(method(), preference(beta=beta, reference=reference)) == Objective(Loss.contrast)
-    assert effective(method(), preference(loss=PreferenceLoss.contrast)) == Objective(Loss.contrast)
+            assert keys.objective(method(), preference(beta=beta, reference=reference)) == Objective(Loss.contrast)
+    assert keys.objective(method(), preference(loss=PreferenceLoss.contrast)) == Objective(Loss.contrast)
     for gamma in (0.0, 1.5):
-        assert effective(method(), preference(loss=PreferenceLoss.simpo, gamma=gamma)) == Objective(Loss.simpo)
-        assert effective(method(), preference(gamma=gamma)) == Objective(Loss.contrast)
-    assert effective(method(target=Target.chosen), preference()) == Objective(Loss.sft)
+        assert keys.objective(method(), preference(loss=PreferenceLoss.simpo, gamma=gamma)) == Objective(Loss.simpo)
+        assert keys.objective(method(), preference(gamma=gamma)) == Objective(Loss.contrast)
+    assert keys.objective(method(target=Target.chosen), preference()) == Objective(Loss.sft)
 
 
 def test_keys_that_matter_are_kept():
     after = preference(normalize=Normalize.after_mean)
-    assert effective(method(), after) == Objective(Loss.dpo, 0.1, Reference.base)
-    assert effective(method(), preference(loss=PreferenceLoss.ipo)) == Objective(Loss.ipo, 0.1, Reference.base)
+    assert keys.objective(method(), after) == Objective(Loss.dpo, 0.1, Reference.base)
+    assert keys.objective(method(), preference(loss=PreferenceLoss.ipo)) == Objective(Loss.ipo, 0.1, Reference.base)
     simpo = preference(loss=PreferenceLoss.simpo, normalize=Normalize.none)
-    assert effective(method(), simpo) == Objective(Loss.simpo, 0.1, gamma=GAMMA)
-    assert effective(method(target=Target.chosen), preference(first_tokens=3)) == Objective(Loss.sft, first_tokens=3)
+    assert keys.objective(method(), simpo) == Objective(Loss.simpo, 0.1, gamma=GAMMA)
+    assert keys.objective(method(target=Target.chosen), preference(first_tokens=3)) == Objective(
+        Loss.sft, first_tokens=3
+    )
     none = preference(normalize=Normalize.none, reference=Reference.none)
-    assert effective(method(), none) == Objective(Loss.dpo, 0.1)
-    assert effective(method(balance=Balance.tokens), after) == Objective(Loss.contrast, balance=Balance.tokens)
-    assert effective(method(balance=Balance.segments), after).segments == 4
-    assert effective(method(balance=Balance.tokens), preference(loss=PreferenceLoss.ipo)).loss is Loss.contrast
-    assert effective(method(target=Target.chosen, balance=Balance.tokens), after).balance is Balance.tokens
+    assert keys.objective(method(), none) == Objective(Loss.dpo, 0.1)
+    assert keys.objective(method(balance=Balance.tokens), after) == Objective(Loss.contrast, balance=Balance.tokens)
+    assert keys.objective(method(balance=Balance.segments), after).segments == 4
+    assert keys.objective(method(balance=Balance.tokens), preference(loss=PreferenceLoss.ipo)).loss is Loss.contrast
+    assert keys.objective(method(target=Target.chosen, balance=Balance.tokens), after).balance is Balance.tokens

@@ -10,6 +10,7 @@ from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,6 +25,8 @@ from rose.config.hints import nearest
 from rose.config.schema import Config
 from rose.config.secrets import refuse_secrets
 from rose.errors import RoseError
+
+ConfigStore.instance().store(name="schema", node=Config)  # what conf/config.yaml begins with
 
 
 class Sweeper(BasicSweeper):
