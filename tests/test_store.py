@@ -60,9 +60,12 @@ def command(tmp_path, monkeypatch, capsys):
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["rose.store", "--outputs", str(tmp_path), *arguments])
-        code = store.main()
+        try:
+            code, error = store.main(), ""
+        except SystemExit as ended:
+            code, error = 1, f"{ended.code}\n"
         said = capsys.readouterr()
-        return code, said.out + said.err
+        return code, said.out + said.err + error
 
     return run
 

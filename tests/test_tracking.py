@@ -98,7 +98,7 @@ def test_wandb_failing_to_start_is_one_warning(tmp_path: Path, monkeypatch, capl
         record(tmp_path, COMPUTED)
     assert [line.getMessage() for line in caplog.records] == [
         "W&B did not start with tracking.mode=offline (online, offline or disabled): "
-        "TimeoutError: no answer with key ***"
+        "TimeoutError: no answer with key *** and more"
     ]
 
 

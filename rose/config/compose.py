@@ -9,7 +9,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.core_plugins import basic_sweeper  # the module: Hydra loads it twice, and has two classes
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,13 +27,6 @@ from rose.config.secrets import refuse_secrets
 from rose.errors import RoseError
 
 ConfigStore.instance().store(name="schema", node=Config)  # what conf/config.yaml begins with
-
-
-class Sweeper(BasicSweeper):
-    """Hydra's own without what would compose every job once more: all are looked at before a sweep starts."""
-
-    def validate_batch_is_legal(self, batch: list) -> None:
-        """`rose.run.callback` has done it."""
 
 
 def typed(config: DictConfig) -> Config:
@@ -86,7 +79,7 @@ def expand(config: DictConfig) -> list[list[str]]:
     params = config.hydra.sweeper.get("params") or {}
     texts = [f"{key}={value}" for key, value in params.items()] + given(config)
     overrides = OverridesParser.create(config_loader=_loader()).parse_overrides(texts)
-    return [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+    return [job for batch in basic_sweeper.BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
 def compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -9,7 +9,7 @@ import traceback
 import typing
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +18,8 @@ from rose import ranks
 from rose.config import CONF
 from rose.config.schema import Config
 from rose.errors import one_line
+
+Value = TypeVar("Value")
 
 # lines of Hydra's messages that tell of its inside
 NOISE = ("object_type", "reference_type", "To append to your", "Config search path", "provider=", "Set the env")
@@ -33,10 +35,10 @@ def explain(error: BaseException) -> str:
     return text + _near_miss(text)
 
 
-def or_exit(do: Callable[[], Any]) -> None:
+def or_exit(do: Callable[[], Value]) -> Value:
     """Any error ends the program in one line; what a callback raises Hydra would turn into a warning, and go on."""
     try:
-        do()
+        return do()
     except Exception as error:
         if os.environ.get("ROSE_DEBUG"):
             traceback.print_exc()

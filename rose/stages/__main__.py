@@ -110,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main() -> int:
+    """Exit code 1 where something damaged is left, or the command is wrong."""
     arguments = _parser().parse_args()
-    or_exit(lambda: sys.exit(_do(arguments)))
+    return or_exit(lambda: _do(arguments))
 
 
 def _do(arguments: argparse.Namespace) -> int:
-    """Exit code."""
     outputs = arguments.outputs
     match arguments.command:
         case "ls":
@@ -131,4 +131,4 @@ def _do(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
