@@ -13,8 +13,8 @@ from rose.__main__ import ROOT
 from rose.config.choices import Normalize, StoreDtype
 from rose.config.compose import typed
 from rose.config.schema import Method
+from rose.gradients.feature_store import VALID, FeatureStore
 from rose.gradients.quantize import width
-from rose.gradients.store import VALID, FeatureStore
 from rose.methods.scores import score
 
 ROWS, DIM, CHECKPOINTS, PAIRS, SUBTASKS = 270_679, 8192, 4, 90, 5  # LESS's pool and store, ROSE's pairs of SHP

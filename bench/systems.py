@@ -17,11 +17,11 @@ from bench.setting import EPS, Setting, clock, cosines, load_exact, load_moments
 from rose.config.choices import AdamMap, ProjectionKind, StoreDtype
 from rose.config.schema import Projection
 from rose.gradients.adam import apply_adam
+from rose.gradients.feature_store import FeatureStore, Filling
 from rose.gradients.objectives import SFT, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.quantize import width
-from rose.gradients.store import FeatureStore, Filling
 from rose.models.batching import IGNORED, collate
 from rose.models.log_probs import token_log_probs
 

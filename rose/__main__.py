@@ -32,7 +32,7 @@ def job(config: DictConfig) -> None:
 
 def main() -> None:
     """Exit code 0: every job done; 1: a job failed or the input is wrong, said in one line."""
-    if not ranks.main():
+    if not ranks.is_first():
         sys.argv += ranks.QUIET
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one
     try:

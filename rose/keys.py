@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rose.config import CONF
 from rose.config.choices import (
+    Amount,
     Balance,
     Estimator,
     JudgeKind,
@@ -25,7 +26,6 @@ from rose.config.choices import (
     Reference,
     Representation,
     Rule,
-    Share,
     Target,
 )
 from rose.config.data import Dataset, Pairs, Preference
@@ -122,9 +122,9 @@ def selection(method: Method, selection: Selection, warmup: Warmup, finetune: Tr
     backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
     """
     whole = replace(selection, ratio=1.0, seed=0, slices=selection.slices if selection.slice else 1)
-    if method.share is Share.everything:
+    if method.share is Amount.everything:
         return replace(whole, count=None, tokens=None, per_source=None, slice=None, slices=1)
-    if method.share is Share.matched:
+    if method.share is Amount.matched:
         spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
         return replace(whole, ratio=min(1.0, selection.ratio + spent))
     return whole if selection.count or selection.tokens or selection.slice else replace(whole, ratio=selection.ratio)

@@ -16,7 +16,7 @@ from rose.methods import embedding, hidden, losses, scores, selection
 from rose.models import loading
 from rose.stages.graph import Node
 from rose.stages.kinds import MEASURES, ZERO_SHOT
-from rose.training import base, finetune, pairs, warmup
+from rose.training import base_model, finetune, pairs, warmup
 
 Nodes = dict[str, Node]  # by what a job calls them: `rose.stages.kinds`
 
@@ -36,7 +36,9 @@ def _data(config: Config) -> Nodes:
     """The model that selects, what it selects from and what for; the pool in its tokens."""
     model, dataset, preference = config.model, config.dataset, config.preference.pairs
     nodes = {
-        "base": Node(base.prepare, base=model.base, fingerprint=loading.fingerprint(model.base), label=model.name),
+        "base": Node(
+            base_model.prepare, base=model.base, fingerprint=loading.fingerprint(model.base), label=model.name
+        ),
         "pool": Node(
             pool.read_pool,
             dataset=keys.dataset(dataset),
@@ -147,7 +149,9 @@ def _choice(config: Config, nodes: Nodes) -> Nodes:
 def _student(config: Config, nodes: Nodes) -> Nodes:
     """The model that is fine-tuned, on what the method says: as a rule the one that selected."""
     student = config.student or config.model
-    model = Node(base.prepare, base=student.base, fingerprint=loading.fingerprint(student.base), label=student.name)
+    model = Node(
+        base_model.prepare, base=student.base, fingerprint=loading.fingerprint(student.base), label=student.name
+    )
     tokens = Node(chat.tokenize, max_length=student.max_length, base=model, pool=nodes["pool"])
     made = {"student_base": model, "student_tokens": tokens}
     match config.method.lesson:
@@ -258,7 +262,7 @@ def _tuned_on_pairs(config: Config, model: Model, lesson: Lesson, frozen: Node, 
 def _projection(config: Config) -> Projection:
     """Refuses a width that the method's gradients do not have, where that is known already."""
     gradients = config.method.representation is Representation.gradients
-    size = base.adapter_size(config.model.base, config.model.lora) if gradients else None
+    size = base_model.adapter_size(config.model.base, config.model.lora) if gradients else None
     return keys.projection(config.projection, config.features.keep, size)
 
 

@@ -14,5 +14,5 @@ Item = TypeVar("Item")
 
 def track(items: Iterable[Item], description: str, total: float | None = None) -> Iterable[Item]:
     """Yields `items` while drawing a bar on stderr."""
-    shown = sys.stderr.isatty() and ranks.main()
+    shown = sys.stderr.isatty() and ranks.is_first()
     return rich_track(items, description, total=total, console=Console(stderr=True), disable=not shown)

@@ -37,7 +37,7 @@ class Lost(RoseError):
     """Another process of this job is gone."""
 
 
-class Outcome(NamedTuple):
+class Exchange(NamedTuple):
     value: Any = None
     error: str | None = None
 
@@ -46,12 +46,12 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes work on this job."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def main() -> bool:
+def is_first() -> bool:
     """Whether this is the process that plans, publishes and reports."""
     return rank() == 0
 
@@ -64,12 +64,12 @@ def speaks() -> bool:
 @contextmanager
 def joined() -> Iterator[None]:
     """Connects this process with the others of its job, where there are any, each on a device of its own."""
-    if world() == 1:
+    if world_size() == 1:
         yield
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise RoseError(f"WORLD_SIZE={world()}: {', '.join(missing)} must be set too; torchrun does that")
+        raise RoseError(f"WORLD_SIZE={world_size()}: {', '.join(missing)} must be set too; torchrun does that")
     import torch
 
     if torch.cuda.is_available():
@@ -86,56 +86,56 @@ def joined() -> Iterator[None]:
 def together(do: Callable[[], Value]) -> list[Value]:
     """Runs `do` on every process: what each returned, on all. An error on one is raised on all."""
     try:
-        own = Outcome(do())
+        own = Exchange(do())
     except (Elsewhere, Lost):
         raise  # all know of it
     except Exception as error:
-        _meet(Outcome(error=one_line(error)))
+        _meet(Exchange(error=one_line(error)))
         raise
     return _meet(own)
 
 
 def alone(do: Callable[[], Value]) -> Value:
     """Runs `do` on the first process while the others wait: what it returned, or raised, on all."""
-    return together(do if main() else lambda: None)[0]
+    return together(do if is_first() else lambda: None)[0]
 
 
 def first(do: Callable[[], Value]) -> Value:
     """Runs `do` on the first process, then on the others."""
-    if not main():
+    if not is_first():
         barrier()
     value = do()
-    if main():
+    if is_first():
         barrier()
     return value
 
 
 def barrier() -> None:
     """Waits until every process is here. Raises Elsewhere where one has failed instead."""
-    _meet(Outcome())
+    _meet(Exchange())
 
 
-def share(batches: list) -> list:
-    """This process's part of `batches`, every world()-th: they are sorted by length, so that parts cost the same."""
-    return batches[rank() :: world()]
+def own_batches(batches: list) -> list:
+    """This process's batches, every world_size()-th: they are sorted by length, so that each has as much to do."""
+    return batches[rank() :: world_size()]
 
 
-def _meet(own: Outcome) -> list[Any]:
+def _meet(own: Exchange) -> list[Any]:
     """Every wait is this one exchange, so that a process that fails meets the others wherever they wait for it.
 
     Raises Elsewhere where one has failed, except on a first process that says by itself all there is to say.
     """
-    if world() == 1:
+    if world_size() == 1:
         return [own.value]
     import torch  # late: a typo should not wait for it
 
-    outcomes: list[Outcome] = [own] * world()
+    outcomes: list[Exchange] = [own] * world_size()
     try:
         torch.distributed.all_gather_object(outcomes, own, group=_waiting())
     except RuntimeError as error:
         raise Lost("another process of this job has ended; the same command goes on from here") from error
     failed = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error}
-    if failed and not (main() and set(failed.values()) == {own.error}):
+    if failed and not (is_first() and set(failed.values()) == {own.error}):
         raise Elsewhere("; ".join(f"process {number}: {error}" for number, error in failed.items()))
     return [outcome.value for outcome in outcomes]
 

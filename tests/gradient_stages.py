@@ -10,8 +10,8 @@ from tiny_models import adapted, llama, random_rows
 from rose.config.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config.schema import Features, Numerics, Projection
 from rose.data.world_language import tokenizer
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.features import pair_features, pool_features
-from rose.gradients.store import FeatureStore
 from rose.models import loading
 
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)

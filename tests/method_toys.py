@@ -13,8 +13,8 @@ from rose.__main__ import ROOT
 from rose.config.choices import Dedup, ProjectionKind, StoreDtype
 from rose.config.compose import typed
 from rose.config.schema import Method, Selection
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import VERSIONS
-from rose.gradients.store import FeatureStore
 from rose.methods.scores import score
 from rose.methods.selection import select
 

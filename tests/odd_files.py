@@ -9,14 +9,14 @@ import pandas
 
 from rose.config.choices import OnBadRow
 from rose.data import files
-from rose.data.files import Source
+from rose.data.files import Location
 from rose.errors import RoseError
 
 
 def sifted(path: Path, parse, skipped: Path) -> tuple[list[dict], list[dict]]:
     """(rows, skipped rows) of a file, or a RoseError of one line; anything else that is raised fails the test."""
     skipped.unlink(missing_ok=True)
-    source = Source("dataset.path", str(path), [], None)
+    source = Location("dataset.path", str(path), [], None)
     try:
         found = list(files.sift(files.read_rows(source), parse, "dataset.on_bad_row", OnBadRow.skip, skipped))
     except RoseError as error:

@@ -17,7 +17,7 @@ from odd_files import GOOD, lines, sifted, table
 
 from rose.data import bad_rows, chat, files, formats, pool, preference_formats, world
 from rose.data.bad_rows import BadRow
-from rose.data.files import Row, Source
+from rose.data.files import FileRow, Location
 from rose.errors import RoseError
 
 settings.register_profile("short", max_examples=150, deadline=None, derandomize=True, database=None)
@@ -112,7 +112,7 @@ def test_a_row_of_any_values_is_parsed_or_refused_with_a_reason(values):
     values = json.loads(json.dumps(values))
     for parse in PARSERS:
         try:
-            found = parse(Row("r.jsonl", 1, values))
+            found = parse(FileRow("r.jsonl", 1, values))
         except BadRow as error:
             assert str(error)
         else:
@@ -130,11 +130,11 @@ def test_every_conversation_with_an_answer_comes_through_word_for_word(roles, da
     text = json.dumps({"messages": messages}, ensure_ascii=False)
     values = formats._parse(text.encode())
     if any(m["role"] == "assistant" and m["content"].strip() for m in messages):
-        (row,) = pool.parse(Row("r.jsonl", 1, values))
+        (row,) = pool.parse(FileRow("r.jsonl", 1, values))
         assert row["messages"] == messages
     else:
         with pytest.raises(BadRow, match="no assistant message with text"):
-            pool.parse(Row("r.jsonl", 1, values))
+            pool.parse(FileRow("r.jsonl", 1, values))
 
 
 @given(TURNS, st.data())
@@ -216,7 +216,7 @@ def test_what_a_small_table_says_once_is_once_in_memory(tmp_path, monkeypatch, w
     pyarrow.parquet.write_table(pyarrow.table(REPEATING[where]), path, compression="zstd", store_schema=schema)
     assert path.stat().st_size < 2048
     before, peak, found = pyarrow.total_allocated_bytes(), 0, []
-    for row in files.read_rows(Source("dataset.path", str(path), [], None)):
+    for row in files.read_rows(Location("dataset.path", str(path), [], None)):
         peak = max(peak, pyarrow.total_allocated_bytes() - before)
         found.append(isinstance(row.values, BadRow) or row.values == {"prompt": "?", "completion": REPEATED})
     assert found == [True] * len(REPEATING[where]["prompt"])

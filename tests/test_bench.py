@@ -11,7 +11,7 @@ from bench import memory, scoring, systems
 from bench.__main__ import COLUMNS, gpu
 from bench.setting import SETTINGS, Setting, load_exact, loop, save
 from rose.__main__ import ROOT
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 
 TOY = Setting(layers=1, width=128, inner=64, heads=4, key_value_heads=2, vocabulary=97, rank=64, rows=24)
 

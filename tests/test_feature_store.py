@@ -11,8 +11,8 @@ from tiny_models import CUDA
 
 from rose.config.choices import StoreDtype
 from rose.errors import RoseError
+from rose.gradients.feature_store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling
 from rose.gradients.quantize import decode, encode, width
-from rose.gradients.store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling
 
 SPACE = {"kind": "sketch", "seed": 0, "dim": 33, "version": 1}
 
@@ -109,10 +109,10 @@ def test_no_flag_is_written_before_its_rows_are_on_the_disk(tmp_path, monkeypatc
     with contextlib.suppress(KeyboardInterrupt), Filling(store, 0) as filling:
         filling.write([0, 2], unit_rows(2, 33))
         assert not store.flags(0).any() and not synced  # it is not waited for at every batch
-        monkeypatch.setattr("rose.gradients.store.SETTLE", 0.0)
+        monkeypatch.setattr("rose.gradients.feature_store.SETTLE", 0.0)
         filling.write([3], unit_rows(1, 33))
         assert store.flags(0).tolist() == [VALID, ABSENT, VALID, VALID]
-        monkeypatch.setattr("rose.gradients.store.SETTLE", 30.0)
+        monkeypatch.setattr("rose.gradients.feature_store.SETTLE", 30.0)
         filling.write([1], unit_rows(1, 33))
         if fails:
             raise KeyboardInterrupt

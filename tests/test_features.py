@@ -27,12 +27,12 @@ from rose.config.schema import Base, Lora, Projection
 from rose.data.chat import encode_pair
 from rose.errors import RoseError
 from rose.gradients import features as stages
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.features import pool_features
 from rose.gradients.objectives import Loss, Objective
-from rose.gradients.store import FeatureStore
 from rose.models import loading
 from rose.seeds import derive
-from rose.training.base import adapter_size
+from rose.training.base_model import adapter_size
 
 
 @pytest.fixture(scope="module")
@@ -195,10 +195,10 @@ import os, random, signal, sys, time
 from pathlib import Path
 from rose.config.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config.schema import Features, Numerics, Projection
-from rose.gradients import store
+from rose.gradients import feature_store
 from rose.gradients.features import pool_features
 
-store.SETTLE = 0.0
+feature_store.SETTLE = 0.0
 root, goal, dice, kills = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0), 0
 def run(name):
     out = root / name

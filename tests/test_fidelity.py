@@ -12,7 +12,7 @@ from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
 
 from rose.config.choices import Normalize
 from rose.config.compose import typed
-from rose.diagnostics.fidelity import fidelity, measured, share_of, undefined
+from rose.diagnostics.fidelity import fidelity, measured, rate_of, undefined
 from rose.diagnostics.held_out import spread
 from rose.run import job
 
@@ -47,16 +47,16 @@ def test_without_length_matched_pairs_their_share_is_absent():
 
 @pytest.mark.parametrize(("wins", "pairs"), [(0, 20), (20, 20), (1, 1)])
 def test_without_any_spread_the_interval_is_wilsons_of_the_prompts(wins, pairs):
-    share = share_of(numpy.array([1.0] * wins + [0.0] * (pairs - wins)), numpy.arange(pairs))
+    share = rate_of(numpy.array([1.0] * wins + [0.0] * (pairs - wins)), numpy.arange(pairs))
     interval = scipy.stats.binomtest(wins, pairs).proportion_ci(method="wilson")
     assert share == pytest.approx((wins / pairs, interval.low, interval.high), abs=1e-6)
-    assert share_of(numpy.tile([1.0, 1.0, 0.0], 4), numpy.repeat(range(4), 3)) == pytest.approx(
+    assert rate_of(numpy.tile([1.0, 1.0, 0.0], 4), numpy.repeat(range(4), 3)) == pytest.approx(
         (2 / 3, *proportion_confint(4 * 2 / 3, 4, method="wilson")), abs=1e-6
     )
 
 
 def test_with_a_pair_a_prompt_the_interval_is_wilsons_of_a_little_fewer_pairs():
-    share = share_of(numpy.array([1.0] * 30 + [0.0] * 20), numpy.arange(50))
+    share = rate_of(numpy.array([1.0] * 30 + [0.0] * 20), numpy.arange(50))
     size = 49 * (1.959964 / 2.009575) ** 2  # the quantiles of the normal and of t with 49 degrees, as tables have them
     expected = proportion_confint(0.6 * size, size, method="wilson")
     assert share == pytest.approx((0.6, *expected), abs=1e-5)
@@ -64,7 +64,7 @@ def test_with_a_pair_a_prompt_the_interval_is_wilsons_of_a_little_fewer_pairs():
 
 def test_pairs_that_only_repeat_their_prompts_others_add_no_certainty():
     wins = numpy.random.default_rng(0).integers(0, 2, 40).astype(float)
-    once, thrice = share_of(wins, numpy.arange(40)), share_of(numpy.repeat(wins, 3), numpy.repeat(numpy.arange(40), 3))
+    once, thrice = rate_of(wins, numpy.arange(40)), rate_of(numpy.repeat(wins, 3), numpy.repeat(numpy.arange(40), 3))
     assert thrice == pytest.approx(once)
 
 
@@ -75,7 +75,7 @@ def test_the_interval_covers_the_truth_when_pairs_of_a_prompt_depend_on_one_anot
         chance = generator.beta(3, 2, prompts)  # of a prompt's pairs; .6 on average
         sizes = generator.integers(*pairs, prompts)
         wins = numpy.concatenate([generator.random(n) < p for n, p in zip(sizes, chance, strict=True)])
-        share = share_of(wins.astype(float), numpy.repeat(numpy.arange(prompts), sizes))
+        share = rate_of(wins.astype(float), numpy.repeat(numpy.arange(prompts), sizes))
         covered += share.low <= 0.6 <= share.high
     assert 0.92 <= covered / 400 <= 0.98
 

@@ -11,14 +11,14 @@ import pytest
 from rose.config.choices import OnBadRow
 from rose.data import files
 from rose.data.bad_rows import BadRow
-from rose.data.files import Source
+from rose.data.files import Location
 from rose.errors import RoseError
 
 ROWS = [{"id": "a", "text": "één\nline"}, {"id": "b", "text": 'zwei, "drei"'}]
 
 
 def source(path, patterns=()):
-    return Source("dataset.path", str(path), list(patterns), None)
+    return Location("dataset.path", str(path), list(patterns), None)
 
 
 def values(path, patterns=()):
@@ -114,7 +114,7 @@ def test_a_folder_is_read_by_pattern_then_name(tmp_path):
 def test_a_source_that_cannot_be_names_key_and_value(path, reason):
     for read in (files.fingerprint, lambda source: list(files.read_rows(source))):
         with pytest.raises(RoseError) as error:
-            read(Source("dataset.path", path, [], None))
+            read(Location("dataset.path", path, [], None))
         assert reason in str(error.value) and "\n" not in str(error.value)
 
 
@@ -144,7 +144,7 @@ def test_a_hub_id_is_fetched_by_its_patterns(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr(files, "snapshot_download", snapshot)
-    hub = Source("dataset.path", "some-owner/some.name", ["data/*"], "v1")
+    hub = Location("dataset.path", "some-owner/some.name", ["data/*"], "v1")
     assert [row.values for row in files.read_rows(hub)] == ROWS
     assert asked == {
         "repo": "some-owner/some.name",

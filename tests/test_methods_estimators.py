@@ -10,7 +10,7 @@ import torch
 from method_toys import composed_method, rows_table, store
 
 from rose.config.choices import Normalize, StoreDtype
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 from rose.methods import estimators, gradient
 from rose.methods.estimators import View, datainf, gist, shapley
 

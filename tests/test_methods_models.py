@@ -15,7 +15,7 @@ from rose.config.choices import Dtype
 from rose.config.schema import Base, Numerics
 from rose.data import world
 from rose.errors import RoseError
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 from rose.methods import embedding, hidden, losses
 from rose.methods.rules import RULES
 from rose.models import loading

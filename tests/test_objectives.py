@@ -8,7 +8,7 @@ from tiny_models import adapted, distance, double, random_rows, slow_gradient, s
 
 from rose import keys
 from rose.config.choices import Balance, Normalize, PreferenceLoss, Reference, Target
-from rose.gradients.objectives import Loss, Objective, gradients, losses, parts
+from rose.gradients.objectives import Loss, Objective, gradients, losses, places
 from rose.gradients.per_example import PerExample
 
 BETA, GAMMA = 0.1, 0.7
@@ -92,9 +92,9 @@ def test_balanced_gradients_are_sums_of_unit_gradients(loss, balance, segments):
 
 def test_parts_of_an_answer():
     mask = torch.tensor([[0, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 1, 1]], dtype=torch.bool)
-    assert parts(mask, None).tolist() == [[-1, 0, 1, -1, 2, 3, 4], [-1, -1, -1, -1, -1, 0, 1]]
-    assert parts(mask, 3).tolist() == [[-1, 0, 0, -1, 1, 1, 2], [-1, -1, -1, -1, -1, 0, 1]]
-    assert parts(mask, 1).tolist() == [[-1, 0, 0, -1, 0, 0, 0], [-1, -1, -1, -1, -1, 0, 0]]
+    assert places(mask, None).tolist() == [[-1, 0, 1, -1, 2, 3, 4], [-1, -1, -1, -1, -1, 0, 1]]
+    assert places(mask, 3).tolist() == [[-1, 0, 0, -1, 1, 1, 2], [-1, -1, -1, -1, -1, 0, 1]]
+    assert places(mask, 1).tolist() == [[-1, 0, 0, -1, 0, 0, 0], [-1, -1, -1, -1, -1, 0, 0]]
 
 
 def test_losses_by_hand():

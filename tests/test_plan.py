@@ -11,7 +11,7 @@ from rose.config.compose import typed
 from rose.config.schema import Config
 from rose.data import world
 from rose.run import plan
-from rose.run.estimates import UNKNOWN, Estimate, Estimator
+from rose.run.estimates import UNKNOWN, Cost, Costs
 from rose.run.launchers.slurm import Slurm
 from rose.stages import inventory
 from rose.stages.build import build
@@ -28,7 +28,7 @@ def graph(**needs: tuple[str, list[int], float]) -> dict[str, plan.Stage]:
     nodes, found = {}, {}
     for name, (upstream, jobs, flops) in needs.items():
         nodes[name] = Node(toy, name, tuple(nodes[other] for other in upstream))
-        cost = Estimate(None, flops, None, None, "counted")
+        cost = Cost(None, flops, None, None, "counted")
         found[nodes[name].name] = plan.Stage(name, nodes[name], False, jobs, cost)
     return found
 
@@ -64,8 +64,8 @@ def config(composed, tmp_path) -> Config:
 def test_a_cost_is_counted_by_hand(config, tmp_path):
     nodes = plan.pipeline.stages(config)
 
-    def count(kind: str) -> Estimate:
-        return Estimator(tmp_path).estimate(kind, nodes[kind], config, nodes)
+    def count(kind: str) -> Cost:
+        return Costs(tmp_path).estimate(kind, nodes[kind], config, nodes)
 
     vocabulary, width = len(world.tokenizer()), 32
     # a Llama with tied embeddings: q, k, v, o; gate, up, down; two norms a layer and one at the end
@@ -82,8 +82,8 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
 
 def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):
     build(Node(toy, "first", (), label="same"), tmp_path)
-    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
-    assert Estimator(tmp_path).estimate("unheard_of", Node(toy, "third", (), label="other"), config, {}) == UNKNOWN
+    assert Costs(tmp_path).estimate("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
+    assert Costs(tmp_path).estimate("unheard_of", Node(toy, "third", (), label="other"), config, {}) == UNKNOWN
 
 
 def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path, capsys):

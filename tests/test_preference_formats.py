@@ -4,7 +4,7 @@ import pytest
 from published_pairs import SHP, STACK_EXCHANGE, answer
 
 from rose.data.bad_rows import BadRow
-from rose.data.files import Row
+from rose.data.files import FileRow
 from rose.data.preference_formats import parse
 
 
@@ -17,7 +17,7 @@ def assistant(text):
 
 
 def parsed(**values):
-    return parse(Row("dir/mine.jsonl", 3, values))
+    return parse(FileRow("dir/mine.jsonl", 3, values))
 
 
 def sides(pair):

@@ -19,7 +19,7 @@ from rose.__main__ import ROOT
 from rose.config.compose import typed
 from rose.errors import RoseError
 from rose.run import job
-from rose.training.shares import micro_batches
+from rose.training.processes import micro_batches
 
 EXACT = ["model.lora.dropout=0", "model.micro_batch_size=2"]
 

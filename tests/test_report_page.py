@@ -16,13 +16,13 @@ import pytest
 from report_jobs import write_items, write_job, write_selection
 
 from rose.report.comparison import compare
-from rose.report.diagnostics import read_checks, suspicions
 from rose.report.drawing import inline
 from rose.report.figures import pareto
 from rose.report.report import write_report
 from rose.report.results import read_jobs
 from rose.report.selection_figures import overlap as overlap_figure
 from rose.report.selections import Selections, Taken, front, jaccard, overlap, read_selections
+from rose.report.suspicions import read_checks, suspicions
 from rose.report.text import number, printable, shorten
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -22,7 +22,7 @@ from rose.data import files, world
 from rose.errors import RoseError
 from rose.models import loading
 from rose.run import job
-from rose.training.base import prepare
+from rose.training.base_model import prepare
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -181,14 +181,14 @@ def test_a_pattern_finds_nothing_outside_its_folder(tmp_path, pattern):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "rows.jsonl").write_text("{}")
     with pytest.raises(RoseError, match="no file matches"):
-        files.fingerprint(files.Source("dataset.path", str(tmp_path / "data"), [pattern], None))
+        files.fingerprint(files.Location("dataset.path", str(tmp_path / "data"), [pattern], None))
 
 
-def linked(tmp_path: Path, target: str) -> files.Source:
+def linked(tmp_path: Path, target: str) -> files.Location:
     """A folder with one file, `rows.jsonl`, which is a link."""
     (tmp_path / "snapshots" / "data").mkdir(parents=True)
     (tmp_path / "snapshots" / "data" / "rows.jsonl").symlink_to(target)
-    return files.Source("dataset.path", str(tmp_path / "snapshots" / "data"), [], None)
+    return files.Location("dataset.path", str(tmp_path / "snapshots" / "data"), [], None)
 
 
 def test_a_link_out_of_a_data_folder_is_refused(tmp_path):

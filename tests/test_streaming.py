@@ -12,9 +12,9 @@ from test_features import NONE, NUMERICS, pool, run, settings  # noqa: F401  (ru
 from rose.config.choices import AdamMap, Normalize, ProjectionKind
 from rose.config.schema import Projection
 from rose.gradients import features as stages
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.features import pair_features
 from rose.gradients.objectives import Loss, Objective
-from rose.gradients.store import FeatureStore
 from rose.gradients.streaming import pool_cosines
 from rose.methods.gradient import influence
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from rose.config.compose import typed
 from rose.config.schema import Tasks
 from rose.data.bad_rows import BadRow
-from rose.data.files import Row
+from rose.data.files import FileRow
 from rose.errors import RoseError
 from rose.evaluation.questions import Asked, draw, messages, parse, read_questions, right
 from rose.evaluation.tasks import likeliest
@@ -66,7 +66,7 @@ def test_an_answer_is_right_when_its_last_word_is(given, expected, correct):
     [({"answer": "B"}, "B"), ({"answer": 1}, "B"), ({"answer": "no"}, "B"), ({"answer": "b"}, None)],
 )
 def test_the_answer_of_a_choice_is_a_letter_a_place_or_a_text(values, letter):
-    row = Row("f.jsonl", 1, {"question": "q", "choices": ["yes", "no"], **values})
+    row = FileRow("f.jsonl", 1, {"question": "q", "choices": ["yes", "no"], **values})
     if letter is None:
         with pytest.raises(BadRow, match="must be a letter of AB"):
             parse(row)
@@ -97,11 +97,11 @@ def test_a_letter_that_another_choice_says_is_one_where_the_file_has_letters_thr
 )
 def test_a_row_without_question_or_answer_is_bad(values):
     with pytest.raises(BadRow):
-        parse(Row("f.jsonl", 1, values))
+        parse(FileRow("f.jsonl", 1, values))
 
 
 def test_big_bench_names_are_known():
-    (row,) = parse(Row("f.jsonl", 7, {"input": "not True is", "target": "False", "task": "boolean"}))
+    (row,) = parse(FileRow("f.jsonl", 7, {"input": "not True is", "target": "False", "task": "boolean"}))
     assert row == {"id": "f-7", "subtask": "boolean", "split": None, "question": "not True is", "answer": "False"} | {
         "choices": None
     }

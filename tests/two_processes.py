@@ -48,7 +48,7 @@ def two(do: Callable[[], None]) -> list[int]:
 @stage("failing", version=1, together=True)
 def failing(out: Path) -> None:
     (out / f"half-{ranks.rank()}").write_text("x")
-    if not ranks.main():
+    if not ranks.is_first():
         raise ValueError("no")
     ranks.barrier()
 
@@ -57,7 +57,7 @@ def failing(out: Path) -> None:
 def dying(out: Path, folder: str) -> None:
     with open(out / f"lines-{ranks.rank()}", "a") as file:
         file.write("begun\n")
-    if not ranks.main() and not (Path(folder) / "go").exists():
+    if not ranks.is_first() and not (Path(folder) / "go").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     ranks.barrier()
 
@@ -100,7 +100,7 @@ def halves(folder: Path) -> None:
 
 def work(node: Node, outputs: Path) -> None:
     """What a job's processes do."""
-    if not ranks.main():
+    if not ranks.is_first():
         assist([node], outputs)
         return
     with leading():

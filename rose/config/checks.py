@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from rose.config.choices import Estimator, JudgeKind, Keep, Representation, Rule, Share, Target
+from rose.config.choices import Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
 from rose.config.schema import Config, Judge, Method, Model, Selection
 from rose.errors import RoseError
 
@@ -182,7 +182,7 @@ def _amount(method: Method, selection: Selection) -> None:
         )
     if (selection.slice or 0) > selection.slices:
         raise RoseError(f"selection.slice={selection.slice}: must not exceed selection.slices={selection.slices}")
-    if method.share is Share.matched and (selection.count or selection.tokens or selection.slice):
+    if method.share is Amount.matched and (selection.count or selection.tokens or selection.slice):
         raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count, .tokens or .slice")
     if (selection.min_length or 0) > (selection.max_length or float("inf")):
         raise RoseError(

@@ -142,7 +142,7 @@ class Rule(StrEnum):
     balanced = "balanced"
 
 
-class Share(StrEnum):
+class Amount(StrEnum):
     """How much of the pool is taken: what `selection` says, all, or what a gradient method's cost would train on."""
 
     selection = "selection"

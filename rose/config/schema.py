@@ -6,6 +6,7 @@ from typing import Any
 from rose.config.choices import (
     NOT_IN_KEY,
     AdamMap,
+    Amount,
     Attention,
     Balance,
     Dedup,
@@ -22,7 +23,6 @@ from rose.config.choices import (
     Representation,
     Rule,
     Schedule,
-    Share,
     StoreDtype,
     Target,
     TrackingMode,
@@ -143,7 +143,7 @@ class Method:
     per_ngram: bool  # the mean weight of a row's n-grams rather than their sum
     rule: Rule
     candidates: int  # rows that rule=greedy orders; the others follow by score
-    share: Share
+    share: Amount
     lesson: Lesson
     seed: int | None  # of rules that draw
 

@@ -17,7 +17,7 @@ from rose.data.formats import BROKEN, READERS, suffix_of
 from rose.errors import RoseError, one_line
 
 
-class Source(NamedTuple):
+class Location(NamedTuple):
     """One place to read from; `key` is the option that names it, as errors call it."""
 
     key: str
@@ -26,7 +26,7 @@ class Source(NamedTuple):
     revision: str | None  # of a hub dataset
 
 
-class Row(NamedTuple):
+class FileRow(NamedTuple):
     file: str  # relative to the source
     line: int  # from 1: the line of a text file, the row of a table
     values: dict | BadRow
@@ -41,7 +41,7 @@ class Row(NamedTuple):
         return f"{self.file}, line {self.line}"
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(source: Location) -> str:
     """sha256 of the names and bytes of local files; `id@revision` of a hub dataset.
 
     Raises RoseError if nothing is there.
@@ -62,7 +62,7 @@ def _digest(path: Path, size: int, changed: int) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def read_rows(source: Source) -> Iterator[Row]:
+def read_rows(source: Location) -> Iterator[FileRow]:
     """Every row of every file, in the order of `files`, then by name.
 
     A broken row comes as a BadRow, for `sift` to judge. Raises RoseError when the source cannot be found or
@@ -72,7 +72,7 @@ def read_rows(source: Source) -> Iterator[Row]:
     for name, file in _local_files(source, path):
         try:
             for line, values in READERS[suffix_of(name)](file):
-                yield Row(name, line, values)
+                yield FileRow(name, line, values)
         except BROKEN as err:
             raise RoseError(
                 f"{source.key}={source.path}: cannot read {name} to its end ({one_line(err, 100)})"
@@ -80,7 +80,7 @@ def read_rows(source: Source) -> Iterator[Row]:
 
 
 def sift(
-    rows: Iterable[Row], parse: Callable[[Row], list[dict]], key: str, on_bad_row: OnBadRow, skipped: Path
+    rows: Iterable[FileRow], parse: Callable[[FileRow], list[dict]], key: str, on_bad_row: OnBadRow, skipped: Path
 ) -> Iterator[dict]:
     """What `parse` makes of each row, every result with an "id" of its own.
 
@@ -105,7 +105,7 @@ def sift(
         yield from results
 
 
-def row_id(row: Row) -> str:
+def row_id(row: FileRow) -> str:
     """The row's own id as text, else one made of file and line. Raises BadRow."""
     value = row.values.get("id")
     if value is None:
@@ -132,7 +132,7 @@ def some_ids(rows: Sequence[dict]) -> str:
     return ", ".join(row["id"] for row in rows[:5]) + (", …" if len(rows) > 5 else "")
 
 
-def _on_hub(source: Source) -> bool:
+def _on_hub(source: Location) -> bool:
     """Whether the path can only be a hub id: `owner/name`, nothing of that name here, no data file's name."""
     path = source.path
     if path is None:
@@ -150,7 +150,7 @@ def _on_hub(source: Source) -> bool:
     raise RoseError(f"{source.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
 
 
-def _download(source: Source) -> Path:
+def _download(source: Location) -> Path:
     patterns = list(source.files) or [f"*{suffix}" for suffix in READERS]
     try:
         folder = snapshot_download(source.path, repo_type="dataset", revision=source.revision, allow_patterns=patterns)
@@ -162,7 +162,7 @@ def _download(source: Source) -> Path:
     return Path(folder)
 
 
-def _local_files(source: Source, path: Path) -> list[tuple[str, Path]]:
+def _local_files(source: Location, path: Path) -> list[tuple[str, Path]]:
     """(name relative to the source, path) of the files to read."""
     if path.is_file():
         if not suffix_of(path.name):
@@ -187,7 +187,7 @@ def _local_files(source: Source, path: Path) -> list[tuple[str, Path]]:
     return [(name, _inside(source, path, found[name])) for name in names]
 
 
-def _inside(source: Source, folder: Path, file: Path) -> Path:
+def _inside(source: Location, folder: Path, file: Path) -> Path:
     """The file, if it lies in the folder, or in the part of the hub's cache that its snapshots link to."""
     real, home = file.resolve(), folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]

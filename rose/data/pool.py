@@ -10,7 +10,7 @@ from rose.config.data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
 from rose.data.chat import Message, as_messages
-from rose.data.files import Row, Source
+from rose.data.files import FileRow, Location
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 from rose.stages.graph import stage
@@ -50,7 +50,7 @@ def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     log.info("pool: %d rows of %s", count, ", ".join(lines))
 
 
-def parse(row: Row) -> list[dict]:
+def parse(row: FileRow) -> list[dict]:
     """The pool row that `row` stands for, alone in a list. Raises BadRow."""
     values = dict(row.values)
     values.pop("id", None)
@@ -99,11 +99,11 @@ def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -
     return len(kept)
 
 
-def _rows(dataset: Dataset) -> Iterable[Row]:
+def _rows(dataset: Dataset) -> Iterable[FileRow]:
     if dataset.world is not None:
-        return (Row("world", line, values) for line, values in enumerate(world.pool(dataset.world), 1))
+        return (FileRow("world", line, values) for line, values in enumerate(world.pool(dataset.world), 1))
     return files.read_rows(_source(dataset))
 
 
-def _source(dataset: Dataset) -> Source:
-    return Source("dataset.path", dataset.path, list(dataset.files), dataset.revision)
+def _source(dataset: Dataset) -> Location:
+    return Location("dataset.path", dataset.path, list(dataset.files), dataset.revision)

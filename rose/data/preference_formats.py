@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 from rose.data.bad_rows import BadRow
 from rose.data.chat import Message, as_messages
-from rose.data.files import Row, row_id
+from rose.data.files import FileRow, row_id
 
 RESERVED = ("id", "score", "length")
 SUBTASK = "all"  # of pairs that name none
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
-def parse(row: Row) -> list[dict]:
+def parse(row: FileRow) -> list[dict]:
     """The pairs that `row` holds; "score_ratio" is there where votes are. Raises BadRow."""
     values = row.values
     if {"history", "human_ref_A", "human_ref_B"} <= values.keys():
@@ -51,7 +51,7 @@ def _check(pair: dict) -> None:
         raise BadRow("chosen and rejected are the same")
 
 
-def _pair(row: Row) -> dict:
+def _pair(row: FileRow) -> dict:
     """TRL's layouts (plain or conversational, prompt given or implied) and HH-RLHF's transcripts."""
     other = {k: v for k, v in row.values.items() if k not in ("id", "subtask", "prompt", "chosen", "rejected")}
     prompt, chosen, rejected = _sides(row.values)
@@ -105,7 +105,7 @@ def _transcript(text: str, name: str) -> list[Message]:
     return messages
 
 
-def _shp(row: Row) -> dict:
+def _shp(row: FileRow) -> dict:
     """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; a domain is a subreddit and the split."""
     values = row.values
     if isinstance(values.get("labels"), bool) or values.get("labels") not in (0, 1):
@@ -124,7 +124,7 @@ def _shp(row: Row) -> dict:
     return pair
 
 
-def _stack_exchange(row: Row) -> list[dict]:
+def _stack_exchange(row: FileRow) -> list[dict]:
     """HuggingFaceH4/stack-exchange-preferences: the best answer against each that has a lower pm_score.
 
     pm_score is about log₂(1 + votes), so the votes' ratio is about 2 to the difference. Texts stay HTML, as

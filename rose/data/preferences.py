@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rose.config.data import Pairs
 from rose.data import files, world
-from rose.data.files import Row, Source
+from rose.data.files import FileRow, Location
 from rose.data.preference_formats import parse
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
@@ -103,7 +103,7 @@ def _both_sides(out: Path, pairs: Pairs) -> tuple[list[dict], list[dict]]:
     return hold_out(target, pairs.test_share, pairs.seed)
 
 
-def _read(out: Path, pairs: Pairs, rows: Iterable[Row]) -> list[dict]:
+def _read(out: Path, pairs: Pairs, rows: Iterable[FileRow]) -> list[dict]:
     skipped = out / "skipped.jsonl"
     before = sum(1 for _ in files.load(skipped)) if skipped.exists() else 0
     found = list(files.sift(rows, parse, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
@@ -137,19 +137,19 @@ def _check(pairs: Pairs) -> None:
         raise RoseError(f"preference.pairs.test_share={pairs.test_share}: must lie between 0 and 1")
 
 
-def _numbered(rows: list[dict], name: str) -> list[Row]:
-    return [Row(f"world {name}", line, values) for line, values in enumerate(rows, 1)]
+def _numbered(rows: list[dict], name: str) -> list[FileRow]:
+    return [FileRow(f"world {name}", line, values) for line, values in enumerate(rows, 1)]
 
 
 def _prompt(row: dict) -> str:
     return json.dumps(row["prompt"])
 
 
-def _target(pairs: Pairs) -> Source:
-    return Source("preference.path", pairs.path, list(pairs.files), pairs.revision)
+def _target(pairs: Pairs) -> Location:
+    return Location("preference.path", pairs.path, list(pairs.files), pairs.revision)
 
 
-def _test(pairs: Pairs) -> Source | None:
+def _test(pairs: Pairs) -> Location | None:
     if pairs.test_path is None:
         return None
-    return Source("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)
+    return Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)

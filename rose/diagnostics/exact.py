@@ -9,7 +9,7 @@ from datasets import load_from_disk
 
 from rose.config.choices import Normalize
 from rose.data.chat import save_rows
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 from rose.methods.gradient import scale
 from rose.seeds import numpy_generator
 from rose.stages.disk import write_json

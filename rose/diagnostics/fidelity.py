@@ -99,7 +99,7 @@ def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]
     for name, chosen in (("fidelity", wins), ("fidelity_matched", wins[matched])):
         metrics[f"{name}_pairs"] = len(chosen)
         if len(chosen):
-            share = share_of(chosen.to_numpy(), pairs.loc[chosen.index, "prompt"].to_numpy())
+            share = rate_of(chosen.to_numpy(), pairs.loc[chosen.index, "prompt"].to_numpy())
             metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
     metrics["fidelity_longer"] = float(((numpy.sign(longer) + 1) / 2).mean())
     if score.nunique() > 1 and longer.nunique() > 1:
@@ -107,13 +107,13 @@ def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]
     return metrics
 
 
-class Share(NamedTuple):
+class Rate(NamedTuple):
     value: float
     low: float
     high: float
 
 
-def share_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Share:
+def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
     """The mean of wins in [0, 1] and its 95 % interval, where those of a cluster (a prompt) may depend on one another.
 
     Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of a mean of G
@@ -128,4 +128,4 @@ def share_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Share:
         size = value * (1 - value) / variance * (Z / stdtrit(count - 1, 0.975)) ** 2
     middle, shrink = value + Z**2 / (2 * size), 1 + Z**2 / size
     half = Z * (value * (1 - value) / size + Z**2 / (4 * size**2)) ** 0.5
-    return Share(value, max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink))
+    return Rate(value, max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from rose.config.choices import Rule
 from rose.config.schema import Method, Warn
 from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.seeds import numpy_generator

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rose.config.schema import Tasks
 from rose.data import files
 from rose.data.bad_rows import BadRow
-from rose.data.files import Row, Source
+from rose.data.files import FileRow, Location
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 
@@ -26,8 +26,8 @@ class Asked(NamedTuple):
     shots: list[dict]  # solved examples of the same subtask
 
 
-def source(tasks: Tasks) -> Source:
-    return Source("tasks.path", tasks.path, list(tasks.files), tasks.revision)
+def source(tasks: Tasks) -> Location:
+    return Location("tasks.path", tasks.path, list(tasks.files), tasks.revision)
 
 
 def fingerprint(tasks: Tasks) -> str:
@@ -49,7 +49,7 @@ def read_questions(out: Path, tasks: Tasks) -> list[Asked]:
     return draw(list(read), tasks)
 
 
-def parse(row: Row, letters: bool = False) -> list[dict]:
+def parse(row: FileRow, letters: bool = False) -> list[dict]:
     """{"question", "answer"} (BBH's input, target), with "choices" a multiple choice; optional id, split and subtask
     (task, subject). The answer of a multiple choice may be its letter, its place from 0, or its text; `letters` says
     that the file gives letters throughout, else one that is also the text of another choice is refused. Raises BadRow.

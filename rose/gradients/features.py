@@ -19,11 +19,11 @@ from rose.config.schema import Features, Numerics, Projection
 from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
+from rose.gradients.feature_store import ABSENT, FeatureStore, Filling
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
-from rose.gradients.store import ABSENT, FeatureStore, Filling
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
 from rose.models.batching import collate, length_batches, with_first_tokens
@@ -132,7 +132,7 @@ def fill(
     passed over, and so are those of a job's other processes.
     """
     absent = store.flags(checkpoint) == ABSENT
-    left = [batch for batch in ranks.share(batches) if absent[batch].any()]
+    left = [batch for batch in ranks.own_batches(batches) if absent[batch].any()]
     with Filling(store, checkpoint) as filling:
         for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):
             taken = take(batch)
@@ -206,7 +206,7 @@ def report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
     dropped = dropped + [
         {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"} for row in store.not_finite()
     ]
-    if ranks.main():
+    if ranks.is_first():
         (out / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
     if dropped:
         log.warning("%d rows have no features, first %s; see dropped.jsonl", len(dropped), dropped[0])

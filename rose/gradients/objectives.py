@@ -89,7 +89,7 @@ def losses(
 def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) -> torch.Tensor:
     """Sum (sft, simpo: mean) of each row's unit gradients of −log π, one a token or segment: [rows, p]."""
     log_probs, mask = engine.forward(rows)
-    part = parts(mask, objective.segments)
+    part = places(mask, objective.segments)
     count = int(part.max()) + 1
     total = torch.zeros(len(rows), engine.size, dtype=engine.dtype, device=engine.device)
     for index in range(count):
@@ -100,8 +100,8 @@ def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) ->
     return total / (part.amax(1, keepdim=True) + 1) if objective.loss in (Loss.sft, Loss.simpo) else total
 
 
-def parts(mask: torch.Tensor, segments: int | None) -> torch.Tensor:
-    """Which part each token belongs to: [rows, tokens], −1 outside `mask`; parts are tokens when `segments`
+def places(mask: torch.Tensor, segments: int | None) -> torch.Tensor:
+    """Which segment each token belongs to: [rows, tokens], −1 outside `mask`; a token each when `segments`
     is None.
 
     Segments are consecutive and as equal as can be; an answer of fewer tokens has a part a token.

@@ -13,10 +13,10 @@ from torch.nn.functional import normalize
 from rose import ranks
 from rose.config.choices import AdamMap, StoreDtype
 from rose.config.schema import Numerics
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.features import fill, pool_batches, report, updates
 from rose.gradients.per_example import PerExample
 from rose.gradients.spaces import TARGETS, VERSIONS
-from rose.gradients.store import FeatureStore
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
 from rose.stages.graph import stage

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from rose.config.choices import Normalize
 from rose.config.schema import Base, Method
 from rose.errors import RoseError
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.hidden import BATCH_TOKENS, write
 from rose.methods.influence import Influence

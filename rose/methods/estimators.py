@@ -7,7 +7,7 @@ import torch
 
 from rose.config.choices import Estimator
 from rose.config.schema import Method
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 
 CHUNK_BYTES = 8 << 20  # of features in memory at once: few enough to be decoded and multiplied inside the cache
 

@@ -10,7 +10,7 @@ import torch
 from rose.config.choices import Normalize
 from rose.config.schema import Method
 from rose.errors import RoseError
-from rose.gradients.store import FeatureStore
+from rose.gradients.feature_store import FeatureStore
 from rose.methods.estimators import ESTIMATORS, View, whiten
 from rose.methods.influence import Influence
 

@@ -13,8 +13,8 @@ from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
 from rose.config.schema import Method, Numerics
 from rose.data.encoded_pairs import encoded_pairs
 from rose.data.files import append, some_ids
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import VERSIONS
-from rose.gradients.store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.influence import Influence
 from rose.models import loading

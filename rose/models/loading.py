@@ -69,7 +69,7 @@ def load_model(base: Path, numerics: Numerics) -> PreTrainedModel:
 
 def load_for_training(base: Path, numerics: Numerics) -> PreTrainedModel:
     """The same, but in main memory where its processes will share it out (`rose.training.sharded`)."""
-    return _read(base, numerics).to("cpu" if numerics.sharded and ranks.world() > 1 else device())
+    return _read(base, numerics).to("cpu" if numerics.sharded and ranks.world_size() > 1 else device())
 
 
 def _read(base: Path, numerics: Numerics) -> PreTrainedModel:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 import pandas
 
-from rose.report.items import Items, Table, align
+from rose.report.item_tables import Items, Table, align
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 REFERENCES = ("random", "less")

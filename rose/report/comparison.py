@@ -9,8 +9,8 @@ import numpy
 import pandas
 
 from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
-from rose.report.items import Items, align, read_items
-from rose.report.results import NAMING, Job, naming_columns, tabulate
+from rose.report.item_tables import Items, align, read_items
+from rose.report.results import NAMING, JobRecord, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 
 # The table's columns, in order, QUALITY being what a reader wants to win at; accuracy_ stands for that of every task.
@@ -68,7 +68,7 @@ class Comparison:
         return [number for number, arm in enumerate(self.arms) if _competes(arm, setting)]
 
 
-def compare(jobs: list[Job]) -> Comparison:
+def compare(jobs: list[JobRecord]) -> Comparison:
     """Reads the jobs' items and works out everything; deterministic."""
     frame, items = tabulate(jobs), Items()
     own, base = read_items(jobs, items)

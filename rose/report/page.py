@@ -4,13 +4,13 @@ from pathlib import Path
 
 import jinja2
 
-from rose.report.answers import is_it_real, what_it_cost, who_won
 from rose.report.arms import lower_is_better
 from rose.report.comparison import Comparison, verdict
-from rose.report.diagnostics import Check, suspicions
 from rose.report.drawing import Plot
-from rose.report.results import Job
+from rose.report.headlines import is_it_real, what_it_cost, who_won
+from rose.report.results import JobRecord
 from rose.report.selections import Selections
+from rose.report.suspicions import Check, suspicions
 from rose.report.table import notes, unfinished
 from rose.report.text import number, printable, shorten
 
@@ -30,7 +30,7 @@ SECTIONS = {
 
 def render_page(
     title: str,
-    jobs: list[Job],
+    jobs: list[JobRecord],
     comparison: Comparison,
     selections: Selections,
     checks: list[Check],
@@ -88,7 +88,7 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html.jinja")
 
 
-def _count(jobs: list[Job]) -> str:
+def _count(jobs: list[JobRecord]) -> str:
     done = sum(job.state == "done" for job in jobs)
     text = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
     return f"{text}, all done." if done == len(jobs) else f"{text}, {done} done."
@@ -113,7 +113,7 @@ def _missing(selections: Selections) -> str:
     return f"Not drawn: {'; '.join(lacking)}." if lacking else ""
 
 
-def _stages(jobs: list[Job]) -> list[tuple[str, ...]]:
+def _stages(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
     """Stage, artifacts, jobs that use them, seconds, tokens, GFLOPs, greatest peak memory, bytes; the slowest first."""
     artifacts: dict[str, dict[str, dict]] = {}
     users: dict[str, int] = {}

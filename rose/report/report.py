@@ -9,9 +9,9 @@ import pandas
 
 from rose.errors import one_line
 from rose.report.comparison import Comparison, compare
-from rose.report.diagnostics import read_checks
-from rose.report.results import Job, read_jobs, write_text
+from rose.report.results import JobRecord, read_jobs, write_text
 from rose.report.selections import Selections, read_selections
+from rose.report.suspicions import read_checks
 from rose.report.table import render
 from rose.report.text import shorten
 
@@ -74,7 +74,7 @@ def _text(messages: list[dict]) -> str:
     return shorten("\n\n".join(said), MOST_CHARACTERS)
 
 
-def _write_page(sweep: Path, title: str, jobs: list[Job], comparison: Comparison, selections: Selections) -> None:
+def _write_page(sweep: Path, title: str, jobs: list[JobRecord], comparison: Comparison, selections: Selections) -> None:
     from rose.report.figures import draw
     from rose.report.page import render_page
 

@@ -28,7 +28,7 @@ BASE = "zero_shot/"  # before the base model's metrics
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRecord:
     """What a job's directory says; files that are missing or unreadable leave their part empty."""
 
     dir: Path
@@ -67,7 +67,7 @@ class Job:
         return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
-def read_jobs(sweep: Path) -> list[Job]:
+def read_jobs(sweep: Path) -> list[JobRecord]:
     """The jobs in the folder `sweep`, which may be a job's own directory, by directory name.
 
     Raises RoseError where there is no such folder or no job in it.
@@ -96,7 +96,7 @@ def collect(sweep: Path) -> pandas.DataFrame:
     return tabulate(read_jobs(sweep))
 
 
-def tabulate(jobs: list[Job]) -> pandas.DataFrame:
+def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
     """The rows of `collect`, ordered by the naming columns and the swept keys; same jobs, same table."""
     columns = naming_columns(jobs)
     names = [*columns, "state"]
@@ -113,13 +113,13 @@ def tabulate(jobs: list[Job]) -> pandas.DataFrame:
     return frame.convert_dtypes()
 
 
-def naming_columns(jobs: list[Job]) -> list[str]:
+def naming_columns(jobs: list[JobRecord]) -> list[str]:
     """The swept keys, `student` where any job fine-tunes another model than the one that selects, and NAMING's."""
     student = ["student"] if any(job.value("student.name") for job in jobs) else []
     return [*swept_keys(jobs), *student, *NAMING]
 
 
-def swept_keys(jobs: list[Job]) -> list[str]:
+def swept_keys(jobs: list[JobRecord]) -> list[str]:
     """The overridden keys and groups, other than the naming columns, whose value differs between jobs."""
     overrides = [entry for job in jobs for entry in job.overrides]
     keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
@@ -155,7 +155,7 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _naming(job: Job, columns: list[str]) -> dict[str, Any]:
+def _naming(job: JobRecord, columns: list[str]) -> dict[str, Any]:
     row = {name: job.value(NAMING.get(name, name)) for name in columns}
     return _of_student(row | {"student": job.value("student.name") or row["model"]}) if "student" in row else row
 
@@ -165,7 +165,7 @@ def _of_student(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"model": None} if "student" in row and row["method"] == "zero_shot" else row
 
 
-def _zero_shot_rows(jobs: list[Job], columns: list[str]) -> list[dict[str, Any]]:
+def _zero_shot_rows(jobs: list[JobRecord], columns: list[str]) -> list[dict[str, Any]]:
     """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank.
 
     Where a job of method=zero_shot is that row itself, there is no second one.
@@ -209,7 +209,7 @@ def _is_job(path: Path) -> bool:
     return path.is_dir() and ((path / ".hydra").is_dir() or (path / "status.json").is_file())
 
 
-def _read_job(directory: Path) -> Job:
+def _read_job(directory: Path) -> JobRecord:
     errors = []
 
     def read(name: str, parse: Any, default: Any) -> Any:
@@ -230,7 +230,7 @@ def _read_job(directory: Path) -> Job:
     overrides = read(".hydra/overrides.yaml", OmegaConf.create, OmegaConf.create([]))
     stages = read("stages.json", json.loads, {})
     metrics = read("metrics.json", json.loads, {}) | costs(stages)
-    return Job(
+    return JobRecord(
         dir=directory,
         config=config,
         choices={str(group): str(option) for group, option in choices.items()},

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from rose.errors import one_line
 from rose.report.arms import Arm
-from rose.report.results import Job
+from rose.report.results import JobRecord
 
 SHOWN = 10  # rows of each end
 MOST_ARMS = 20
@@ -69,7 +69,7 @@ class Selections:
     problems: list[str] = field(default_factory=list)
 
 
-def read_selections(arms: list[Arm], jobs: list[Job]) -> Selections:
+def read_selections(arms: list[Arm], jobs: list[JobRecord]) -> Selections:
     """The selections of the first MOST_ARMS arms that have one; files that are missing leave their part empty."""
     named = {job.dir.name: job for job in jobs}
     members = [[named[name] for name in arm.members if name in named] for arm in arms if arm.method != "zero_shot"]
@@ -104,7 +104,7 @@ def overlap(arms: list[dict[Any, Taken]]) -> numpy.ndarray:
     return matrix
 
 
-def _taken(job: Job, chosen: dict[str, dict[str, str]]) -> Taken:
+def _taken(job: JobRecord, chosen: dict[str, dict[str, str]]) -> Taken:
     return Taken(job.stages.get("pool", {}).get("dir"), set(chosen[job.dir.name]))
 
 
@@ -117,7 +117,7 @@ def jaccard(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other) if one or other else math.nan
 
 
-def _chosen(having: list[tuple[str, list[Job]]], problems: list[str]) -> dict[str, dict[str, str]]:
+def _chosen(having: list[tuple[str, list[JobRecord]]], problems: list[str]) -> dict[str, dict[str, str]]:
     """By job, the ids it selected, best first, with their sources; a selection that jobs share is read once."""
     known: dict[str, dict[str, str]] = {}
     result = {}
@@ -134,7 +134,9 @@ def _chosen(having: list[tuple[str, list[Job]]], problems: list[str]) -> dict[st
     return result
 
 
-def _describe(label: str, job: Job, chosen: dict[str, str], result: Selections, wanted: dict[Path, set[str]]) -> None:
+def _describe(
+    label: str, job: JobRecord, chosen: dict[str, str], result: Selections, wanted: dict[Path, set[str]]
+) -> None:
     """Adds the arm's selection to `result`, and to `wanted` the rows of its pool that are to be read."""
     arm = Selection(label, job.dir.name, len(chosen), math.nan, _shares(Counter(chosen.values())))
     result.arms.append(arm)
@@ -156,7 +158,7 @@ def _describe(label: str, job: Job, chosen: dict[str, str], result: Selections, 
         wanted.setdefault(pool / "pool.jsonl", set()).update(worst["id"])
 
 
-def _from_pools(having: list[tuple[str, list[Job]]], wanted: dict[Path, set[str]], result: Selections) -> None:
+def _from_pools(having: list[tuple[str, list[JobRecord]]], wanted: dict[Path, set[str]], result: Selections) -> None:
     """Reads each pool once: its sources, and the texts of the worst rows."""
     texts: dict[Path, dict[str, Row]] = {path: {} for path in wanted}
     for path, ids in wanted.items():

@@ -2,7 +2,7 @@
 
 from rose.report.arms import is_seed, lower_is_better
 from rose.report.comparison import Comparison, Difference, verdict
-from rose.report.results import Job, swept_keys
+from rose.report.results import JobRecord, swept_keys
 from rose.report.statistics import Estimate
 from rose.report.text import number
 
@@ -10,7 +10,7 @@ SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.s
 SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # these do not follow `seed` by themselves
 
 
-def render(jobs: list[Job], comparison: Comparison, title: str) -> str:
+def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
     """Markdown of the sweep: the table, a verdict a row, notes, and the jobs that did not finish."""
     same = [f"{name} {value}" for name, value in comparison.same.items()]
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
@@ -71,7 +71,7 @@ def verdicts(comparison: Comparison) -> list[str]:
     return lines
 
 
-def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
+def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
     """What the numbers are, which seeds differ, and what a reader may take for more than it is."""
     lines = []
     if comparison.metrics:
@@ -93,7 +93,7 @@ def notes(jobs: list[Job], comparison: Comparison) -> list[str]:
     return lines
 
 
-def unfinished(jobs: list[Job]) -> list[str]:
+def unfinished(jobs: list[JobRecord]) -> list[str]:
     """Every job that is not done, with its reason; a failed one may have metrics all the same."""
     lines = []
     for job in jobs:
@@ -104,7 +104,7 @@ def unfinished(jobs: list[Job]) -> list[str]:
     return lines
 
 
-def _measured(job: Job) -> bool:
+def _measured(job: JobRecord) -> bool:
     return any("/" not in name for name in job.metrics)
 
 
@@ -128,7 +128,7 @@ def _longer_wins(comparison: Comparison) -> list[str]:
     return [f"Longer wins: always taking the longer answer has accuracy {text}."]
 
 
-def _seeds(jobs: list[Job]) -> str:
+def _seeds(jobs: list[JobRecord]) -> str:
     """Which seeds differ between the jobs, by value: what the intervals are over."""
     swept = [key for key in swept_keys(jobs) if is_seed(key)]
     named = [name for name in dict.fromkeys([*SEEDS, *swept]) if name != "world.seed" or _in_world(jobs)]
@@ -144,7 +144,7 @@ def _seeds(jobs: list[Job]) -> str:
     return text + f" Pinned, so their spread is not in the intervals: {', '.join(pinned)}."
 
 
-def _in_world(jobs: list[Job]) -> bool:
+def _in_world(jobs: list[JobRecord]) -> bool:
     return any(job.value(key) is not None for job in jobs for key in ("dataset.world", "preference.pairs.world"))
 
 

@@ -57,7 +57,7 @@ class LookAhead(Callback):
         or_exit(lambda: self._look_at(typed(config)))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if ranks.main() and _state(Path(config.hydra.run.dir)) != "done":
+        if ranks.is_first() and _state(Path(config.hydra.run.dir)) != "done":
             sys.exit(1)  # the job has said why
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -76,9 +76,10 @@ class LookAhead(Callback):
         _make_folder(config.outputs)
 
     def _look_ahead(self, config: DictConfig) -> None:
-        if ranks.world() > 1:
+        if ranks.world_size() > 1:
             raise RoseError(
-                f"WORLD_SIZE={ranks.world()}: several processes share one job, not a sweep; torchrun starts one job"
+                f"WORLD_SIZE={ranks.world_size()}: several processes share one job, not a sweep; "
+                "torchrun starts one job"
             )
         refuse_secrets(config.judge.key_variable, config)  # multirun.yaml holds what no job may use
         overrides = expand(config)
@@ -114,7 +115,7 @@ def _dry_run(jobs: list[tuple[str, Config]]) -> None:
     """Ends the program here, where Hydra has made no folder yet and no launcher has been asked for anything."""
     from rose.run.job import dry_run
 
-    for name, config in jobs if ranks.main() else ():
+    for name, config in jobs if ranks.is_first() else ():
         if name:
             print(f"{name}:")
         dry_run(config)

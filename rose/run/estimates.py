@@ -18,11 +18,11 @@ from rose.data import world
 from rose.gradients.quantize import width
 from rose.stages.graph import Node
 from rose.stages.kinds import KINDS
-from rose.training.base import llama
+from rose.training.base_model import llama
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Cost:
     """None: not known. `seconds` are those of whatever machine measured them."""
 
     tokens: float | None
@@ -34,7 +34,7 @@ class Estimate:
 
 
 NAN = float("nan")
-UNKNOWN = Estimate(None, None, None, None, "")
+UNKNOWN = Cost(None, None, None, None, "")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
 } | {kind: lambda c, s: 0 for kind in ("pool", "preferences", "tokens", "student_tokens", "scores", "selection")}
 
 
-class Estimator:
+class Costs:
     """Estimates the stages of one outputs folder; keeps the sizes of models and pools, which many stages share."""
 
     def __init__(self, outputs: Path):
@@ -77,7 +77,7 @@ class Estimator:
         self.weights: dict[str, tuple[float, float]] = {}
         self.lengths: dict[str, tuple[int, float]] = {}
 
-    def estimate(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Estimate:
+    def estimate(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Cost:
         """The cost of `node`, the stage that a job's pipeline, `nodes`, calls `kind`."""
         target = node.path(self.outputs)
         if target.exists():
@@ -103,11 +103,11 @@ class Estimator:
         return Size(rows, length, targets, tests, weights, trained)
 
 
-def _measured(path: Path, source: str) -> Estimate:
+def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
     values = (tokens, *(cost.get(name, NAN) for name in ("flops", "bytes", "seconds")))
-    return Estimate(*map(_known, values), source)
+    return Cost(*map(_known, values), source)
 
 
 def _similarity(node: Node, path: Path) -> int:
@@ -121,14 +121,14 @@ def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
     return {(place, json.dumps(value))}
 
 
-def _counted(kind: str, config: Config, size: Size) -> Estimate:
+def _counted(kind: str, config: Config, size: Size) -> Cost:
     """2 FLOPs a weight and token forward, as many again plus 2 a trained weight backward (`rose.cost`)."""
     tokens = ROWS[kind](config, size) * (size.length or config.model.max_length)
     backward = tokens if KINDS[kind].backward else 0
     flops = 2 * size.weights * tokens + 2 * (size.weights + size.trained) * backward
     source = "counted" if size.length or not tokens else "at most"
     values = (tokens + backward, flops, _bytes(kind, config, size))
-    return Estimate(*map(_known, values), None, source)
+    return Cost(*map(_known, values), None, source)
 
 
 def _known(value: float) -> float | None:

@@ -27,7 +27,7 @@ from rose.stages.build import Built, assist, build, leading
 from rose.stages.disk import write_json
 from rose.stages.graph import Node, plan
 from rose.stages.kinds import KINDS, MEASURES, ZERO_SHOT, Kind
-from rose.training.shares import micro_batches
+from rose.training.processes import micro_batches
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def run(config: Config, directory: Path, group: str) -> None:
     Of several processes (`rose.ranks`) the first does; the others do their part of its stages.
     """
     with ranks.joined():
-        if not ranks.main():
+        if not ranks.is_first():
             _assist(config)
             return
         directory.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def run(config: Config, directory: Path, group: str) -> None:
 def build_stages(config: Config, names: list[str]) -> None:
     """Builds some of a job's stages, for jobs that will need them (`rose.plan`), with all of its processes."""
     with ranks.joined():
-        if not ranks.main():
+        if not ranks.is_first():
             _assist(config)
             return
         nodes = {node.name: node for node in _prepared(config).values()}

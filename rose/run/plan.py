@@ -27,9 +27,9 @@ from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.run import callback
-from rose.run.estimates import UNKNOWN, Estimate, Estimator
+from rose.run.estimates import UNKNOWN, Cost, Costs
 from rose.run.job import build_stages, claim, goals
-from rose.run.launchers.base import Job, Worker, directory, mark, numbered
+from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
 from rose.run.launchers.slurm import Slurm
 from rose.run.names import name_directory
 from rose.stages.graph import Node, plan
@@ -47,7 +47,7 @@ class Stage:
     node: Node
     ready: bool
     jobs: list[int]
-    cost: Estimate
+    cost: Cost
     needed: bool = True  # its jobs fail without it; without a judge's verdicts they keep their other metrics
 
 
@@ -74,7 +74,7 @@ class Step:
 def survey(configs: Sequence[Config]) -> dict[str, Stage]:
     """Every stage that the jobs will use, by name, upstream first."""
     found: dict[str, Stage] = {}
-    estimators = {config.outputs: Estimator(Path(config.outputs)) for config in configs}
+    estimators = {config.outputs: Costs(Path(config.outputs)) for config in configs}
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
         kinds = {node.name: kind for kind, node in reversed(nodes.items())}
@@ -150,7 +150,7 @@ def _count(jobs: Sequence[int]) -> str:
     return f"{len(jobs)} job{'s' * (len(jobs) > 1)}"
 
 
-def _figures(cost: Estimate) -> list[str]:
+def _figures(cost: Cost) -> list[str]:
     numbers = [cost.tokens, cost.flops, cost.bytes, cost.seconds]
     return [*("?" if number is None else _short(number) for number in numbers), cost.source]
 
@@ -162,14 +162,14 @@ def _short(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _sum(costs: Iterable[Estimate]) -> Estimate:
+def _sum(costs: Iterable[Cost]) -> Cost:
     """Of what is known; where parts are not, the sum is a lower bound."""
     costs = list(costs)
     values = {}
     for name in ("tokens", "flops", "bytes", "seconds"):
         known = [value for cost in costs if (value := getattr(cost, name)) is not None]
         values[name] = sum(known) if known or not costs else None
-    return Estimate(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
+    return Cost(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
 
 
 def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
@@ -178,7 +178,7 @@ def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
     try:
         build_stages(config, names)
     except Exception as error:
-        for job in behind if ranks.main() else ():
+        for job in behind if ranks.is_first() else ():
             mark(job, one_line(error))
         raise
 
@@ -222,7 +222,7 @@ def _send(
             (own,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
             steps[number] = own.job_id
             sent.append(own.job_id)
-    behind: dict[tuple[int, ...], list[Job]] = defaultdict(list)
+    behind: dict[tuple[int, ...], list[SweepJob]] = defaultdict(list)
     for job in numbered(jobs):
         behind[tuple(number for number in steps if job[0] in order[number].jobs)].append(job)
     arrays = []

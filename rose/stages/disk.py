@@ -4,19 +4,36 @@ import json
 import os
 import stat
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replaces `path` in one step, so that a reader sees the old or the new file, never half of one."""
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """What `write` leaves at the path it is given takes the place of `path` in one step: a reader sees the old or the
+    new file, never half of one.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        temporary.write_text(json.dumps(value, indent=1) + "\n")
+        write(temporary)
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace(path, lambda part: part.write_text(json.dumps(value, indent=1) + "\n"))
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> None:
+    """JSON lines, a row each."""
+
+    def write(part: Path) -> None:
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    replace(path, write)
 
 
 def vouch(path: Path, value: Any) -> None:

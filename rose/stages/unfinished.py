@@ -14,7 +14,7 @@ NAME = re.compile(r"\.(?P<target>.*?-[0-9a-f]{12})\.(?P<host>.+)\.(?P<pid>\d+)\.
 RELEASED = "released"  # in place of a host: whoever wrote this has let go of it
 
 
-class Part(NamedTuple):
+class Unfinished(NamedTuple):
     """A stage's private directory, and the process that made it."""
 
     path: Path
@@ -35,13 +35,13 @@ class Part(NamedTuple):
         return max(times)
 
 
-def read(path: Path) -> Part | None:
+def read(path: Path) -> Unfinished | None:
     """What the name of a private directory says; None where it is no such name."""
     match = NAME.fullmatch(path.name)
     if match is None:
         return None
     owner = leases.Owner(match["host"], int(match["pid"]), match["start"] or "")
-    return Part(path, path.with_name(match["target"]), owner)
+    return Unfinished(path, path.with_name(match["target"]), owner)
 
 
 def published(target: Path) -> bool:
@@ -68,7 +68,7 @@ def private(target: Path, resumable: bool) -> Path:
     return part
 
 
-def _others(target: Path) -> list[Part]:
+def _others(target: Path) -> list[Unfinished]:
     """What is left of `target` by those that do not live on this host, in the order to go on from: what need not be
     copied comes first, then the newest.
     """
@@ -77,7 +77,7 @@ def _others(target: Path) -> list[Part]:
     return sorted((p for p in found if p.free or p.owner.host != here), key=lambda part: (not part.free, -part.touched))
 
 
-def _take(other: Part, part: Path) -> bool:
+def _take(other: Unfinished, part: Path) -> bool:
     copy = part.with_suffix(".copy.part")  # until it is whole no name that anybody would go on from
     try:
         if other.free and other.path.stat().st_uid == os.geteuid():  # of another's files nobody can change the mode

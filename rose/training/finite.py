@@ -49,7 +49,7 @@ def without_bad_rows(run: Trainer, rows: Dataset, collator: Callable, out: Path,
             "themselves; a lower learning_rate, or model.numerics.dtype=float32 or bfloat16, may help"
         )
     dropped = [{"id": names[number], "reason": f"loss or gradient not finite at {when}"} for number in bad]
-    for row in dropped if ranks.main() else ():
+    for row in dropped if ranks.is_first() else ():
         append(out / "dropped.jsonl", row)
     shown = some_ids(dropped)
     log.warning("training begins again without %d rows whose loss or gradient is not finite: %s", len(bad), shown)

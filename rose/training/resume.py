@@ -25,7 +25,7 @@ class Save(TrainerCallback):
             self.on_epoch_end(args, state, control)
 
     def on_epoch_end(self, args, state, control, **_):
-        if ranks.world() == 1 and time.monotonic() - self.saved >= EVERY:
+        if ranks.world_size() == 1 and time.monotonic() - self.saved >= EVERY:
             control.should_save = True
 
     def on_save(self, args, state, control, **_):
@@ -40,7 +40,7 @@ def begin(out: Path, memory: dict) -> str | None:
     repeated from the start. So is what several processes train together.
     """
     found = [path.parent for path in folder(out).glob(f"checkpoint-*/{WHOLE}")]
-    if not found or (out / "dropped.jsonl").exists() or ranks.world() > 1:
+    if not found or (out / "dropped.jsonl").exists() or ranks.world_size() > 1:
         forget(out)
         (out / "dropped.jsonl").unlink(missing_ok=True)
         return None

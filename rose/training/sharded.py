@@ -48,5 +48,5 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 def save_adapter(model: PeftModel, out: Path) -> None:
     """Writes the adapter in PEFT's own format, by the first process; all must call."""
     weights = {name: whole(weight.detach()) for name, weight in trainable(model)}
-    if ranks.main():
+    if ranks.is_first():
         model.save_pretrained(str(out), state_dict=weights)

@@ -23,8 +23,8 @@ from rose.config.schema import Training
 from rose.data.files import append, some_ids
 from rose.seeds import derive
 from rose.training import finite, resume
+from rose.training.processes import evened, micro_batches, ordered
 from rose.training.sharded import shard, trainable, unwrapped
-from rose.training.shares import evened, micro_batches, ordered
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def train(
     collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
     memory = {} if memory is None else memory
     checkpoint = resume.begin(out, memory)
-    if sharded and ranks.world() > 1:
+    if sharded and ranks.world_size() > 1:
         shard(model)
         trainer = unwrapped(trainer)
     start = {name: weight.detach().clone() for name, weight in trainable(model)}
@@ -82,7 +82,7 @@ def train(
             resume.forget(out)
             checkpoint = None
     model.eval()
-    if ranks.main():
+    if ranks.is_first():
         resume.forget(out)
         for row in dropped:  # not before: a dropped.jsonl would keep a killed process from being continued
             append(out / "dropped.jsonl", row)

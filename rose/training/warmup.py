@@ -29,7 +29,7 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
     memory: dict = {}
     saver = Checkpoints(out, model, memory)
     train(model, loading.load_tokenizer(base), rows, warmup, out, [saver], memory=memory, sharded=numerics.sharded)
-    if ranks.main():
+    if ranks.is_first():
         optimizer = memory["optimizer"] | {"max_grad_norm": warmup.max_grad_norm}
         manifest = {"optimizer": optimizer, "checkpoints": memory["entries"]}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -67,7 +67,7 @@ class Checkpoints(TrainerCallback):
         directory = self.out / f"checkpoint-{len(entries) + 1}"
         save_adapter(self.model, directory)
         moments = _moments(self.model, optimizer)
-        if ranks.main():
+        if ranks.is_first():
             save_file(moments, directory / "moments.safetensors")
         entry = {"dir": directory.name, "epoch": len(entries) + 1, "step": state.global_step}
         entries.append(entry | {"learning_rate": sum(rates) / len(rates)})

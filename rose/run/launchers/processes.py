@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 import cloudpickle
 
 from rose.errors import RoseError
-from rose.run.launchers.base import Job, SweepLauncher, Worker
+from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Processes(SweepLauncher):
     def __init__(self, workers: int):
         self.workers = workers
 
-    def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+    def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         if not isinstance(self.workers, int) or self.workers < 1:  # no schema has looked at it
             raise RoseError(f"hydra.launcher.workers={self.workers}: must be a whole number, at least 1")
         at_once = min(self.workers, len(jobs))
@@ -59,7 +59,7 @@ class Processes(SweepLauncher):
         return died
 
 
-def _work(pickled: bytes, job: Job, devices: str | None) -> None:
+def _work(pickled: bytes, job: SweepJob, devices: str | None) -> None:
     """The life of one job's process."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda signum, _: sys.exit(128 + signum))  # in order, and without a traceback

@@ -9,7 +9,7 @@ import cloudpickle
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError, one_line
-from rose.run.launchers.base import Job, SweepLauncher, Worker
+from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Ray(SweepLauncher):
         self.init, self.options = OmegaConf.to_container(init), OmegaConf.to_container(task)
         self.variables = {name: os.environ[name] for name in environment if name in os.environ}
 
-    def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+    def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         try:
             import ray
         except ImportError as error:
@@ -62,5 +62,5 @@ class Ray(SweepLauncher):
         return died
 
 
-def _work(pickled: bytes, job: Job) -> None:
+def _work(pickled: bytes, job: SweepJob) -> None:
     cloudpickle.loads(pickled)(job)

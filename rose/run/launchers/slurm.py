@@ -17,7 +17,7 @@ import cloudpickle
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError
-from rose.run.launchers.base import Job, SweepLauncher, Worker
+from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 
 if TYPE_CHECKING:
     import submitit
@@ -80,7 +80,7 @@ class Slurm(SweepLauncher):
             name: OmegaConf.to_container(OmegaConf.create({"value": v}))["value"] for name, v in sbatch.items()
         }
 
-    def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+    def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         self.refuse_twice()
         sent = self.submit(worker, jobs)
         array = sent[0].job_id.split("_")[0]

@@ -19,9 +19,11 @@ def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
 
     Raises RoseError where the processes cannot share the batch equally; `group` is where its message says that it is.
     """
-    each, left = divmod(training.batch_size, ranks.world())
+    each, left = divmod(training.batch_size, ranks.world_size())
     if left:
-        raise RoseError(f"{group}batch_size={training.batch_size}: must be a multiple of the {ranks.world()} processes")
+        raise RoseError(
+            f"{group}batch_size={training.batch_size}: must be a multiple of the {ranks.world_size()} processes"
+        )
     size = min(training.micro_batch_size, each)
     if each % size:
         raise RoseError(
@@ -33,8 +35,8 @@ def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
 def evened(rows: Dataset, size: int) -> Dataset:
     """The rows, and as many idle ones, whose tokens carry no loss, as give every process whole batches of `size`."""
     idle = {"input_ids": rows[0]["input_ids"], "labels": _ignored(rows[0]["labels"])}
-    missing = -len(rows) % (size * ranks.world())
-    if ranks.world() == 1 or not missing:
+    missing = -len(rows) % (size * ranks.world_size())
+    if ranks.world_size() == 1 or not missing:
         return rows
     return concatenate_datasets([rows, Dataset.from_list([idle] * missing, features=rows.features)])
 
@@ -49,7 +51,7 @@ def ordered(trainer: type[Trainer], count: int) -> type[Trainer]:
         def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
             return IdleLast(count, len(self.train_dataset), self.args.data_seed)
 
-    return trainer if ranks.world() == 1 else Ordered
+    return trainer if ranks.world_size() == 1 else Ordered
 
 
 class IdleLast(Sampler):

@@ -2,7 +2,7 @@
 
 from rose.report.arms import REFERENCES, Arm, lower_is_better
 from rose.report.comparison import Comparison, verdict
-from rose.report.results import Job
+from rose.report.results import JobRecord
 from rose.report.statistics import Estimate
 from rose.report.table import gain, interval
 from rose.report.text import number
@@ -47,7 +47,7 @@ def is_it_real(comparison: Comparison) -> list[str]:
     return lines or ["There is nothing to compare."]
 
 
-def what_it_cost(comparison: Comparison, jobs: list[Job]) -> list[str]:
+def what_it_cost(comparison: Comparison, jobs: list[JobRecord]) -> list[str]:
     """What the best arm's own stages take beside random's, and what the whole sweep took."""
     lines = []
     costs = comparison.estimates.get("cost/seconds", [])
@@ -83,7 +83,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _timed(job: Job) -> list[dict]:
+def _timed(job: JobRecord) -> list[dict]:
     return [stage for stage in job.stages.values() if "dir" in stage and "seconds" in stage]
 
 

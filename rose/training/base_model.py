@@ -37,7 +37,7 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is."""
     if base.pretraining is not None:
         pretrain(out, base.pretraining)
-    elif not ranks.main():
+    elif not ranks.is_first():
         return
     elif base.gguf is not None:
         loading.convert(base, out)
@@ -57,7 +57,7 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
     model = llama(pretraining, tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
     train(model, tokenizer, rows, pretraining.training, out)
-    if ranks.main():
+    if ranks.is_first():
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
 

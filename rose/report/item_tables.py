@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 
 from rose.errors import one_line
-from rose.report.results import Job
+from rose.report.results import JobRecord
 
 KEYS = ["id", "prompt", "subtask"]
 Table = dict[str, numpy.ndarray]  # "item": numbers, ascending; then a column of values a metric
@@ -66,7 +66,7 @@ def align(table: Table, metric: str, items: numpy.ndarray) -> numpy.ndarray:
     return values
 
 
-def read_items(jobs: list[Job], items: Items) -> tuple[dict[str, Table], dict[str, Table]]:
+def read_items(jobs: list[JobRecord], items: Items) -> tuple[dict[str, Table], dict[str, Table]]:
     """The items of jobs that have any, and of the base model as each job was measured against, by job name."""
     own = {job.dir.name: items.read([job.dir / "items.parquet"]) for job in jobs}
     known: dict[str, Table] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from rose.errors import one_line
 from rose.report.arms import Arm, lower_is_better
 from rose.report.comparison import Comparison, is_quality
-from rose.report.results import Job
+from rose.report.results import JobRecord
 from rose.report.selections import Selections
 from rose.report.table import unfinished
 from rose.report.text import number
@@ -31,7 +31,7 @@ class Check:
     details: list[str]
 
 
-def read_checks(arms: list[Arm], jobs: list[Job], problems: list[str]) -> list[Check]:
+def read_checks(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -> list[Check]:
     """diagnostics.json of every job, by name and arm; broken files are added to `problems`."""
     named, checks = {job.dir.name: job for job in jobs}, []
     for arm in arms:
@@ -43,7 +43,7 @@ def read_checks(arms: list[Arm], jobs: list[Job], problems: list[str]) -> list[C
     return checks
 
 
-def suspicions(comparison: Comparison, selections: Selections, checks: list[Check], jobs: list[Job]) -> list[str]:
+def suspicions(comparison: Comparison, selections: Selections, checks: list[Check], jobs: list[JobRecord]) -> list[str]:
     """Sentences, the gravest first."""
     lines = []
     if missing := unfinished(jobs):
@@ -66,7 +66,7 @@ def _warned(checks: list[Check]) -> list[str]:
     return lines + [f"{_list([*own])}: {sentence}" for sentence, own in said.items() if sentence not in every]
 
 
-def _read(job: Job, problems: list[str]) -> list[dict]:
+def _read(job: JobRecord, problems: list[str]) -> list[dict]:
     path = job.dir / "diagnostics.json"
     if not path.exists():
         return []

@@ -21,7 +21,7 @@ from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 
-Job = tuple[int, DictConfig]  # its number in the sweep, and its configuration
+SweepJob = tuple[int, DictConfig]  # its number in the sweep, and its configuration
 
 
 class Worker:
@@ -31,7 +31,7 @@ class Worker:
         self.context, self.task = context, task
         self.singletons, self.folder = Singleton.get_state(), os.getcwd()
 
-    def __call__(self, job: Job) -> None:
+    def __call__(self, job: SweepJob) -> None:
         _, config = job
         os.chdir(self.folder)  # what relative paths in the configuration start from
         Singleton.set_state(self.singletons)
@@ -39,18 +39,18 @@ class Worker:
         done = run_job(
             hydra_context=self.context,
             task_function=self.task,
-            config=config if ranks.main() else quiet(config),
+            config=config if ranks.is_first() else quiet(config),
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
         if done.status is JobStatus.FAILED:  # by an error that `rose.job.run` does not know what to do with
             error = done._return_value
             traceback.print_exception(error)
-            if ranks.main():
+            if ranks.is_first():
                 mark(directory(config), f"{type(error).__name__}: {error}")
 
 
-def numbered(configs: Iterable[DictConfig], first: int = 0) -> list[Job]:
+def numbered(configs: Iterable[DictConfig], first: int = 0) -> list[SweepJob]:
     """The jobs of a sweep. They are sent composed, and run what was checked, whatever is edited while they wait."""
     jobs = list(enumerate(configs, first))
     for number, config in jobs:
@@ -89,7 +89,7 @@ class SweepLauncher(Launcher):
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for _, overrides in jobs]
 
     @abstractmethod
-    def run(self, worker: Worker, jobs: list[Job]) -> dict[int, str]:
+    def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         """Runs the jobs and waits for them. Returns why they died for those that did, by number."""
 
 
