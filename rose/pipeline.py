@@ -69,7 +69,7 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
     )
     targets = Node(
         features.pair_features,
-        objective=keys.objective(config.method, config.preference),
+        objective=keys.objective(keys.method(config.method, config.warmup.epochs), config.preference),
         projection=projection,
         numerics=model.numerics,
         max_length=model.max_length,
@@ -89,6 +89,8 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
 
 def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
     """What a method without per-example gradients looks at: hidden states, embeddings, losses."""
+    if config.method.lesson is not Lesson.selection:
+        return {}
     model, numerics = config.model, config.model.numerics
     rows = {"numerics": numerics, "base": nodes["base"], "tokens": nodes["tokens"]}
     match config.method.representation:

@@ -27,7 +27,7 @@ def checks(config: Config, representation: tuple, made: Mapping[str, Node]) -> d
     nodes["momentum"] = Node(
         momentum.momentum,
         adam=config.features.adam,
-        projection=_projection(made),
+        projection=made["targets"].inputs["projection"],
         numerics=config.model.numerics,
         base=made["base"],
         warmup=made["warmup"],
@@ -107,7 +107,7 @@ def _error(config: Config, made: Mapping[str, Node]) -> dict[str, Node]:
     )
     targets = Node(
         features.pair_features,
-        objective=keys.objective(config.method, config.preference),
+        objective=made["targets"].inputs["objective"],
         projection=whole,
         max_length=model.max_length,
         preferences=made["preferences"],
@@ -122,8 +122,3 @@ def _error(config: Config, made: Mapping[str, Node]) -> dict[str, Node]:
         targets=made["targets"],
     )
     return {"sample": sample, "sample_features": sampled, "sample_targets": targets, "projection_error": error}
-
-
-def _projection(made: Mapping[str, Node]) -> Projection:
-    """That of the job's targets."""
-    return made["targets"].inputs["projection"]
