@@ -27,9 +27,10 @@ test: $(READY)  ## the tests but for the long fault tests, a file at a time on e
 test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -m faults -rs
 
-lint: $(READY)  ## ruff: style, imports, likely bugs
+lint: $(READY)  ## ruff: style, imports, likely bugs; basedpyright: types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 audit: $(READY)  ## compare the pinned versions with the database of known vulnerabilities (needs the internet)
 	test -x $(VENV)/audit/bin/pip-audit || ($(PYTHON) -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit)
