@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from rose.config.compose import typed
 from rose.config.schema import Tracking
 from rose.run.tracking import holds_run, log, log_artifacts, log_summary, run_id, track
 
@@ -28,6 +29,27 @@ def record(job: Path, stages: dict) -> None:
     curves.write_text("".join(json.dumps(line) + "\n" for line in CURVES))
     with track(OFFLINE, job, {"method": {"name": "rose"}, "seed": 3}, "demo", "rose-0") as run:
         log(run, curves, stages, {"reward": 0.5, "zero_shot/reward": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode", "project"),
+    [
+        ({}, "offline", "rose"),
+        ({"WANDB_MODE": "dryrun", "WANDB_PROJECT": "mine"}, "offline", "mine"),
+        ({"WANDB_MODE": "", "WANDB_PROJECT": ""}, "offline", "rose"),
+        ({"WANDB_MODE": "run"}, "online", "rose"),
+        ({"WANDB_MODE": "disabled"}, "disabled", "rose"),
+        ({"WANDB_MODE": "online", "WANDB_DISABLED": "true"}, "disabled", "rose"),
+        ({"WANDB_MODE": "online", "WANDB_DISABLED": "false"}, "online", "rose"),
+    ],
+)
+def test_wandb_s_own_variables_mean_what_they_mean_to_wandb(composed, monkeypatch, variables, mode, project):
+    for name in ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DISABLED", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    tracking = typed(composed()).tracking
+    assert (tracking.mode, tracking.project, tracking.entity) == (mode, project, None)
 
 
 def run_files(job: Path) -> list[Path]:
@@ -122,6 +144,7 @@ def test_disabled_tracking_does_not_even_import_wandb(tmp_path: Path):
     code = """
 import sys
 from pathlib import Path
+from rose.config.compose import typed
 from rose.config.schema import Tracking
 from rose.run.tracking import log, track
 job = Path(sys.argv[1])

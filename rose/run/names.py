@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -17,6 +19,8 @@ def register_resolvers() -> None:
     """What conf/ may call in `${…}`."""
     OmegaConf.register_new_resolver("rose.job", job_name, replace=True)
     OmegaConf.register_new_resolver("rose.local_or_hub", local_or_hub, replace=True)
+    OmegaConf.register_new_resolver("rose.env", environment, replace=True)
+    OmegaConf.register_new_resolver("rose.wandb_mode", wandb_mode, replace=True)
 
 
 def job_name(*, _root_: DictConfig) -> str:
@@ -43,6 +47,18 @@ def sweep_name(experiment: str | None, overrides: list[str]) -> str:
 def local_or_hub(folder: str, hub_id: str) -> str:
     """The local copy of a model where there is one."""
     return folder if Path(folder).is_dir() else hub_id
+
+
+def environment(name: str, default: Any) -> Any:
+    """A variable of the environment; one that is empty is not set."""
+    return os.environ.get(name) or default
+
+
+def wandb_mode(mode: str, disabled: Any) -> str:
+    """tracking.mode as W&B's variables WANDB_MODE and WANDB_DISABLED have it, older words included."""
+    if str(disabled).lower() in ("true", "1", "yes", "on"):
+        return "disabled"
+    return {"dryrun": "offline", "run": "online"}.get(mode, mode)
 
 
 def name_directory(config: DictConfig) -> None:
