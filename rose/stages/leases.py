@@ -1,4 +1,9 @@
-"""Who computes a stage: one process at a time, on any file system that creates and renames files in one step."""
+"""Who computes a stage: one process at a time, on any file system that creates and renames files in one step.
+
+filelock's SoftFileLease has the same design, but as of 4.2.11 a dead owner's lease is never taken where two names cannot
+be exchanged in one step (NFS), nor an empty one, whose owner died before it wrote. A living owner's is taken at once on
+another machine of the same name.
+"""
 
 import logging
 import os
@@ -17,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LEASE = 60.0  # seconds without a sign of life after which another host's process is taken for dead
 POLL = 0.2  # seconds between looks at what other processes hold
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Owner(NamedTuple):
@@ -32,10 +38,16 @@ def me() -> Owner:
 
 
 def host() -> str:
-    """This machine's name, with its container's space of process numbers: in another they mean other processes."""
+    """Where a process number means what it means here: this machine's name, its container and its boot.
+
+    Two machines may have one name, and outside of containers the space of process numbers is the same everywhere.
+    """
+    words = [socket.gethostname()]
     with suppress(OSError):
-        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
-    return socket.gethostname()
+        words.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    with suppress(OSError):
+        words.append(BOOT_ID.read_text()[:8])
+    return "-".join(words)
 
 
 def gone(owner: Owner) -> bool:
