@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rose import ranks
-from rose.stages import checksums, disk, leases, unfinished
+from rose.stages import checksums, disk, leases, unfinished, versions
 from rose.stages.cost import Meter, merged, stored
 from rose.stages.disk import write_json
 from rose.stages.graph import Node, ordered, plan
@@ -114,13 +114,14 @@ def _compute(node: Node, part: Path, outputs: Path) -> None:
     for directory in upstream:
         checksums.require(directory)
     with checksums.blamed(upstream):
+        versions.compare(upstream)
         if node.stage.together:
             ranks.alone(lambda: (node.name, part))  # what the others wait for, in `assist`
             cost = merged(ranks.together(lambda: _run(node, part, outputs)))
         else:
             cost = _run(node, part, outputs)
     write_json(part / "cost.json", cost | {"bytes": stored(part)})
-    write_json(part / "inputs.json", node.key)
+    write_json(part / "inputs.json", node.key | {"versions": versions.installed()})
     checksums.record(part)
 
 
