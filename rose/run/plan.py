@@ -1,7 +1,9 @@
-"""python -m rose.plan experiments=NAME [--submit]: a sweep as a graph, what it will cost, and in which order to run it.
+"""python -m rose.plan experiments=NAME [--submit]: a sweep as a graph, what it will cost, and in
+which order to run it.
 
-Stages that several jobs need come first, those that the same jobs need as one step; a job follows the steps that make
-its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that nothing there ever waits for a stage.
+Stages that several jobs need come first, those that the same jobs need as one step; a job follows
+the steps that make its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that
+nothing there ever waits for a stage.
 """
 
 import argparse
@@ -12,26 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from rose import pipeline, ranks
-from rose.__main__ import ROOT
-from rose.__main__ import job as task
-from rose.config.compose import compose_all, expand, typed
+from rose.__main__ import task
+from rose.config import CONF
+from rose.config.compose import compose_all, expand, launcher_of, sweep, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.run import callback
 from rose.run.estimates import UNKNOWN, Cost, Costs
-from rose.run.job import build_stages, claim, goals
+from rose.run.job import build_stages, goals
 from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
 from rose.run.launchers.slurm import Slurm
 from rose.run.names import name_directory
+from rose.run.record import claim
 from rose.stages.graph import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
@@ -53,7 +52,7 @@ class Stage:
 
 @dataclass
 class Step:
-    """Missing stages that the same jobs need, upstream first, and the numbers of the steps they rest on."""
+    """Missing stages that the same jobs need, upstream first, and the steps they rest on."""
 
     stages: list[Stage]
     after: list[int]
@@ -92,7 +91,7 @@ def survey(configs: Sequence[Config]) -> dict[str, Stage]:
 
 
 def steps(stages: dict[str, Stage]) -> list[Step]:
-    """The missing stages in the order to run them: what the longest chain of work hangs on comes first."""
+    """The missing stages in the order to run them: the longest chain of work comes first."""
     groups: dict[Group, list[Stage]] = defaultdict(list)
     for stage in stages.values():
         if not stage.ready:
@@ -112,9 +111,7 @@ def steps(stages: dict[str, Stage]) -> list[Step]:
 
 
 def _work_ahead(groups: dict[Group, list[Stage]], before: dict[Group, set[Group]]) -> dict[Group, float]:
-    """FLOPs from the start of each group to the end of the sweep, along the longest chain; never none, so that what
-    comes before has more.
-    """
+    """FLOPs from the start of each group to the end of the sweep, along the longest chain; at least 1."""
     ahead: dict[Group, float] = {}
 
     def work(key: Group) -> float:
@@ -129,7 +126,7 @@ def _work_ahead(groups: dict[Group, list[Stage]], before: dict[Group, set[Group]
 
 
 def show(stages: dict[str, Stage], order: list[Step], names: Sequence[str]) -> str:
-    """The graph as text: ready stages, then each step with its stages and what it waits for, then the sum."""
+    """The graph as text: ready stages, each step with its stages and what it follows, the sum."""
     ready = [stage for stage in stages.values() if stage.ready]
     lines = [f"{len(names)} jobs, {len(stages)} stages: {len(ready)} ready, {len(stages) - len(ready)} to compute", ""]
     rows = [["ready", stage.node.name, _count(stage.jobs), *_figures(stage.cost)] for stage in ready]
@@ -173,7 +170,7 @@ def _sum(costs: Iterable[Cost]) -> Cost:
 
 
 def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
-    """A step, on a node of the cluster. A failure fails the Slurm job, and the jobs that cannot do without it."""
+    """A step, on a node of the cluster. Its failure fails the jobs that cannot do without it."""
     config, names, behind = work
     try:
         build_stages(config, names)
@@ -187,8 +184,7 @@ def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
     """What sends the plan. RoseError: another launcher, a dry run, a sweep that Slurm has already."""
     if any(config.dry_run for config in configs):
         raise RoseError("dry_run=true: sends nothing; leave out --submit for the plan alone")
-    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(master))
-    slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
+    slurm = launcher_of(master, task.__wrapped__)
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
     slurm.refuse_twice()
@@ -198,7 +194,7 @@ def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
 def submit(
     slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Stage], order: list[Step]
 ) -> list[str]:
-    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
+    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids."""
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):  # it may be days before they begin
         names = [name for name, stage in stages.items() if number in stage.jobs]
         claim(directory(job), Path(config.outputs), names)
@@ -235,7 +231,7 @@ def _send(
 
 
 def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
-    """sbatch's options for what starts when other steps have ended, and goes when a needed one has failed."""
+    """sbatch's options for what follows other steps, and goes when a needed one has failed."""
     numbers = list(numbers)
     kinds = {"afterok": [sent[n] for n in numbers if order[n].needed]}
     kinds["afterany"] = [sent[n] for n in numbers if not order[n].needed]
@@ -247,21 +243,19 @@ def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slur
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__)
     parser.add_argument("--submit", action="store_true", help="send it to Slurm, as hydra/launcher=slurm… says")
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="as for python -m rose; a plan is always of a sweep"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
     arguments = parser.parse_intermixed_args(argv)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         or_exit(lambda: _plan(arguments.overrides, arguments.submit))
 
 
 def _plan(arguments: list[str], send: bool) -> None:
-    hydra = GlobalHydra.instance().hydra
-    arguments = [*arguments, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
-    master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    master = sweep(arguments)
     name_directory(master)
     jobs = compose_all(master, expand(master))
     configs = [typed(job) for job in jobs]

@@ -1,7 +1,9 @@
-"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
+"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and
+whether it is whole.
 
-An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and needed by what was
-made from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
+An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and
+needed by what was made from it. `gc` removes the others and what dead processes left; it only tells
+unless `--yes` is given.
 """
 
 import argparse
@@ -70,7 +72,8 @@ def verify(outputs: Path, names: list[str], removing: bool) -> int:
         for fault in faults:
             print(f"{name}: {fault}")
         if faults and removing:
-            shutil.rmtree(inventory.set_aside(outputs, found[name]))
+            if aside := inventory.set_aside(outputs, found[name]):
+                shutil.rmtree(aside)
             print(f"{name}: removed; the next run that needs it makes it again")
         left += bool(faults) and not removing
     print(f"{len(names or found)} artifacts, {left} damaged" + (f", {old} without recorded checksums" if old else ""))
@@ -97,7 +100,7 @@ def _print_columns(rows: list[list[str]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__.partition(":")[2])
+    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ls", help="every artifact with its size, age and users")

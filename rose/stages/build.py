@@ -1,4 +1,4 @@
-"""Computes what is asked for and missing: each stage once, whoever else wants it, and whole or not at all."""
+"""Computes what is asked for and missing: each stage once, and whole or not at all."""
 
 import errno
 import json
@@ -13,7 +13,6 @@ from typing import NamedTuple
 from rose import ranks
 from rose.stages import checksums, disk, leases, unfinished, versions
 from rose.stages.cost import Meter, merged, stored
-from rose.stages.disk import write_json
 from rose.stages.graph import Node, ordered, plan
 
 log = logging.getLogger(__name__)
@@ -26,9 +25,11 @@ class Built(NamedTuple):
 
 
 def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambda node, built: None) -> Path:
-    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of every stage.
+    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of
+    every stage.
 
-    Where another process computes a stage, this one takes the next that it can, and waits when there is none.
+    Where another process computes a stage, this one takes the next that it can, and waits when
+    there is none.
     """
     told: set[str] = set()
     watched: dict[str, leases.Lease] = {}  # kept: only who watches a lease learns that its owner is dead
@@ -73,8 +74,9 @@ def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[
 
 
 def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
-    """None where another process is at it. The lease only saves work: were two processes to believe that they hold
-    it, each writes a directory of its own, and by the rename below one of them wins, whole.
+    """None where another process is at it. The lease only saves work: were two processes to believe
+    that they hold it, each writes a directory of its own, and by the rename below one of them wins,
+    whole.
     """
     target = node.path(outputs)
     held = mine.acquire()
@@ -101,7 +103,7 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
 
 
 def _right_so_far(error: BaseException) -> bool:
-    """Whether what was written before `error` is as good as before: it says nothing against the work."""
+    """Whether `error` says nothing against what was written before it."""
     if isinstance(error, OSError):
         # A full disk needs the room more than the work. A file that is missing may be missing from the work, and one
         # that a library calls wrong (without a number) may be the work's. Otherwise the file system is to blame.
@@ -120,8 +122,8 @@ def _compute(node: Node, part: Path, outputs: Path) -> None:
             cost = merged(ranks.together(lambda: _run(node, part, outputs)))
         else:
             cost = _run(node, part, outputs)
-    write_json(part / "cost.json", cost | {"bytes": stored(part)})
-    write_json(part / "inputs.json", node.key | {"versions": versions.installed()})
+    disk.write_json(part / "cost.json", cost | {"bytes": stored(part)})
+    disk.write_json(part / "inputs.json", node.key | {"versions": versions.installed()})
     checksums.record(part)
 
 
@@ -132,12 +134,16 @@ def _run(node: Node, part: Path, outputs: Path) -> dict[str, float]:
 
 
 def assist(goals: Iterable[Node], outputs: Path) -> None:
-    """What a job's other processes do while the first one is `leading`: their part of the stages that it names."""
+    """What a job's other processes do while the first is `leading`: their part of its stages."""
     nodes = {node.name: node for goal in goals for node in ordered(goal)}
-    while (order := ranks.alone(lambda: None)) is not None:
+    while (order := ranks.alone(_next)) is not None:
         name, part = order
         with suppress(ranks.Elsewhere):  # the first process knows, and says what comes next
             ranks.together(lambda name=name, part=part: _run(nodes[name], part, outputs))
+
+
+def _next() -> tuple[str, Path] | None:
+    """In place of what the first process says: the stage to compute and where, or that there is no more."""
 
 
 @contextmanager

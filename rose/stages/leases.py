@@ -1,8 +1,9 @@
-"""Who computes a stage: one process at a time, on any file system that creates and renames files in one step.
+"""Who computes a stage: one process at a time, on any file system that creates and renames files in
+one step.
 
-filelock's SoftFileLease has the same design, but as of 4.2.11 a dead owner's lease is never taken where two names cannot
-be exchanged in one step (NFS), nor an empty one, whose owner died before it wrote. A living owner's is taken at once on
-another machine of the same name.
+filelock's SoftFileLease has the same design, but in 4.2.11 nobody takes over a dead owner's lease
+where two names cannot be exchanged in one step (NFS), nor an empty one, whose owner died before it
+wrote. And a living owner's is taken at once on another machine of the same name.
 """
 
 import logging
@@ -38,9 +39,11 @@ def me() -> Owner:
 
 
 def host() -> str:
-    """Where a process number means what it means here: this machine's name, its container and its boot.
+    """Where a process number means what it means here: this machine's name, its container and its
+    boot.
 
-    Two machines may have one name, and outside of containers the space of process numbers is the same everywhere.
+    Two machines may have one name, and outside of containers the space of process numbers is the
+    same everywhere.
     """
     words = [socket.gethostname()]
     with suppress(OSError):
@@ -59,7 +62,7 @@ def gone(owner: Owner) -> bool:
 
 
 def _start(pid: int) -> str:
-    """In the kernel's ticks since it booted, which no clock that is set changes; empty where they cannot be read."""
+    """In ticks since the kernel booted, which no clock that is set changes; empty if not known."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     return ""
@@ -68,8 +71,9 @@ def _start(pid: int) -> str:
 class Lease:
     """The right to do something: a file, `marker`, that its owner touches as long as it lives.
 
-    On the owner's host others see at once that it has died, elsewhere once they have seen no touch for LEASE seconds
-    by their own clock. It only saves work: a process that was taken for dead wrongly may still be at it.
+    On the owner's host others see at once that it has died, elsewhere once they have seen no touch
+    for LEASE seconds by their own clock. It only saves work: a process that was taken for dead
+    wrongly may still be at it.
     """
 
     def __init__(self, marker: Path):

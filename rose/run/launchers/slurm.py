@@ -1,4 +1,4 @@
-"""Slurm, through submitit. Its Hydra plugin is not used: that gives a sweep up with the first job that dies."""
+"""Slurm, through submitit, whose Hydra plugin gives a sweep up with the first job that dies."""
 
 import getpass
 import logging
@@ -30,9 +30,11 @@ log = logging.getLogger(__name__)
 
 
 class Task:
-    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's processes.
+    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's
+    processes.
 
-    Both travel as bytes: a requeued job gets what was sent at first, whatever a run has made of it when it is stopped.
+    Both travel as bytes: a requeued job gets what was sent at first, whatever a run has made of it
+    when it is stopped.
     """
 
     def __init__(self, function: Callable[[Any], Any]):
@@ -48,15 +50,16 @@ class Task:
         return cloudpickle.loads(self.function)(cloudpickle.loads(argument))
 
     def checkpoint(self, argument: bytes) -> Any:
-        """What submitit sends again when it requeues a job: the same, which goes on from the finished stages."""
+        """What submitit sends when it requeues a job: the same, to go on from finished stages."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, argument)
 
 
-def _leaving(requeue: Callable) -> Callable:
-    """submitit's handler, but that a job which cannot be requeued ends as one that is interrupted: what the handler
-    raises would otherwise look like an error of the stage that was running, whose unfinished work is then removed.
+def _leaving(requeue: Any) -> Callable:
+    """submitit's handler, but that a job which cannot be requeued ends as one that is interrupted:
+    what the handler raises would otherwise look like an error of the stage that was running, whose
+    unfinished work is then removed.
     """
 
     def handle(signum: int, frame: Any) -> None:
@@ -69,15 +72,17 @@ def _leaving(requeue: Callable) -> Callable:
 
 
 class Slurm(SweepLauncher):
-    """A job array. Jobs that are preempted or run out of time are requeued, so often; they go on from their stages.
+    """A job array. Jobs that are preempted or run out of time are requeued, so often; they go on
+    from their stages.
 
     `sbatch` are submitit's names of sbatch's options (`submitit.SlurmExecutor`).
     """
 
     def __init__(self, folder: str, max_num_timeout: int, poll_seconds: float, **sbatch: Any):
         self.folder, self.max_num_timeout, self.poll = folder, max_num_timeout, poll_seconds
-        self.sbatch = {
-            name: OmegaConf.to_container(OmegaConf.create({"value": v}))["value"] for name, v in sbatch.items()
+        self.sbatch: dict[str, Any] = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in sbatch.items()
         }
 
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
@@ -100,6 +105,7 @@ class Slurm(SweepLauncher):
         """Sends one Slurm job an argument, as an array."""
         try:
             import submitit
+            from submitit.core.utils import FailedJobError
         except ImportError as error:
             raise RoseError(
                 "hydra/launcher=slurm: submitit is missing; .venv/bin/pip install -c constraints.txt -e '.[slurm]'"
@@ -114,11 +120,11 @@ class Slurm(SweepLauncher):
         try:
             executor.update_parameters(**self.sbatch | sbatch)
             return executor.map_array(Task(function), [cloudpickle.dumps(argument) for argument in arguments])
-        except (ValueError, submitit.core.utils.FailedJobError) as error:  # an unknown option; what sbatch said
+        except (ValueError, FailedJobError) as error:  # an unknown option; what sbatch said
             raise RoseError(f"hydra/launcher=slurm: {error}") from error
 
     def wait(self, jobs: dict[int, "submitit.Job"]) -> dict[int, str]:
-        """Returns why jobs died, when all have ended. Asks squeue: sacct answers only where accounting is set up."""
+        """Why jobs died, once all have ended. Asks squeue: sacct needs accounting to be set up."""
         died, absent, answered = {}, set(), time.monotonic()
         while jobs:
             time.sleep(self.poll)
@@ -145,7 +151,8 @@ class Slurm(SweepLauncher):
 
 
 def private(folder: Path) -> None:
-    """Makes the folder, for this user alone: whoever can write there can have nodes run what he likes as this user.
+    """Makes the folder, for this user alone: whoever can write there can have nodes run what he
+    likes as this user.
 
     Raises RoseError for one that is there already and open to others.
     """
@@ -166,8 +173,9 @@ def _queued() -> set[str] | None:
 
 def _state(job_id: str) -> str:
     """What became of a job, in Slurm's word, which it keeps for some minutes."""
-    fields = dict(field.partition("=")[::2] for field in (_ask("scontrol", "-o", "show", "job", job_id) or "").split())
-    return f"Slurm job {job_id} is {fields.get('JobState', 'gone')}"
+    words = (_ask("scontrol", "-o", "show", "job", job_id) or "").split()
+    states = [word.removeprefix("JobState=") for word in words if word.startswith("JobState=")]
+    return f"Slurm job {job_id} is {states[0] if states else 'gone'}"
 
 
 def _ask(*command: str) -> str | None:
