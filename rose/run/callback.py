@@ -86,13 +86,13 @@ class LookAhead(Callback):
         overrides = expand(config)
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]
-        for key in idle_keys(overrides, [_result(own) for own in configs]):
+        for key in idle_keys(overrides, [_result(each) for each in configs]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
-        for line in sorted({judge_warning(own) for own in configs}):
+        for line in sorted({judge_warning(each) for each in configs}):
             _warn(line)
-        if any(own.dry_run for own in configs):
-            _dry_run([(" ".join(each), own) for each, own in zip(overrides, configs, strict=True)])
-        for outputs in {own.outputs for own in configs}:
+        if any(each.dry_run for each in configs):
+            _dry_run([(" ".join(job), each) for job, each in zip(overrides, configs, strict=True)])
+        for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
         announce(Path(config.hydra.sweep.dir), jobs)
 

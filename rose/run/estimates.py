@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -29,8 +30,9 @@ class Cost:
     flops: float | None
     bytes: float | None
     seconds: float | None
-    source: str  # measured: its own cost.json; like: that of the most similar stage; counted: from the configuration;
-    # at most: the same with every row taken for as long as model.max_length lets it be
+    # measured: its own cost.json; like: that of the most similar stage; counted: from the
+    # configuration; at most: the same, were every row as long as model.max_length lets it be
+    source: str
 
 
 NAN = float("nan")
@@ -156,8 +158,8 @@ def _bytes(kind: str, config: Config, size: Size) -> float:
 def _lengths(tokens: Path) -> tuple[int, float]:
     """Rows, and mean tokens a row, of a finished `tokens` stage."""
     rows = Dataset.load_from_disk(str(tokens / "rows"))
-    batches = (batch["input_ids"] for batch in rows.iter(1000))  # pyright: ignore[reportCallIssue, reportArgumentType]: a dict of columns
-    return len(rows), sum(len(ids) for batch in batches for ids in batch) / len(rows)
+    batches: Any = rows.iter(1000)
+    return len(rows), sum(len(ids) for batch in batches for ids in batch["input_ids"]) / len(rows)
 
 
 def _weights(model: Model) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ class Step:
 
 def survey(configs: Sequence[Config]) -> dict[str, Stage]:
     """Every stage that the jobs will use, by name, upstream first."""
-    found: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
     estimators = {config.outputs: Costs(Path(config.outputs)) for config in configs}
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
@@ -81,13 +82,13 @@ def survey(configs: Sequence[Config]) -> dict[str, Stage]:
             for node, state in [step for end in ends for step in plan(nodes[end], Path(config.outputs))]:
                 if state == "gone":
                     continue
-                if node.name not in found:
+                if node.name not in stages:
                     cost = estimators[config.outputs].estimate(kinds[node.name], node, config, nodes)
-                    found[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
-                found[node.name].needed |= position == 0
-                if number not in found[node.name].jobs:
-                    found[node.name].jobs.append(number)
-    return found
+                    stages[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
+                stages[node.name].needed |= position == 0
+                if number not in stages[node.name].jobs:
+                    stages[node.name].jobs.append(number)
+    return stages
 
 
 def steps(stages: dict[str, Stage]) -> list[Step]:
@@ -101,28 +102,19 @@ def steps(stages: dict[str, Stage]) -> list[Step]:
         key: {place[node.name] for stage in group for node in stage.node.upstream if node.name in place} - {key}
         for key, group in groups.items()
     }
-    ahead = _work_ahead(groups, before)
-    order = sorted(groups, key=lambda key: -ahead[key])
+
+    @cache
+    def ahead(key: Group) -> float:
+        """FLOPs to the end of the sweep along the longest chain; never none: what comes before has more."""
+        flops = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
+        return flops + max((ahead(other) for other in groups if key in before[other]), default=0)
+
+    order = sorted(groups, key=ahead, reverse=True)
     behind: dict[Group, set[Group]] = {}  # what each rests on, at any remove
     for key in order:
         behind[key] = before[key].union(*(behind[other] for other in before[key]))
     direct = {key: before[key] - set().union(*(behind[other] for other in before[key])) for key in order}
     return [Step(groups[key], sorted(order.index(other) for other in direct[key])) for key in order]
-
-
-def _work_ahead(groups: dict[Group, list[Stage]], before: dict[Group, set[Group]]) -> dict[Group, float]:
-    """FLOPs from the start of each group to the end of the sweep, along the longest chain; at least 1."""
-    ahead: dict[Group, float] = {}
-
-    def work(key: Group) -> float:
-        if key not in ahead:
-            own = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
-            ahead[key] = own + max((work(other) for other in groups if key in before[other]), default=0)
-        return ahead[key]
-
-    for key in groups:
-        work(key)
-    return ahead
 
 
 def show(stages: dict[str, Stage], order: list[Step], names: Sequence[str]) -> str:
@@ -198,16 +190,16 @@ def submit(
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):  # it may be days before they begin
         names = [name for name, stage in stages.items() if number in stage.jobs]
         claim(directory(job), Path(config.outputs), names)
-    sent: list[str] = []
+    ids: list[str] = []
     try:
-        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, sent)
+        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, ids)
     except RoseError as error:
-        raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(sent)}" if sent else "")) from error
-    return sent
+        raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(ids)}" if ids else "")) from error
+    return ids
 
 
 def _send(
-    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], sent: list[str]
+    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], ids: list[str]
 ) -> None:
     """Adds to `sent` what Slurm calls each array, as it takes it."""
     steps: dict[int, str] = {}
@@ -215,26 +207,26 @@ def _send(
         if step.shared:
             fail = [directory(jobs[job]).resolve() for job in step.jobs] if step.needed else []
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages], fail)
-            (own,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
-            steps[number] = own.job_id
-            sent.append(own.job_id)
+            (slurm_job,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
+            steps[number] = slurm_job.job_id
+            ids.append(slurm_job.job_id)
     behind: dict[tuple[int, ...], list[SweepJob]] = defaultdict(list)
     for job in numbered(jobs):
         behind[tuple(number for number in steps if job[0] in order[number].jobs)].append(job)
     arrays = []
     for numbers, ready in behind.items():
         arrays.append(slurm.submit(worker, ready, **_after(order, steps, numbers, slurm))[0].job_id.split("_")[0])
-        sent.append(arrays[-1])
+        ids.append(arrays[-1])
     folder = directory(jobs[0]).parent.resolve()
     (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)
-    sent.append(report.job_id)
+    ids.append(report.job_id)
 
 
-def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
+def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
     """sbatch's options for what follows other steps, and goes when a needed one has failed."""
     numbers = list(numbers)
-    kinds = {"afterok": [sent[n] for n in numbers if order[n].needed]}
-    kinds["afterany"] = [sent[n] for n in numbers if not order[n].needed]
+    kinds = {"afterok": [ids[n] for n in numbers if order[n].needed]}
+    kinds["afterany"] = [ids[n] for n in numbers if not order[n].needed]
     texts = [":".join([kind, *ids]) for kind, ids in kinds.items() if ids]
     if not texts:
         return {}

@@ -31,14 +31,14 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
     Where another process computes a stage, this one takes the next that it can, and waits when
     there is none.
     """
-    told: set[str] = set()
+    reported: set[str] = set()
     watched: dict[str, leases.Lease] = {}  # kept: only who watches a lease learns that its owner is dead
     while True:
         steps = plan(goal, outputs)
         for node, state in steps:
-            if state == "ready" and node.name not in told:
+            if state == "ready" and node.name not in reported:
                 checksums.require(node.path(outputs), contents=False)
-                _tell(node, outputs, "reused", told, done)
+                _tell(node, outputs, "reused", reported, done)
         able = [
             node
             for node, state in steps
@@ -51,22 +51,22 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
                 watched[node.name] = leases.lease(node.path(outputs))
             now = _compute_once(node, outputs, watched[node.name])
             if now is not None:
-                _tell(node, outputs, now, told, done)
+                _tell(node, outputs, now, reported, done)
                 break
         else:
-            _wait(able, told)
+            _wait(able, reported)
 
 
-def _wait(busy: list[Node], told: set[str]) -> None:
+def _wait(busy: list[Node], reported: set[str]) -> None:
     names = ", ".join(node.name for node in busy)
-    if names not in told:
+    if names not in reported:
         log.info("waiting for %s, which another process computes", names)
-        told.add(names)
+        reported.add(names)
     time.sleep(leases.POLL)
 
 
-def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[[Node, Built], None]) -> None:
-    told.add(node.name)
+def _tell(node: Node, outputs: Path, state: str, reported: set[str], done: Callable[[Node, Built], None]) -> None:
+    reported.add(node.name)
     target = node.path(outputs)
     with checksums.blamed([target]):
         cost = json.loads((target / "cost.json").read_text())
@@ -105,8 +105,9 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
 def _right_so_far(error: BaseException) -> bool:
     """Whether `error` says nothing against what was written before it."""
     if isinstance(error, OSError):
-        # A full disk needs the room more than the work. A file that is missing may be missing from the work, and one
-        # that a library calls wrong (without a number) may be the work's. Otherwise the file system is to blame.
+        # A full disk needs the room more than the work. A file that is missing may be missing from
+        # the work, and one that a library calls wrong (without a number) may be the work's.
+        # Otherwise the file system is to blame.
         return error.errno not in (None, errno.ENOSPC, errno.EDQUOT, errno.ENOENT)
     return isinstance(error, ranks.Lost) or not isinstance(error, Exception)
 

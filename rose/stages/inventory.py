@@ -141,15 +141,15 @@ def _upstream(paths: dict[str, Path], used: set[str]) -> set[str]:
 def _inputs(path: Path) -> set[str]:
     """Every text in inputs.json: those that name no artifact do no harm."""
     try:
-        todo, found = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
+        todo, texts = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RoseError(f"{path}: inputs.json is damaged; remedy: python -m rose.store verify --remove") from error
     while todo:
         value = todo.pop()
         todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
         if isinstance(value, str):
-            found.add(value)
-    return found
+            texts.add(value)
+    return texts
 
 
 def _abandoned(path: Path, wanted: Collection[str]) -> str | None:

@@ -109,15 +109,15 @@ class Lease:
     def _clear(self) -> bool:
         """Removes a dead owner's marker. False where there is a marker that stays."""
         try:
-            found = _look(self.marker)
-            if found != self.seen:
-                self.seen, self.since = found, time.monotonic()
-            if not found.dead and time.monotonic() - self.since < LEASE:
+            look = _look(self.marker)
+            if look != self.seen:
+                self.seen, self.since = look, time.monotonic()
+            if not look.dead and time.monotonic() - self.since < LEASE:
                 return False
             aside = self.marker.with_name(f"{self.marker.name}.{uuid.uuid4().hex[:6]}")
-            if _look(self.marker) == found:
+            if _look(self.marker) == look:
                 self.marker.rename(aside)
-                if _look(aside) == found:
+                if _look(aside) == look:
                     aside.unlink()
                 else:  # a living successor's, made between the look and the renaming
                     aside.rename(self.marker)
@@ -166,11 +166,11 @@ def marker(target: Path) -> Path:
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Waits for the lease `path` and holds it."""
-    mine, told = Lease(path), False
+    mine, waiting = Lease(path), False
     while (lock := mine.acquire()) is None:
-        if not told:
+        if not waiting:
             log.info("waiting for %s, which another process holds", path)
-            told = True
+            waiting = True
         time.sleep(POLL)
     with lock:
         yield

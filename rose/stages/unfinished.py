@@ -59,11 +59,11 @@ def private(target: Path, resumable: bool) -> Path:
     write into one directory.
     """
     part = _directory(target, leases.me())
-    left = _others(target)
-    for other in left if resumable else ():
+    leftovers = _others(target)
+    for other in leftovers if resumable else ():
         if _take(other, part):
             break
-    for other in left:
+    for other in leftovers:
         if other.free:
             shutil.rmtree(other.path, ignore_errors=True)
     part.mkdir(exist_ok=True)
@@ -74,9 +74,9 @@ def _others(target: Path) -> list[Unfinished]:
     """What is left of `target` by those that do not live on this host, in the order to go on from:
     what need not be copied comes first, then the newest.
     """
-    found = [part for path in target.parent.glob(f".{target.name}.*.part") if (part := read(path))]
+    parts = [part for path in target.parent.glob(f".{target.name}.*.part") if (part := read(path))]
     here = leases.host()
-    return sorted((p for p in found if p.free or p.owner.host != here), key=lambda part: (not part.free, -part.touched))
+    return sorted((p for p in parts if p.free or p.owner.host != here), key=lambda part: (not part.free, -part.touched))
 
 
 def _take(other: Unfinished, part: Path) -> bool:

@@ -43,10 +43,10 @@ class Ray(SweepLauncher):
         died, waited = {}, False
         with cluster:
             pickled = ray.put(cloudpickle.dumps(worker))
-            left = {task.remote(pickled, job): job[0] for job in jobs}
+            tasks = {task.remote(pickled, job): job[0] for job in jobs}
             log.info("%d jobs sent to Ray, which has %s", len(jobs), ray.cluster_resources())
-            while left:
-                done, _ = ray.wait(list(left), timeout=PATIENCE)
+            while tasks:
+                done, _ = ray.wait(list(tasks), timeout=PATIENCE)
                 if not done and not waited:
                     waited = True
                     log.info(
@@ -59,8 +59,8 @@ class Ray(SweepLauncher):
                     try:
                         ray.get(ended)
                     except ray.exceptions.RayError as error:
-                        died[left[ended]] = f"{one_line(error, 200)}"
-                    del left[ended]
+                        died[tasks[ended]] = f"{one_line(error, 200)}"
+                    del tasks[ended]
         return died
 
 

@@ -22,7 +22,8 @@ from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 if TYPE_CHECKING:
     import submitit
 
-# submitit's own handler requeues a job that is preempted, once Python is up; until then USR2 would end it for good
+# submitit's own handler requeues a job that is preempted, once Python is up; until then USR2 would
+# end it for good
 PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 LIMIT = 60  # seconds that one of Slurm's commands may take
 
@@ -87,12 +88,16 @@ class Slurm(SweepLauncher):
 
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         self.refuse_twice()
-        sent = self.submit(worker, jobs)
-        array = sent[0].job_id.split("_")[0]
+        slurm_jobs = self.submit(worker, jobs)
+        array = slurm_jobs[0].job_id.split("_")[0]
         log.info(
-            "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them", len(sent), array, self.folder, array
+            "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them",
+            len(slurm_jobs),
+            array,
+            self.folder,
+            array,
         )
-        return self.wait({number: own for (number, _), own in zip(jobs, sent, strict=True)})
+        return self.wait({number: slurm_job for (number, _), slurm_job in zip(jobs, slurm_jobs, strict=True)})
 
     def refuse_twice(self) -> None:
         """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder."""
@@ -125,15 +130,15 @@ class Slurm(SweepLauncher):
 
     def wait(self, jobs: dict[int, "submitit.Job"]) -> dict[int, str]:
         """Why jobs died, once all have ended. Asks squeue: sacct needs accounting to be set up."""
-        died, absent, answered = {}, set(), time.monotonic()
+        died, absent, last_answer = {}, set(), time.monotonic()
         while jobs:
             time.sleep(self.poll)
             queued = _queued()
             if queued is not None:
-                answered = time.monotonic()
-            elif time.monotonic() - answered > LIMIT:
+                last_answer = time.monotonic()
+            elif time.monotonic() - last_answer > LIMIT:
                 log.warning("squeue has not answered for %d s; %d jobs to wait for", LIMIT, len(jobs))
-                answered = time.monotonic()
+                last_answer = time.monotonic()
             for number, job in list(jobs.items()):
                 if job.paths.result_pickle.exists():  # the job itself says how it ended, if it was reached
                     if job.task(0).exception():
