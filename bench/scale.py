@@ -48,7 +48,7 @@ def main(outputs: Path, workers: int = WORKERS, seeds: int = SEEDS, ratios: int 
     ]
     command = [sys.executable, "-c", "from bench.scale import launch; launch()", "-m", *overrides]
     start = cpu(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", "import hydra, rose.job"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", "import hydra, rose.run.job"], cwd=ROOT, check=True)
     imports = cpu(resource.RUSAGE_CHILDREN) - start
     before, start = cpu(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -86,7 +86,7 @@ def job(config: DictConfig) -> None:
 
     start, begun, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
     with mock.patch.object(Stage, "__call__", idle), mock.patch.object(build, "_wait", timed(build._wait, waits)):
-        program.job.__wrapped__(config)
+        program.task.__wrapped__(config)
     took = {"seconds": time.perf_counter() - start, "begun": begun, "cpu": cpu(resource.RUSAGE_SELF)}
     append(Path(config.outputs) / "took.jsonl", took | {"waits": waits})
 

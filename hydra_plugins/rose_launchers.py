@@ -1,4 +1,4 @@
-"""The launchers where Hydra looks for plugins, which is this namespace alone; what they do is in rose/launchers."""
+"""The launchers, where Hydra looks for plugins; what they do is in rose/run/launchers."""
 
 from rose.run.launchers import processes, ray, slurm
 

@@ -1,4 +1,6 @@
-"""Hydra's sweeper without the part that rose.run.callback does better, where Hydra looks for plugins."""
+"""Hydra's sweeper without what rose.run.callback does better, where Hydra looks for plugins."""
+
+from collections.abc import Sequence
 
 from rose.config.compose import basic_sweeper
 
@@ -6,5 +8,5 @@ from rose.config.compose import basic_sweeper
 class Sweeper(basic_sweeper.BasicSweeper):
     """hydra/sweeper=rose"""
 
-    def validate_batch_is_legal(self, batch: list) -> None:
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Would compose every job once more; they have all been looked at before the sweep starts."""

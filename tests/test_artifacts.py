@@ -1,6 +1,7 @@
 """The store's promises: exists = complete, one computation a key, failures never cached."""
 
 import errno
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rose.stages import disk, unfinished
+from rose.stages import checksums, disk, inventory, unfinished, versions
 from rose.stages.build import build
 from rose.stages.graph import Node, plan, stage
 
@@ -75,12 +76,35 @@ def test_the_name_follows_from_values_version_and_upstream_alone(tmp_path):
     assert Node(again, Settings(1)).name != Node(count, Settings(1)).name
 
 
-def test_inputs_json_holds_the_whole_key(tmp_path):
+def test_inputs_json_holds_the_whole_key_and_the_versions_that_are_no_part_of_it(tmp_path):
     node = Node(double, Node(count, Settings(3), label="a"))
     path = build(node, tmp_path)
     key = json.loads((path / "inputs.json").read_text())
-    assert key == {"stage": "double", "version": 1, "inputs": {"upstream": node.upstream[0].name}}
+    assert key.pop("versions") == versions.installed()
+    assert versions.installed()["torch"] == importlib.metadata.version("torch")
+    assert key == node.key == {"stage": "double", "version": 1, "inputs": {"upstream": node.upstream[0].name}}
     assert node.name.startswith("double/a-")
+
+
+def test_what_other_versions_made_is_read_and_said_once(tmp_path, monkeypatch, caplog):
+    nodes = [Node(double, Node(count, Settings(value))) for value in range(4)]
+    older = build(nodes[0].upstream[0], tmp_path) / "inputs.json"
+    record = json.loads(older.read_text())
+    del record["versions"]  # as artifacts were before
+    write_published(older, record)
+    monkeypatch.setattr(versions, "installed", lambda: {"torch": "1.0.0", "rose": "0.1.0"})
+    for node in nodes[1:3]:
+        build(node.upstream[0], tmp_path)
+    monkeypatch.setattr(versions, "installed", lambda: {"torch": "2.0.0", "rose": "0.1.0", "peft": "9.9.9"})
+    for node in nodes:
+        build(node, tmp_path)
+    assert caplog.messages == ["a stage reads count, made with torch 1.0.0 (now 2.0.0)"]
+    assert inventory.artifacts(tmp_path)  # reads inputs.json too
+
+
+def write_published(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value))
+    checksums.record(path.parent)
 
 
 def test_what_is_upstream_of_a_finished_stage_is_not_needed(tmp_path):

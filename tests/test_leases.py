@@ -141,6 +141,20 @@ def test_a_lease_that_nobody_touches_holds_nobody_up_whatever_it_says(tmp_path, 
         assert not list(tmp_path.iterdir())
 
 
+def test_a_living_owner_on_another_machine_of_the_same_name_is_left_alone(tmp_path, monkeypatch):
+    marker, other_boot = tmp_path / "some.lease", tmp_path / "boot_id"
+    other_boot.write_text("ffffffff-0000-4000-8000-000000000000\n")
+    with monkeypatch.context() as there:
+        there.setattr(leases, "BOOT_ID", other_boot)
+        owner = leases.me()._replace(pid=2**22 + 1)  # no process here has such a number
+    marker.write_text(" ".join(map(str, (*owner, "token"))))
+    assert not leases.gone(owner)
+    assert leases.Lease(marker).acquire() is None
+
+    monkeypatch.setattr(leases, "BOOT_ID", tmp_path / "none")  # not Linux, or hidden
+    assert not leases.gone(leases.me())
+
+
 def test_a_number_given_again_is_not_the_process_that_had_it(tmp_path):
     assert not leases.gone(leases.me())
     assert leases.gone(leases.me()._replace(start="1"))

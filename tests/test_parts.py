@@ -52,6 +52,14 @@ def test_of_what_several_left_the_newest_that_need_not_be_copied_is_gone_on_with
     assert set(parts(tmp_path)) == {living, writing}
 
 
+def test_what_an_older_version_left_here_is_another_hosts(tmp_path):
+    target = Node(resuming, str(tmp_path)).path(tmp_path / "outputs")
+    host = leases.host().rpartition("-")[0]  # its names of hosts told nothing of the boot
+    left = left_by(target, leases.Owner(host, 2**22 + 1, "1"), "begun\n", 100)
+    assert read(left).owner.host == host and not read(left).free
+    assert (private(target, resumable=True) / "lines").read_text() == "begun\n" and left.exists()
+
+
 def test_what_cannot_be_taken_over_costs_only_itself(tmp_path, monkeypatch):
     (tmp_path / "go").touch()
     node = Node(resuming, str(tmp_path))

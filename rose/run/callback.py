@@ -1,4 +1,4 @@
-"""What happens around the jobs: a look at every one of them before the first starts, and the table at the end."""
+"""What happens around the jobs: a look at all of them before the first, the table at the end."""
 
 import json
 import sys
@@ -13,15 +13,16 @@ from rose.config import CONF
 from rose.config.choices import JudgeKind
 from rose.config.compose import compose_all, expand, typed
 from rose.config.hints import or_exit
-from rose.config.schema import Config
+from rose.config.schema import Config, Tracking
 from rose.config.secrets import refuse_secrets
 from rose.errors import SHARING, RoseError
+from rose.run import record
 from rose.run.names import name_directory
 from rose.stages.disk import write_json
 
 
 def choose_launcher(config: DictConfig) -> None:
-    """More than one worker: a process a job, unless the command line or the experiment names a launcher."""
+    """A process a job where there are several workers, unless a launcher is named."""
     if config.runtime.workers > 1 and config.hydra.runtime.choices["hydra/launcher"] == "basic":
         with read_write(config), open_dict(config):
             config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
@@ -34,7 +35,7 @@ def announce(sweep: Path, jobs: list[DictConfig]) -> None:
 
 
 def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
-    """Swept keys that change nothing: jobs that differ in such a key alone always have the same result."""
+    """Swept keys that change nothing: jobs that differ in one alone have the same result."""
     settings = [dict(text.split("=", 1) for text in job) for job in jobs]
     swept = [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
     return [key for key in swept if not _matters(key, settings, results)]
@@ -51,13 +52,13 @@ def _matters(key: str, settings: list[dict[str, str]], results: list[str]) -> bo
 
 
 class LookAhead(Callback):
-    """Checks every job before the first one starts, reports a sweep when it ends, and sets the exit code."""
+    """Checks every job before the first one starts, reports the sweep, and sets the exit code."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         or_exit(lambda: self._look_at(typed(config)))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if ranks.is_first() and _state(Path(config.hydra.run.dir)) != "done":
+        if ranks.is_first() and record.state(Path(config.hydra.run.dir)) != "done":
             sys.exit(1)  # the job has said why
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -85,13 +86,13 @@ class LookAhead(Callback):
         overrides = expand(config)
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]
-        for key in idle_keys(overrides, [_result(own) for own in configs]):
+        for key in idle_keys(overrides, [_result(each) for each in configs]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
-        for line in sorted({judge_warning(own) for own in configs}):
+        for line in sorted({judge_warning(each) for each in configs}):
             _warn(line)
-        if any(own.dry_run for own in configs):
-            _dry_run([(" ".join(each), own) for each, own in zip(overrides, configs, strict=True)])
-        for outputs in {own.outputs for own in configs}:
+        if any(each.dry_run for each in configs):
+            _dry_run([(" ".join(job), each) for job, each in zip(overrides, configs, strict=True)])
+        for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
         announce(Path(config.hydra.sweep.dir), jobs)
 
@@ -103,16 +104,18 @@ class LookAhead(Callback):
         print(report.text)
         print(f"Report: {report.path}")
         if report.changed or not holds_run(sweep):
-            with track(OmegaConf.to_object(tracking), sweep, {}, sweep.name, "summary") as run:
+            settings = OmegaConf.to_object(tracking)
+            assert isinstance(settings, Tracking)
+            with track(settings, sweep, {}, sweep.name, "summary") as run:
                 log_summary(run, report.results, report.rows, report.figures)
         jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
-        failed = [job for job in dict.fromkeys(jobs) if _state(sweep / job) != "done"]
+        failed = [job for job in dict.fromkeys(jobs) if record.state(sweep / job) != "done"]
         if failed:
             sys.exit(f"rose: {len(failed)} of {len(jobs)} jobs failed; see {sweep / failed[0]}/rose.log")
 
 
 def _dry_run(jobs: list[tuple[str, Config]]) -> None:
-    """Ends the program here, where Hydra has made no folder yet and no launcher has been asked for anything."""
+    """Ends the program here, before Hydra makes a folder or asks a launcher for anything."""
     from rose.run.job import dry_run
 
     for name, config in jobs if ranks.is_first() else ():
@@ -152,8 +155,3 @@ def judge_warning(config: Config) -> str:
 def _warn(line: str) -> None:
     if line:
         print(f"rose: {line}", file=sys.stderr)
-
-
-def _state(job: Path) -> str:
-    status = job / "status.json"
-    return json.loads(status.read_text())["state"] if status.exists() else "missing"

@@ -1,4 +1,4 @@
-"""What a stage that is not there yet will cost: by one like it that is, else by arithmetic from the configuration."""
+"""What a missing stage will cost: as one like it did, else by arithmetic from the configuration."""
 
 import json
 import math
@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from datasets import load_from_disk
+from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rose import keys
@@ -29,8 +30,9 @@ class Cost:
     flops: float | None
     bytes: float | None
     seconds: float | None
-    source: str  # measured: its own cost.json; like: that of the most similar stage; counted: from the configuration;
-    # at most: the same with every row taken for as long as model.max_length lets it be
+    # measured: its own cost.json; like: that of the most similar stage; counted: from the
+    # configuration; at most: the same, were every row as long as model.max_length lets it be
+    source: str
 
 
 NAN = float("nan")
@@ -66,11 +68,12 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "zero_shot": lambda c, s: 2 * s.tests,
     "answers": lambda c, s: s.tests,
     "zero_shot_answers": lambda c, s: s.tests,
-} | {kind: lambda c, s: 0 for kind in ("pool", "preferences", "tokens", "student_tokens", "scores", "selection")}
+    **dict.fromkeys(("pool", "preferences", "tokens", "student_tokens", "scores", "selection"), lambda c, s: 0),
+}
 
 
 class Costs:
-    """Estimates the stages of one outputs folder; keeps the sizes of models and pools, which many stages share."""
+    """Estimates the stages of one outputs folder; keeps the sizes of what many stages share."""
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
@@ -106,8 +109,7 @@ class Costs:
 def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
-    values = (tokens, *(cost.get(name, NAN) for name in ("flops", "bytes", "seconds")))
-    return Cost(*map(_known, values), source)
+    return _cost(source, tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN))
 
 
 def _similarity(node: Node, path: Path) -> int:
@@ -122,17 +124,17 @@ def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
 
 
 def _counted(kind: str, config: Config, size: Size) -> Cost:
-    """2 FLOPs a weight and token forward, as many again plus 2 a trained weight backward (`rose.cost`)."""
+    """2 FLOPs a weight and token forward; backward as many again plus 2 a trained weight."""
     tokens = ROWS[kind](config, size) * (size.length or config.model.max_length)
     backward = tokens if KINDS[kind].backward else 0
     flops = 2 * size.weights * tokens + 2 * (size.weights + size.trained) * backward
     source = "counted" if size.length or not tokens else "at most"
-    values = (tokens + backward, flops, _bytes(kind, config, size))
-    return Cost(*map(_known, values), None, source)
+    return _cost(source, tokens + backward, flops, _bytes(kind, config, size), NAN)
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _cost(source: str, *numbers: float) -> Cost:
+    tokens, flops, bytes_, seconds = (None if math.isnan(number) else number for number in numbers)
+    return Cost(tokens, flops, bytes_, seconds, source)
 
 
 def _selected(config: Config, size: Size) -> float:
@@ -155,18 +157,21 @@ def _bytes(kind: str, config: Config, size: Size) -> float:
 
 def _lengths(tokens: Path) -> tuple[int, float]:
     """Rows, and mean tokens a row, of a finished `tokens` stage."""
-    rows = load_from_disk(str(tokens / "rows"))
-    return len(rows), sum(len(ids) for batch in rows.iter(1000) for ids in batch["input_ids"]) / len(rows)
+    rows = Dataset.load_from_disk(str(tokens / "rows"))
+    batches: Any = rows.iter(1000)
+    return len(rows), sum(len(ids) for batch in batches for ids in batch["input_ids"]) / len(rows)
 
 
 def _weights(model: Model) -> tuple[float, float]:
-    """Weights of a model and of its adapter, from its configuration alone; NaN where that is out of reach."""
+    """Weights of a model and its adapter, by its configuration; NaN where that is not here."""
     base, lora = model.base, model.lora
     with torch.device("meta"), suppress(OSError, ValueError):
         if base.pretraining is not None:
             bare = llama(base.pretraining, world.tokenizer())
         else:
+            assert base.path is not None  # one of the two is set
             bare = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, revision=base.revision))
-        layers = [module for name, module in bare.named_modules() if name.rpartition(".")[2] in lora.targets]
-        return bare.num_parameters(), sum(lora.rank * sum(layer.weight.shape) for layer in layers)
+        layers = [name for name, _ in bare.named_modules() if name.rpartition(".")[2] in lora.targets]
+        trained = sum(lora.rank * sum(bare.get_parameter(f"{name}.weight").shape) for name in layers)
+        return bare.num_parameters(), trained
     return NAN, NAN

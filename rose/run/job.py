@@ -1,15 +1,11 @@
-"""One job: builds the stages it needs and leaves its results, timings and state in its own directory."""
+"""One job: builds the stages it needs; what it leaves in its folder is in rose.run.record."""
 
-import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import os
-import shutil
 import sys
-import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,20 +16,19 @@ from rose import pipeline, ranks
 from rose.config.choices import Until
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
-from rose.evaluation.items import merge_items
-from rose.run import tracking
+from rose.run import record, tracking
 from rose.stages import checksums, leases
 from rose.stages.build import Built, assist, build, leading
 from rose.stages.disk import write_json
 from rose.stages.graph import Node, plan
-from rose.stages.kinds import KINDS, MEASURES, ZERO_SHOT, Kind
 from rose.training.processes import micro_batches
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Config, directory: Path, group: str) -> None:
-    """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the log how.
+    """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the
+    log how.
 
     Of several processes (`rose.ranks`) the first does; the others do their part of its stages.
     """
@@ -48,7 +43,7 @@ def run(config: Config, directory: Path, group: str) -> None:
 
 
 def build_stages(config: Config, names: list[str]) -> None:
-    """Builds some of a job's stages, for jobs that will need them (`rose.plan`), with all of its processes."""
+    """Builds some of a job's stages with all of its processes, for the jobs of a `rose.run.plan`."""
     with ranks.joined():
         if not ranks.is_first():
             _assist(config)
@@ -86,8 +81,8 @@ def _prepared(config: Config) -> dict[str, Node]:
 
 
 def _run_alone(config: Config, directory: Path, group: str) -> None:
-    if not _is_done(directory):
-        _say(directory, "running")
+    if record.state(directory) != "done":
+        record.say(directory, "running")
     try:
         nodes = _prepared(config)
         with leading():
@@ -96,33 +91,18 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
         message = one_line(error)
         log.error("%s failed: %s", directory.name, message)
         log.log(logging.ERROR if os.environ.get("ROSE_DEBUG") else logging.DEBUG, "traceback", exc_info=True)
-        _say(directory, "failed", message)
+        record.say(directory, "failed", message)
     except BaseException:
-        _say(directory, "failed", "interrupted")
+        record.say(directory, "failed", "interrupted")
         raise
     else:
-        _say(directory, "done")
+        record.say(directory, "done")
         (directory / "claims.json").unlink(missing_ok=True)
 
 
-def _say(directory: Path, state: str, error: str | None = None) -> None:
-    """Writes status.json; where the disk takes no more, the log has to do."""
-    try:
-        write_json(directory / "status.json", {"state": state, "error": error})
-    except OSError as full:
-        log.error("%s: status.json cannot be written (%s); it should say %s", directory.name, full.strerror, state)
-
-
-def _is_done(directory: Path) -> bool:
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((directory / "status.json").read_text())["state"] == "done"
-    return False
-
-
 def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) -> None:
-    outputs = Path(config.outputs)
-    names = {node.name: name for name, node in reversed(nodes.items())}
-    stages: dict[str, dict] = {}
+    outputs, names = Path(config.outputs), _names(nodes)
+    stages: dict[str, dict[str, Any]] = {}  # what stages.json holds
 
     def done(node: Node, built: Built) -> None:
         name = names[node.name]
@@ -130,41 +110,39 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
             return
         if built.state == "computed":
             log.info("%s: %s computed in %.1f s", directory.name, name, built.cost["seconds"])
-        folder = str(built.path.relative_to(outputs))
-        stages[name] = {"dir": folder, "state": built.state} | built.cost
+        stages[name] = {"dir": str(built.path.relative_to(outputs)), "state": built.state} | built.cost
         if not finished:  # else stages.json is whole already, and stays so
             write_json(directory / "stages.json", stages)
 
-    wanted = goals(config.until, nodes)
-    states = {node.name: state for goal in chain(*wanted) for node, state in plan(nodes[goal], outputs)}
-    finished = "missing" not in states.values() and _is_done(directory)
+    states = _states(config.until, nodes, outputs)
+    finished = "missing" not in states.values() and record.state(directory) == "done"
     if not finished:
-        _say(directory, "running")
-        claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
-    with _tracked(config, directory, group, list(states.values())) as run:
-        failures = _build_all(wanted, nodes, lambda goal: build(goal, outputs, done))
-        for goal in chain(*goals(Until.evaluation, nodes)):  # run again up to an earlier stage it keeps what it had
-            for node, state in plan(nodes[goal], outputs):
-                if state == "ready" and names[node.name] not in stages:
-                    build(node, outputs, done)
+        record.say(directory, "running")
+        record.claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
+    with _tracked(config, directory, group, states) as run:
+        failures = _build_all(goals(config.until, nodes), nodes, lambda goal: build(goal, outputs, done))
+        by_name = {node.name: node for node in nodes.values()}
+        for name, state in _states(Until.evaluation, nodes, outputs).items():
+            if state == "ready" and names[name] not in stages:  # run up to an earlier stage it keeps what it had
+                build(by_name[name], outputs, done)
         write_json(directory / "stages.json", stages)
         paths = {name: outputs / entry["dir"] for name, entry in stages.items()}
         with checksums.blamed(paths.values()):
-            collect(directory, paths)
-        reused = sum(entry["state"] == "reused" for entry in stages.values())
-        metrics = json.loads((directory / "metrics.json").read_text())
+            metrics = record.collect(directory, paths)
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
         if config.tracking.artifacts:
             tracking.log_artifacts(run, directory)
         if failures:
             raise failures[0]
+        reused = sum(entry["state"] == "reused" for entry in stages.values())
         log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
 
 
 def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[Node], Any]) -> list[Exception]:
-    """Builds the goals of each list in turn; what goes wrong after the first list ends its own list only."""
+    """Builds the goals of each list in turn; what fails after the first list ends only its own."""
     failures = []
     for number, names in enumerate(wanted):
+        name = ""
         try:
             for name in names:
                 make(nodes[name])
@@ -176,40 +154,37 @@ def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[
     return failures
 
 
-def claim(directory: Path, outputs: Path, names: list[str]) -> None:
-    """Says which stages this job is going to use, until it is done, so that rose.store leaves them alone."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "claims.json", names)
-    if not directory.resolve().is_relative_to(outputs.resolve()):  # rose.store looks for jobs in there
-        address = outputs / "stages" / ".jobs" / hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:12]
-        address.parent.mkdir(parents=True, exist_ok=True)
-        address.write_text(str(directory.resolve()))
-
-
-def _tracked(config: Config, directory: Path, group: str, states: list[str]) -> contextlib.AbstractContextManager:
+def _tracked(config: Config, directory: Path, group: str, states: dict[str, str]) -> AbstractContextManager:
     """A W&B run, unless there is nothing to compute and the job's folder holds its run already."""
-    if "missing" not in states and tracking.holds_run(directory):
-        return contextlib.nullcontext()
+    if "missing" not in states.values() and tracking.holds_run(directory):
+        return nullcontext()
     return tracking.track(config.tracking, directory, dataclasses.asdict(config), group, directory.name)
 
 
 def dry_run(config: Config) -> None:
     """Prints which stages are ready and which would be computed; computes nothing."""
-    nodes = pipeline.stages(config)
-    names = {node.name: name for name, node in reversed(nodes.items())}
-    states = {
-        node.name: state
-        for goal in chain(*goals(config.until, nodes))
-        for node, state in plan(nodes[goal], Path(config.outputs))
-    }
-    for node, state in states.items():
-        print(f"{state:8} {names[node]:18} {Path(config.outputs) / 'stages' / node}")
+    nodes, outputs = pipeline.stages(config), Path(config.outputs)
+    names = _names(nodes)
+    for name, state in _states(config.until, nodes, outputs).items():
+        print(f"{state:8} {names[name]:18} {outputs / 'stages' / name}")
+
+
+def _names(nodes: dict[str, Node]) -> dict[str, str]:
+    """What the job calls each directory; the first of its names where two are the same stage."""
+    return {node.name: name for name, node in reversed(nodes.items())}
+
+
+def _states(until: Until, nodes: dict[str, Node], outputs: Path) -> dict[str, str]:
+    """Each directory that the stages asked for rest on, and its state (`rose.stages.graph.plan`)."""
+    return {node.name: state for goal in chain(*goals(until, nodes)) for node, state in plan(nodes[goal], outputs)}
 
 
 def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
-    """The stages asked for, what they need being built with them: first those that a job cannot do without.
+    """The stages asked for, what they need being built with them: first those that a job cannot do
+    without.
 
-    A list after the first may fail and leave the others' results: a judge that is down costs the win rate alone.
+    A list after the first may fail and leave the others' results: a judge that is down costs the
+    win rate alone.
     """
     ends = {
         Until.answers: [["zero_shot_answers", "answers"]],
@@ -221,60 +196,3 @@ def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
         ],
     }.get(until, [[until.value]])
     return [[name for name in names if name in nodes] for names in ends]
-
-
-def collect(directory: Path, stages: dict[str, Path]) -> None:
-    """Copies what people look for into the job's directory: scores, selection, checks, adapter, curves, items."""
-    for name, folder in stages.items():
-        target = directory / "adapter" if name == "finetune" else directory
-        for path in folder.glob(copied) if (copied := KINDS.get(name, Kind()).copied) else ():
-            target.mkdir(exist_ok=True)
-            _copy(path, target / path.name)
-    _write_lines(directory / "metrics.jsonl", _curves(stages))
-    write_json(directory / "metrics.json", _metrics(stages))
-    for prefix in ("", "zero_shot_"):
-        items = [stages[name] / "items.parquet" for name in _evaluating(prefix) if name in stages]
-        if items:
-            _replace(directory / f"{prefix}items.parquet", merge_items(items).to_parquet)
-
-
-def _curves(stages: dict[str, Path]) -> list[dict]:
-    return [
-        {"stage": stage} | json.loads(line)
-        for stage, kind in KINDS.items()
-        if kind.curve and stage in stages and (stages[stage] / "log.jsonl").exists()
-        for line in (stages[stage] / "log.jsonl").read_text().splitlines()
-    ]
-
-
-def _metrics(stages: dict[str, Path]) -> dict[str, float]:
-    sources = [("selection", ""), ("fidelity", ""), *((name, "") for name in _evaluating(""))]
-    metrics = {}
-    for stage, prefix in (*sources, *((name, "zero_shot/") for name in _evaluating("zero_shot_"))):
-        if stage in stages:
-            values = json.loads((stages[stage] / "metrics.json").read_text())
-            metrics |= {prefix + name: value for name, value in values.items()}
-    return metrics
-
-
-def _evaluating(prefix: str) -> list[str]:
-    """The stages that measure the fine-tuned model, or with the prefix `zero_shot_` the base model."""
-    return [ZERO_SHOT[name] if prefix else name for name in MEASURES]
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A copy, not a link: what people do to a job's files must not reach the stage that other jobs share."""
-    _replace(target, lambda part: shutil.copyfile(source, part))
-
-
-def _replace(target: Path, write: Callable[[Path], Any]) -> None:
-    """What `write` leaves at the path it is given takes the place of `target` in one step."""
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    write(part)
-    part.replace(target)
-
-
-def _write_lines(path: Path, rows: list[dict]) -> None:
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    part.replace(path)

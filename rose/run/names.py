@@ -1,4 +1,4 @@
-"""What jobs and sweeps are called: names that follow from what is asked for, so that the same command finds its own."""
+"""What jobs and sweeps are called: the same command finds its own folders."""
 
 import hashlib
 import json
@@ -24,11 +24,12 @@ def register_resolvers() -> None:
 
 
 def job_name(*, _root_: DictConfig) -> str:
-    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: jobs share a directory only if they are the same."""
-    config = OmegaConf.masked_copy(_root_, [key for key in _root_ if key != "hydra"])
+    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: one folder, one job."""
+    config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
     with read_write(config):
         config.outputs = "outputs"  # also where other settings are made from it
     values = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    assert isinstance(values, dict)
     settings = {key: value for key, value in values.items() if key not in PLACE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     method, amount = re.sub(r"\W+", "_", str(values["method"]["name"])), values["selection"]
@@ -37,7 +38,7 @@ def job_name(*, _root_: DictConfig) -> str:
 
 
 def sweep_name(experiment: str | None, overrides: list[str]) -> str:
-    """The experiment's name, with a hash of what else the command line says; the same command, the same sweep."""
+    """The experiment's name, with a hash of the command line's other words."""
     rest = [text for text in overrides if text.lstrip("+").split("=")[0].split(".")[0] not in PLACE]
     rest = sorted(text for text in rest if text != f"experiments={experiment}")
     digest = hashlib.sha256("\n".join(rest).encode()).hexdigest()[:6]
@@ -62,7 +63,7 @@ def wandb_mode(mode: str, disabled: Any) -> str:
 
 
 def name_directory(config: DictConfig) -> None:
-    """Sets hydra.sweep.dir, unless the command line does, here and for the jobs, which compose their own config."""
+    """Sets hydra.sweep.dir, unless the command line does, here and in what its jobs compose."""
     if any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra):
         return
     name = sweep_name(config.hydra.runtime.choices.get("experiments"), given(config))

@@ -1,37 +1,37 @@
-"""python -m rose.plan experiments=NAME [--submit]: a sweep as a graph, what it will cost, and in which order to run it.
+"""python -m rose.plan experiments=NAME [--submit]: a sweep as a graph, what it will cost, and in
+which order to run it.
 
-Stages that several jobs need come first, those that the same jobs need as one step; a job follows the steps that make
-its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that nothing there ever waits for a stage.
+Stages that several jobs need come first, those that the same jobs need as one step; a job follows
+the steps that make its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that
+nothing there ever waits for a stage.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
-from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from rose import pipeline, ranks
-from rose.__main__ import ROOT
-from rose.__main__ import job as task
-from rose.config.compose import compose_all, expand, typed
+from rose.__main__ import task
+from rose.config import CONF
+from rose.config.compose import compose_all, expand, launcher_of, sweep, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.run import callback
 from rose.run.estimates import UNKNOWN, Cost, Costs
-from rose.run.job import build_stages, claim, goals
+from rose.run.job import build_stages, goals
 from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
 from rose.run.launchers.slurm import Slurm
 from rose.run.names import name_directory
+from rose.run.record import claim
 from rose.stages.graph import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
@@ -53,7 +53,7 @@ class Stage:
 
 @dataclass
 class Step:
-    """Missing stages that the same jobs need, upstream first, and the numbers of the steps they rest on."""
+    """Missing stages that the same jobs need, upstream first, and the steps they rest on."""
 
     stages: list[Stage]
     after: list[int]
@@ -73,7 +73,7 @@ class Step:
 
 def survey(configs: Sequence[Config]) -> dict[str, Stage]:
     """Every stage that the jobs will use, by name, upstream first."""
-    found: dict[str, Stage] = {}
+    stages: dict[str, Stage] = {}
     estimators = {config.outputs: Costs(Path(config.outputs)) for config in configs}
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
@@ -82,17 +82,17 @@ def survey(configs: Sequence[Config]) -> dict[str, Stage]:
             for node, state in [step for end in ends for step in plan(nodes[end], Path(config.outputs))]:
                 if state == "gone":
                     continue
-                if node.name not in found:
+                if node.name not in stages:
                     cost = estimators[config.outputs].estimate(kinds[node.name], node, config, nodes)
-                    found[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
-                found[node.name].needed |= position == 0
-                if number not in found[node.name].jobs:
-                    found[node.name].jobs.append(number)
-    return found
+                    stages[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
+                stages[node.name].needed |= position == 0
+                if number not in stages[node.name].jobs:
+                    stages[node.name].jobs.append(number)
+    return stages
 
 
 def steps(stages: dict[str, Stage]) -> list[Step]:
-    """The missing stages in the order to run them: what the longest chain of work hangs on comes first."""
+    """The missing stages in the order to run them: the longest chain of work comes first."""
     groups: dict[Group, list[Stage]] = defaultdict(list)
     for stage in stages.values():
         if not stage.ready:
@@ -102,8 +102,14 @@ def steps(stages: dict[str, Stage]) -> list[Step]:
         key: {place[node.name] for stage in group for node in stage.node.upstream if node.name in place} - {key}
         for key, group in groups.items()
     }
-    ahead = _work_ahead(groups, before)
-    order = sorted(groups, key=lambda key: -ahead[key])
+
+    @cache
+    def ahead(key: Group) -> float:
+        """FLOPs to the end of the sweep along the longest chain; never none: what comes before has more."""
+        flops = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
+        return flops + max((ahead(other) for other in groups if key in before[other]), default=0)
+
+    order = sorted(groups, key=ahead, reverse=True)
     behind: dict[Group, set[Group]] = {}  # what each rests on, at any remove
     for key in order:
         behind[key] = before[key].union(*(behind[other] for other in before[key]))
@@ -111,25 +117,8 @@ def steps(stages: dict[str, Stage]) -> list[Step]:
     return [Step(groups[key], sorted(order.index(other) for other in direct[key])) for key in order]
 
 
-def _work_ahead(groups: dict[Group, list[Stage]], before: dict[Group, set[Group]]) -> dict[Group, float]:
-    """FLOPs from the start of each group to the end of the sweep, along the longest chain; never none, so that what
-    comes before has more.
-    """
-    ahead: dict[Group, float] = {}
-
-    def work(key: Group) -> float:
-        if key not in ahead:
-            own = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
-            ahead[key] = own + max((work(other) for other in groups if key in before[other]), default=0)
-        return ahead[key]
-
-    for key in groups:
-        work(key)
-    return ahead
-
-
 def show(stages: dict[str, Stage], order: list[Step], names: Sequence[str]) -> str:
-    """The graph as text: ready stages, then each step with its stages and what it waits for, then the sum."""
+    """The graph as text: ready stages, each step with its stages and what it follows, the sum."""
     ready = [stage for stage in stages.values() if stage.ready]
     lines = [f"{len(names)} jobs, {len(stages)} stages: {len(ready)} ready, {len(stages) - len(ready)} to compute", ""]
     rows = [["ready", stage.node.name, _count(stage.jobs), *_figures(stage.cost)] for stage in ready]
@@ -173,7 +162,7 @@ def _sum(costs: Iterable[Cost]) -> Cost:
 
 
 def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
-    """A step, on a node of the cluster. A failure fails the Slurm job, and the jobs that cannot do without it."""
+    """A step, on a node of the cluster. Its failure fails the jobs that cannot do without it."""
     config, names, behind = work
     try:
         build_stages(config, names)
@@ -187,8 +176,7 @@ def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
     """What sends the plan. RoseError: another launcher, a dry run, a sweep that Slurm has already."""
     if any(config.dry_run for config in configs):
         raise RoseError("dry_run=true: sends nothing; leave out --submit for the plan alone")
-    context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(master))
-    slurm = Plugins.instance().instantiate_launcher(context, task.__wrapped__, master)
+    slurm = launcher_of(master, task.__wrapped__)
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
     slurm.refuse_twice()
@@ -198,20 +186,20 @@ def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
 def submit(
     slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Stage], order: list[Step]
 ) -> list[str]:
-    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids. Waits for nothing."""
+    """Sends the steps, the jobs behind them and the report to Slurm; returns their ids."""
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):  # it may be days before they begin
         names = [name for name, stage in stages.items() if number in stage.jobs]
         claim(directory(job), Path(config.outputs), names)
-    sent: list[str] = []
+    ids: list[str] = []
     try:
-        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, sent)
+        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, ids)
     except RoseError as error:
-        raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(sent)}" if sent else "")) from error
-    return sent
+        raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(ids)}" if ids else "")) from error
+    return ids
 
 
 def _send(
-    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], sent: list[str]
+    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], ids: list[str]
 ) -> None:
     """Adds to `sent` what Slurm calls each array, as it takes it."""
     steps: dict[int, str] = {}
@@ -219,26 +207,26 @@ def _send(
         if step.shared:
             fail = [directory(jobs[job]).resolve() for job in step.jobs] if step.needed else []
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages], fail)
-            (own,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
-            steps[number] = own.job_id
-            sent.append(own.job_id)
+            (slurm_job,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
+            steps[number] = slurm_job.job_id
+            ids.append(slurm_job.job_id)
     behind: dict[tuple[int, ...], list[SweepJob]] = defaultdict(list)
     for job in numbered(jobs):
         behind[tuple(number for number in steps if job[0] in order[number].jobs)].append(job)
     arrays = []
     for numbers, ready in behind.items():
         arrays.append(slurm.submit(worker, ready, **_after(order, steps, numbers, slurm))[0].job_id.split("_")[0])
-        sent.append(arrays[-1])
+        ids.append(arrays[-1])
     folder = directory(jobs[0]).parent.resolve()
     (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)
-    sent.append(report.job_id)
+    ids.append(report.job_id)
 
 
-def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
-    """sbatch's options for what starts when other steps have ended, and goes when a needed one has failed."""
+def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
+    """sbatch's options for what follows other steps, and goes when a needed one has failed."""
     numbers = list(numbers)
-    kinds = {"afterok": [sent[n] for n in numbers if order[n].needed]}
-    kinds["afterany"] = [sent[n] for n in numbers if not order[n].needed]
+    kinds = {"afterok": [ids[n] for n in numbers if order[n].needed]}
+    kinds["afterany"] = [ids[n] for n in numbers if not order[n].needed]
     texts = [":".join([kind, *ids]) for kind, ids in kinds.items() if ids]
     if not texts:
         return {}
@@ -247,21 +235,19 @@ def _after(order: list[Step], sent: dict[int, str], numbers: Iterable[int], slur
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__)
     parser.add_argument("--submit", action="store_true", help="send it to Slurm, as hydra/launcher=slurm… says")
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="as for python -m rose; a plan is always of a sweep"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
     arguments = parser.parse_intermixed_args(argv)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         or_exit(lambda: _plan(arguments.overrides, arguments.submit))
 
 
 def _plan(arguments: list[str], send: bool) -> None:
-    hydra = GlobalHydra.instance().hydra
-    arguments = [*arguments, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
-    master = hydra.compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    master = sweep(arguments)
     name_directory(master)
     jobs = compose_all(master, expand(master))
     configs = [typed(job) for job in jobs]

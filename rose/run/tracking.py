@@ -1,5 +1,4 @@
-"""One W&B run per job and one for the sweep. Nothing depends on them: what is on disk is the record, and W&B failing
-costs a warning."""
+"""W&B runs, one a job and one a sweep. The record is on disk: where W&B fails, it warns."""
 
 import hashlib
 import json
@@ -7,9 +6,11 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose.config.choices import TrackingMode
 from rose.config.schema import Tracking
 from rose.errors import one_line
 
@@ -27,9 +28,10 @@ FINISH_SECONDS = 60
 def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> Iterator["wandb.Run | None"]:
     """Opens a W&B run in the folder `job` and closes it, as failed if the body raises.
 
-    `config` is the job's resolved configuration as plain values. The id follows from (`group`, `name`) alone,
-    so a job that is run again replaces its run. Yields None when tracking is disabled or W&B does not start;
-    an online run that cannot be opened is kept offline, for `wandb sync`.
+    `config` is the job's resolved configuration as plain values. The id follows from (`group`,
+    `name`) alone, so a job that is run again replaces its run. Yields None when tracking is
+    disabled or W&B does not start; an online run that cannot be opened is kept offline, for `wandb
+    sync`.
     """
     if tracking.mode == "disabled":
         yield None
@@ -49,7 +51,9 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
             yield run
             exit_code = 0
         finally:
-            _finish(run, exit_code)
+            with _warned("did not close this job's run"):
+                if run is not None:
+                    run.finish(exit_code=exit_code)
 
 
 def log(
@@ -60,33 +64,28 @@ def log(
 ) -> None:
     """Sends a job's record: training curves, what each stage took, final metrics.
 
-    `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own step axis.
-    `stages` and `metrics` are the contents of stages.json and metrics.json.
+    `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own
+    step axis. `stages` and `metrics` are the contents of stages.json and metrics.json.
     """
     if run is None:
         return
-    try:
+    with _warned("did not take this job's record"):
         _log_curves(run, metrics_jsonl)
         run.config.update({"stages": {name: stage["dir"] for name, stage in stages.items()}})
         for name, stage in stages.items():
-            run.summary.update(
-                {f"{cost}/{name}": value for cost, value in stage.items() if cost not in ("dir", "state")}
-            )
+            costs = {f"{cost}/{name}": value for cost, value in stage.items() if cost not in ("dir", "state")}
+            run.summary.update(costs)
         run.summary.update(metrics)
-    except Exception as error:
-        _warn("did not take this job's record", error)
 
 
 def log_artifacts(run: "wandb.Run | None", job: Path) -> None:
-    """Sends the selection and the adapter of the job's folder, where it has them, as versions of its own artifacts."""
+    """Sends the job's selection and adapter, where it has them, as versions of its artifacts."""
     if run is None:
         return
-    try:
+    with _warned("did not take this job's artifacts"):
         for kind, path in (("selection", job / "selected.jsonl"), ("adapter", job / "adapter")):
             if path.exists():
                 run.log_artifact(str(path), name=f"{kind}-{run.id}", type=kind)
-    except Exception as error:
-        _warn("did not take this job's artifacts", error)
 
 
 def log_summary(
@@ -95,17 +94,15 @@ def log_summary(
     """Sends a sweep's table, its selected rows, and its figures, under the figures' names."""
     if run is None:
         return
-    try:
+    with _warned("did not take the sweep's summary"):
         import wandb
 
-        logged = {"results": _table(results), "rows": _table(rows)}
-        run.log(logged | {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}, step=0)
-    except Exception as error:
-        _warn("did not take the sweep's summary", error)
+        tables = {"results": _table(results), "rows": _table(rows)}
+        run.log(tables | {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures}, step=0)
 
 
 def holds_run(job: Path) -> bool:
-    """Whether the folder `job` holds a run already: a job that computes nothing need not make another."""
+    """Whether the folder `job` holds a run: a job that computes nothing need not make another."""
     return any((job / "wandb").glob("*run-*/run-*.wandb"))
 
 
@@ -115,7 +112,7 @@ def run_id(group: str, name: str) -> str:
 
 def _start(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run | None":
     try:
-        return _init(tracking.mode, tracking, job, config, group, name)
+        return _init(tracking, job, config, group, name)
     except Exception as error:
         if tracking.mode != "online":
             _warn(f"did not start with tracking.mode={tracking.mode} (online, offline or disabled)", error)
@@ -125,17 +122,18 @@ def _start(tracking: Tracking, job: Path, config: dict[str, Any], group: str, na
         import wandb
 
         wandb.teardown()  # the attempt's service holds on to the run's id
-        return _init("offline", tracking, job, config, group, name)
+        return _init(replace(tracking, mode=TrackingMode.offline), job, config, group, name)
     except Exception:
         logger.debug("W&B did not start offline either", exc_info=True)
         return None
 
 
-def _init(mode: str, tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run":
+def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run":
     import wandb  # here, because it takes half a second that a job without tracking need not spend
+    from wandb.errors import UsageError
 
-    if mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
-        raise wandb.errors.UsageError("no API key: set WANDB_API_KEY or run `wandb login`")
+    if tracking.mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
+        raise UsageError("no API key: set WANDB_API_KEY or run `wandb login`")
     settings = wandb.Settings(
         init_timeout=START_SECONDS,
         finish_timeout=FINISH_SECONDS,
@@ -153,7 +151,7 @@ def _init(mode: str, tracking: Tracking, job: Path, config: dict[str, Any], grou
         x_save_requirements=False,
     )
     return wandb.init(
-        mode=mode,
+        mode="online" if tracking.mode == "online" else "offline",
         project=tracking.project,
         entity=tracking.entity,
         group=group,
@@ -186,13 +184,13 @@ def _table(frame: "pandas.DataFrame") -> "wandb.Table":
     return wandb.Table(columns=list(frame.columns), data=plain.to_numpy().tolist(), allow_mixed_types=True)
 
 
-def _finish(run: "wandb.Run | None", exit_code: int) -> None:
-    if run is None:
-        return
+@contextmanager
+def _warned(what: str) -> Iterator[None]:
+    """What fails in the body costs a warning."""
     try:
-        run.finish(exit_code=exit_code)
+        yield
     except Exception as error:
-        _warn("did not close this job's run", error)
+        _warn(what, error)
 
 
 def _warn(what: str, error: Exception) -> None:

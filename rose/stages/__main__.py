@@ -1,7 +1,9 @@
-"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and whether it is whole.
+"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and
+whether it is whole.
 
-An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and needed by what was
-made from it. `gc` removes the others and what dead processes left; it only tells unless `--yes` is given.
+An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and
+needed by what was made from it. `gc` removes the others and what dead processes left; it only tells
+unless `--yes` is given.
 """
 
 import argparse
@@ -50,31 +52,37 @@ def gc(outputs: Path, yes: bool) -> None:
     locks = inventory.stages_of(outputs) / ".locks"
     locks.mkdir(exist_ok=True)
     with leases.held(locks / "gc.lease"):
-        found = list(inventory.garbage(outputs))
-        sizes = {path: stored(path) if path.is_dir() else path.stat().st_size for path, _ in found}
-        gone = inventory.remove(outputs, list(sizes)) if yes and found else list(sizes)
-    _print_columns([[str(path.relative_to(outputs)), size(sizes[path]), why] for path, why in found if path in gone])
-    total = f"{len(gone)} entries, {size(sum(sizes[path] for path in gone))}"
+        garbage = list(inventory.garbage(outputs))
+        sizes = {path: stored(path) if path.is_dir() else path.stat().st_size for path, _ in garbage}
+        removed = inventory.remove(outputs, list(sizes)) if yes and garbage else list(sizes)
+    _print_columns(
+        [[str(path.relative_to(outputs)), size(sizes[path]), why] for path, why in garbage if path in removed]
+    )
+    total = f"{len(removed)} entries, {size(sum(sizes[path] for path in removed))}"
     print(f"removed {total}" if yes else f"{total} to remove; nothing was removed: that takes --yes")
 
 
 def verify(outputs: Path, names: list[str], removing: bool) -> int:
     """Exit code 1 if a damaged artifact is left."""
-    found = inventory.finished(outputs)
-    if unknown := [name for name in names if name not in found]:
+    artifacts = inventory.finished(outputs)
+    if unknown := [name for name in names if name not in artifacts]:
         raise RoseError(f"{unknown[0]}: no such artifact; `python -m rose.stages ls` lists them, as stage/label-hash")
-    left = old = 0
-    for name in names or found:
-        faults = checksums.damage(found[name])
-        old += not checksums.recorded(found[name])
+    damaged = unchecked = 0
+    for name in names or artifacts:
+        faults = checksums.damage(artifacts[name])
+        unchecked += not checksums.recorded(artifacts[name])
         for fault in faults:
             print(f"{name}: {fault}")
         if faults and removing:
-            shutil.rmtree(inventory.set_aside(outputs, found[name]))
+            if aside := inventory.set_aside(outputs, artifacts[name]):
+                shutil.rmtree(aside)
             print(f"{name}: removed; the next run that needs it makes it again")
-        left += bool(faults) and not removing
-    print(f"{len(names or found)} artifacts, {left} damaged" + (f", {old} without recorded checksums" if old else ""))
-    return 1 if left else 0
+        damaged += bool(faults) and not removing
+    print(
+        f"{len(names or artifacts)} artifacts, {damaged} damaged"
+        + (f", {unchecked} without recorded checksums" if unchecked else "")
+    )
+    return 1 if damaged else 0
 
 
 def size(count: float) -> str:
@@ -97,7 +105,7 @@ def _print_columns(rows: list[list[str]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__.partition(":")[2])
+    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("ls", help="every artifact with its size, age and users")

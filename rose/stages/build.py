@@ -1,4 +1,4 @@
-"""Computes what is asked for and missing: each stage once, whoever else wants it, and whole or not at all."""
+"""Computes what is asked for and missing: each stage once, and whole or not at all."""
 
 import errno
 import json
@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rose import ranks
-from rose.stages import checksums, disk, leases, unfinished
+from rose.stages import checksums, disk, leases, unfinished, versions
 from rose.stages.cost import Meter, merged, stored
-from rose.stages.disk import write_json
 from rose.stages.graph import Node, ordered, plan
 
 log = logging.getLogger(__name__)
@@ -26,18 +25,20 @@ class Built(NamedTuple):
 
 
 def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambda node, built: None) -> Path:
-    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of every stage.
+    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of
+    every stage.
 
-    Where another process computes a stage, this one takes the next that it can, and waits when there is none.
+    Where another process computes a stage, this one takes the next that it can, and waits when
+    there is none.
     """
-    told: set[str] = set()
+    reported: set[str] = set()
     watched: dict[str, leases.Lease] = {}  # kept: only who watches a lease learns that its owner is dead
     while True:
         steps = plan(goal, outputs)
         for node, state in steps:
-            if state == "ready" and node.name not in told:
+            if state == "ready" and node.name not in reported:
                 checksums.require(node.path(outputs), contents=False)
-                _tell(node, outputs, "reused", told, done)
+                _tell(node, outputs, "reused", reported, done)
         able = [
             node
             for node, state in steps
@@ -50,22 +51,22 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
                 watched[node.name] = leases.lease(node.path(outputs))
             now = _compute_once(node, outputs, watched[node.name])
             if now is not None:
-                _tell(node, outputs, now, told, done)
+                _tell(node, outputs, now, reported, done)
                 break
         else:
-            _wait(able, told)
+            _wait(able, reported)
 
 
-def _wait(busy: list[Node], told: set[str]) -> None:
+def _wait(busy: list[Node], reported: set[str]) -> None:
     names = ", ".join(node.name for node in busy)
-    if names not in told:
+    if names not in reported:
         log.info("waiting for %s, which another process computes", names)
-        told.add(names)
+        reported.add(names)
     time.sleep(leases.POLL)
 
 
-def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[[Node, Built], None]) -> None:
-    told.add(node.name)
+def _tell(node: Node, outputs: Path, state: str, reported: set[str], done: Callable[[Node, Built], None]) -> None:
+    reported.add(node.name)
     target = node.path(outputs)
     with checksums.blamed([target]):
         cost = json.loads((target / "cost.json").read_text())
@@ -73,8 +74,9 @@ def _tell(node: Node, outputs: Path, state: str, told: set[str], done: Callable[
 
 
 def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
-    """None where another process is at it. The lease only saves work: were two processes to believe that they hold
-    it, each writes a directory of its own, and by the rename below one of them wins, whole.
+    """None where another process is at it. The lease only saves work: were two processes to believe
+    that they hold it, each writes a directory of its own, and by the rename below one of them wins,
+    whole.
     """
     target = node.path(outputs)
     held = mine.acquire()
@@ -101,10 +103,11 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
 
 
 def _right_so_far(error: BaseException) -> bool:
-    """Whether what was written before `error` is as good as before: it says nothing against the work."""
+    """Whether `error` says nothing against what was written before it."""
     if isinstance(error, OSError):
-        # A full disk needs the room more than the work. A file that is missing may be missing from the work, and one
-        # that a library calls wrong (without a number) may be the work's. Otherwise the file system is to blame.
+        # A full disk needs the room more than the work. A file that is missing may be missing from
+        # the work, and one that a library calls wrong (without a number) may be the work's.
+        # Otherwise the file system is to blame.
         return error.errno not in (None, errno.ENOSPC, errno.EDQUOT, errno.ENOENT)
     return isinstance(error, ranks.Lost) or not isinstance(error, Exception)
 
@@ -114,13 +117,14 @@ def _compute(node: Node, part: Path, outputs: Path) -> None:
     for directory in upstream:
         checksums.require(directory)
     with checksums.blamed(upstream):
+        versions.compare(upstream)
         if node.stage.together:
             ranks.alone(lambda: (node.name, part))  # what the others wait for, in `assist`
             cost = merged(ranks.together(lambda: _run(node, part, outputs)))
         else:
             cost = _run(node, part, outputs)
-    write_json(part / "cost.json", cost | {"bytes": stored(part)})
-    write_json(part / "inputs.json", node.key)
+    disk.write_json(part / "cost.json", cost | {"bytes": stored(part)})
+    disk.write_json(part / "inputs.json", node.key | {"versions": versions.installed()})
     checksums.record(part)
 
 
@@ -131,12 +135,16 @@ def _run(node: Node, part: Path, outputs: Path) -> dict[str, float]:
 
 
 def assist(goals: Iterable[Node], outputs: Path) -> None:
-    """What a job's other processes do while the first one is `leading`: their part of the stages that it names."""
+    """What a job's other processes do while the first is `leading`: their part of its stages."""
     nodes = {node.name: node for goal in goals for node in ordered(goal)}
-    while (order := ranks.alone(lambda: None)) is not None:
+    while (order := ranks.alone(_next)) is not None:
         name, part = order
         with suppress(ranks.Elsewhere):  # the first process knows, and says what comes next
             ranks.together(lambda name=name, part=part: _run(nodes[name], part, outputs))
+
+
+def _next() -> tuple[str, Path] | None:
+    """In place of what the first process says: the stage to compute and where, or that there is no more."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Sizes and checksums of an artifact's files: written when it is published, compared before it is read."""
+"""Sizes and checksums of an artifact's files: written with it, compared before it is read."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 import xxhash
 
 from rose.errors import RoseError
+from rose.stages import disk
 
 NAME = "checksums.json"
 CHECKED_BYTES = 1 << 30  # an artifact up to this size is read twice rather than trusted; a tenth of a second
@@ -17,7 +18,7 @@ BLOCK = 1 << 20
 def record(directory: Path) -> None:
     """Writes checksums.json: {file, relative: [bytes, xxh3_128]} of every file of `directory`."""
     values = {name: [path.stat().st_size, checksum(path)] for name, path in _files(directory)}
-    (directory / NAME).write_text(json.dumps(values, indent=1) + "\n")
+    disk.write_json(directory / NAME, values)
 
 
 def checksum(path: Path) -> str:
@@ -35,7 +36,7 @@ def recorded(directory: Path) -> bool:
 
 
 def damage(directory: Path, contents: bool = True) -> list[str]:
-    """What is not as it was published: files gone, of another size and, if `contents`, of another checksum."""
+    """What is not as it was published: files gone, of another size or (`contents`) checksum."""
     if not recorded(directory):
         return []
     try:
@@ -52,7 +53,8 @@ def damage(directory: Path, contents: bool = True) -> list[str]:
 def require(directory: Path, contents: bool | None = None) -> None:
     """Raises RoseError with the remedy if `directory` is damaged.
 
-    Sizes are always compared; contents too if `contents`, or by default where the artifact is small enough.
+    Sizes are always compared; contents too if `contents`, or by default where the artifact is small
+    enough.
     """
     faults = damage(directory, contents=False)
     if not faults and (contents or (contents is None and _small(directory))):
@@ -67,7 +69,7 @@ def require(directory: Path, contents: bool | None = None) -> None:
 
 @contextmanager
 def blamed(directories: Iterable[Path]) -> Iterator[None]:
-    """What fails in the body is blamed on a damaged one of the `directories` it reads, if there is one."""
+    """What fails in the body is blamed on a damaged one of the `directories`, if there is one."""
     try:
         yield
     except Exception as error:

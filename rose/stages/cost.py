@@ -11,9 +11,10 @@ from typing import Any
 class Meter:
     """A context manager that counts what happens inside.
 
-    tokens_forward, tokens_backward: positions, padding included, through any transformers model. flops: 2 a weight and
-    token forward, and backward as many again plus 2 a trained weight (Kaplan et al., arXiv 2001.08361): an estimate
-    that leaves out attention. peak_memory: bytes, of the GPU where there is one, else of this process.
+    tokens_forward, tokens_backward: positions, padding included, through any transformers model.
+    flops: 2 a weight and token forward, and backward as many again plus 2 a trained weight (Kaplan
+    et al., arXiv 2001.08361): an estimate that leaves out attention. peak_memory: bytes, of the GPU
+    where there is one, else of this process.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Meter:
             self.hook.remove()
 
     def _forward(self, module: Any, inputs: Any, output: Any) -> None:
-        """Hears of every module; a transformers model's backbone is the one whose output holds its last states."""
+        """Hears of every module; a model's backbone is the one whose output holds last states."""
         states = getattr(output, "last_hidden_state", None)
         if states is None or getattr(module, "base_model", None) is not module:
             return
@@ -57,7 +58,7 @@ class Meter:
 
 
 def merged(costs: list[dict[str, float]]) -> dict[str, float]:
-    """What several processes took together: their tokens and FLOPs added up, the longest time, the highest peak."""
+    """What several processes took together: tokens and FLOPs added up, the longest, the highest."""
     longest = ("seconds", "peak_memory")
     return {name: (max if name in longest else sum)(cost[name] for cost in costs) for name in costs[0]}
 

@@ -1,18 +1,19 @@
-"""Writing so that others see the old or the new, and so that it is still there after the power was cut."""
+"""Writing so that others see the old or the new, also after the power was cut."""
 
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # the name of a file that `replace` has not finished
+
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """What `write` leaves at the path it is given takes the place of `path` in one step: a reader sees the old or the
-    new file, never half of one.
-    """
+    """Puts what `write` leaves at the path it is given in place of `path`, in one step."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write(temporary)
@@ -44,8 +45,8 @@ def vouch(path: Path, value: Any) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Puts everything on the disk, with the permissions that the umask gave the directory: safetensors, for one,
-    writes files that no other user may read.
+    """Puts everything on the disk, with the permissions that the umask gave the directory:
+    safetensors, for one, writes files that no other user may read.
     """
     mode = directory.stat().st_mode & 0o666
     for path in directory.rglob("*"):
@@ -69,7 +70,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def clock(folder: Path) -> float:
-    """The time by the clock that dates what is written in `folder`: a file server's may differ from this machine's."""
+    """The time by the clock that dates what is written in `folder`: a file server has its own."""
     probe = folder / f".{uuid.uuid4().hex[:8]}"
     probe.touch()
     try:

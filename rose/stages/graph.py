@@ -1,7 +1,9 @@
-"""Stages and what they are made from: a directory a finished stage, named by its inputs; one that exists is complete.
+"""Stages and what they are made from: a directory a finished stage, named by its inputs; one that
+exists is complete.
 
-A stage is a function `stage(out, …inputs)` that writes into `out` and sees nothing but its inputs, so its inputs are
-its cache key. A `Node` is a stage together with its inputs, some of which are other nodes.
+A stage is a function `stage(out, …inputs)` that writes into `out` and sees nothing but its inputs,
+so its inputs are its cache key. A `Node` is a stage together with its inputs, some of which are
+other nodes.
 """
 
 import dataclasses
@@ -19,9 +21,10 @@ from typing import Any
 class Stage:
     """A function whose result is kept: what its directory is called, and how it may be run.
 
-    `version` is raised when the meaning of its output changes. A `resumable` stage may find in `out` what a process
-    that was killed left there, and goes on from it. One that works `together` is run by all of a job's processes
-    (`rose.ranks`) with the same `out`, others by the first alone.
+    `version` is raised when the meaning of its output changes. A `resumable` stage may find in
+    `out` what a process that was killed left there, and goes on from it. One that works `together`
+    is run by all of a job's processes (`rose.ranks`) with the same `out`, others by the first
+    alone.
     """
 
     def __init__(self, function: Callable[..., None], name: str, version: int, resumable: bool, together: bool):
@@ -34,12 +37,12 @@ class Stage:
         self.function(out, *inputs, **named)
 
     def bind(self, inputs: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs by the names that the function gives them. TypeError where one is missing, or is none of its."""
+        """The inputs by the function's names for them. TypeError where they do not fit."""
         arguments = self.parameters.bind(None, *inputs, **named).arguments
         return dict(list(arguments.items())[1:])
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # for other processes, as functions are: by where it is found
+        return self.function.__qualname__  # for other processes, as functions are: by where it is found
 
 
 def stage(name: str, version: int, resumable: bool = False, together: bool = False) -> Callable[[Callable], Stage]:
@@ -56,7 +59,7 @@ class Node:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """What the directory is named by: stage, version, values, and the names of upstream directories."""
+        """What names the directory: stage, version, values, and the names of upstream ones."""
         values = {name: _canonical(value) for name, value in self.inputs.items()}
         return {"stage": self.stage.name, "version": self.stage.version, "inputs": values}
 
@@ -84,7 +87,7 @@ class Node:
 
 
 def plan(goal: Node, outputs: Path) -> list[tuple[Node, str]]:
-    """What `goal` rests on, upstream first: each node as "ready", "missing", or "gone" (absent but not needed)."""
+    """What `goal` rests on, upstream first: each node as ready, missing, or gone but not needed."""
     needed: set[str] = set()
 
     def require(node: Node) -> None:

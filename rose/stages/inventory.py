@@ -1,7 +1,6 @@
-"""What lies under outputs/stages: which job uses what, what nobody needs any more, and how it is removed safely."""
+"""What lies under outputs/stages, which job uses it, and how it is removed safely."""
 
 import json
-import re
 import shutil
 import time
 from collections import defaultdict
@@ -13,7 +12,6 @@ from pathlib import Path
 from rose.errors import RoseError
 from rose.stages import disk, leases, unfinished
 
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}")  # of disk.write_json and job._copy
 ABANDONED_HOURS = 24  # another host's process cannot be asked; one that writes nothing for so long is taken for dead
 TRASH = ".trash"
 
@@ -38,7 +36,7 @@ def artifacts(outputs: Path) -> list[Artifact]:
 
 
 def claims(outputs: Path) -> dict[str, list[str]]:
-    """The jobs that use each artifact, by its name. Raises RoseError for a job whose record cannot be read."""
+    """The jobs that use each artifact. RoseError for a job whose record cannot be read."""
     users: dict[str, list[str]] = defaultdict(list)
     for job in jobs(outputs):
         label = str(job.relative_to(outputs) if job.is_relative_to(outputs) else job)
@@ -48,7 +46,7 @@ def claims(outputs: Path) -> dict[str, list[str]]:
 
 
 def jobs(outputs: Path) -> Iterator[Path]:
-    """Every job's folder under outputs/, and those elsewhere that have left their address (`job.claim`)."""
+    """Every job's folder under outputs/, and those elsewhere that `rose.run.record.claim` told of."""
     folders = [path for path in sorted(outputs.iterdir()) if path.is_dir() and path.name not in ("stages", "models")]
     folders += [Path(link.read_text()) for link in sorted(stages_of(outputs).glob(".jobs/*"))]
     while folders:
@@ -72,12 +70,12 @@ def garbage(outputs: Path) -> Iterator[tuple[Path, str]]:
         yield path, "left by a gc that was interrupted"
     for job in jobs(outputs):
         for path in sorted([*job.glob(".*"), *job.glob("adapter/.*")]):
-            if TEMPORARY.fullmatch(path.name) and hours(path) > 1:
+            if disk.TEMPORARY.fullmatch(path.name) and hours(path) > 1:
                 yield path, "a file that was never finished"
 
 
 def remove(outputs: Path, paths: list[Path]) -> list[Path]:
-    """Removes `paths`, but puts back an artifact that a job has claimed meanwhile. Returns what is gone."""
+    """Removes `paths`, but for what a job has claimed meanwhile. Returns what is gone."""
     aside = {path: place for path in paths if (place := set_aside(outputs, path))}
     users = claims(outputs)
     claimed = set(users) | _upstream(finished(outputs) | {_name(path): aside[path] for path in aside}, set(users))
@@ -90,7 +88,7 @@ def remove(outputs: Path, paths: list[Path]) -> list[Path]:
 
 
 def set_aside(outputs: Path, path: Path) -> Path | None:
-    """Moves `path` away in one step, so that no reader finds half of it; None if it has gone by itself."""
+    """Moves `path` away in one step: no reader finds half of it. None if it has gone by itself."""
     trash = stages_of(outputs) / TRASH
     trash.mkdir(exist_ok=True)
     place = path if path.parent == trash else trash / f"{path.parent.name}~{path.name}"
@@ -143,15 +141,15 @@ def _upstream(paths: dict[str, Path], used: set[str]) -> set[str]:
 def _inputs(path: Path) -> set[str]:
     """Every text in inputs.json: those that name no artifact do no harm."""
     try:
-        todo, found = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
+        todo, texts = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RoseError(f"{path}: inputs.json is damaged; remedy: python -m rose.store verify --remove") from error
     while todo:
         value = todo.pop()
         todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
         if isinstance(value, str):
-            found.add(value)
-    return found
+            texts.add(value)
+    return texts
 
 
 def _abandoned(path: Path, wanted: Collection[str]) -> str | None:
@@ -168,7 +166,7 @@ def _abandoned(path: Path, wanted: Collection[str]) -> str | None:
 
 
 def _leased(target: Path) -> bool:
-    """Whether a process computes `target`: one that writes nothing for days still touches its lease."""
+    """Whether a process computes `target`: one that writes nothing still touches its lease."""
     marker = leases.marker(target)
     with suppress(FileNotFoundError):
         return disk.clock(marker.parent) - marker.stat().st_mtime < leases.LEASE

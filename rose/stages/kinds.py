@@ -1,7 +1,8 @@
 """What a job calls its stages, and what each is to whom: the one table of their names.
 
-`shared` stages are no method's own cost. `measures`: its metrics and items are the model's result. `copied` goes into
-the job's folder. `student`: run by the model that is fine-tuned; `backward`: takes gradients, so that it costs more.
+`shared` stages are no method's own cost. `measures`: its metrics and items are the model's result.
+`copied` goes into the job's folder. `student`: run by the model that is fine-tuned; `backward`:
+takes gradients, so that it costs more.
 """
 
 from typing import NamedTuple

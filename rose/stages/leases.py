@@ -1,4 +1,10 @@
-"""Who computes a stage: one process at a time, on any file system that creates and renames files in one step."""
+"""Who computes a stage: one process at a time, on any file system that creates and renames files in
+one step.
+
+filelock's SoftFileLease has the same design, but in 4.2.11 nobody takes over a dead owner's lease
+where two names cannot be exchanged in one step (NFS), nor an empty one, whose owner died before it
+wrote. And a living owner's is taken at once on another machine of the same name.
+"""
 
 import logging
 import os
@@ -17,6 +23,7 @@ log = logging.getLogger(__name__)
 
 LEASE = 60.0  # seconds without a sign of life after which another host's process is taken for dead
 POLL = 0.2  # seconds between looks at what other processes hold
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Owner(NamedTuple):
@@ -32,10 +39,18 @@ def me() -> Owner:
 
 
 def host() -> str:
-    """This machine's name, with its container's space of process numbers: in another they mean other processes."""
+    """Where a process number means what it means here: this machine's name, its container and its
+    boot.
+
+    Two machines may have one name, and outside of containers the space of process numbers is the
+    same everywhere.
+    """
+    words = [socket.gethostname()]
     with suppress(OSError):
-        return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
-    return socket.gethostname()
+        words.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    with suppress(OSError):
+        words.append(BOOT_ID.read_text()[:8])
+    return "-".join(words)
 
 
 def gone(owner: Owner) -> bool:
@@ -47,7 +62,7 @@ def gone(owner: Owner) -> bool:
 
 
 def _start(pid: int) -> str:
-    """In the kernel's ticks since it booted, which no clock that is set changes; empty where they cannot be read."""
+    """In ticks since the kernel booted, which no clock that is set changes; empty if not known."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     return ""
@@ -56,8 +71,9 @@ def _start(pid: int) -> str:
 class Lease:
     """The right to do something: a file, `marker`, that its owner touches as long as it lives.
 
-    On the owner's host others see at once that it has died, elsewhere once they have seen no touch for LEASE seconds
-    by their own clock. It only saves work: a process that was taken for dead wrongly may still be at it.
+    On the owner's host others see at once that it has died, elsewhere once they have seen no touch
+    for LEASE seconds by their own clock. It only saves work: a process that was taken for dead
+    wrongly may still be at it.
     """
 
     def __init__(self, marker: Path):
@@ -93,15 +109,15 @@ class Lease:
     def _clear(self) -> bool:
         """Removes a dead owner's marker. False where there is a marker that stays."""
         try:
-            found = _look(self.marker)
-            if found != self.seen:
-                self.seen, self.since = found, time.monotonic()
-            if not found.dead and time.monotonic() - self.since < LEASE:
+            look = _look(self.marker)
+            if look != self.seen:
+                self.seen, self.since = look, time.monotonic()
+            if not look.dead and time.monotonic() - self.since < LEASE:
                 return False
             aside = self.marker.with_name(f"{self.marker.name}.{uuid.uuid4().hex[:6]}")
-            if _look(self.marker) == found:
+            if _look(self.marker) == look:
                 self.marker.rename(aside)
-                if _look(aside) == found:
+                if _look(aside) == look:
                     aside.unlink()
                 else:  # a living successor's, made between the look and the renaming
                     aside.rename(self.marker)
@@ -150,11 +166,11 @@ def marker(target: Path) -> Path:
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Waits for the lease `path` and holds it."""
-    mine, told = Lease(path), False
+    mine, waiting = Lease(path), False
     while (lock := mine.acquire()) is None:
-        if not told:
+        if not waiting:
             log.info("waiting for %s, which another process holds", path)
-            told = True
+            waiting = True
         time.sleep(POLL)
     with lock:
         yield

@@ -1,4 +1,4 @@
-"""The private directory that a stage is computed in, and what becomes of those whose process was stopped."""
+"""The private directory that a stage is computed in, and what becomes of a dead process's."""
 
 import os
 import re
@@ -28,7 +28,7 @@ class Unfinished(NamedTuple):
 
     @property
     def touched(self) -> float:
-        """When anything was last written in it, by the clock of the file system; 0 where it has gone by itself."""
+        """When anything was last written in it, by the file system's clock; 0 if it has gone."""
         times = [0.0]
         with suppress(FileNotFoundError):
             times += (path.lstat().st_mtime for path in (self.path, *self.path.rglob("*")))
@@ -45,23 +45,25 @@ def read(path: Path) -> Unfinished | None:
 
 
 def published(target: Path) -> bool:
-    """Whether `target` is there; listed first, for a network file system remembers for a while what was not."""
+    """Whether `target` is there. A network file system remembers absence until it is listed."""
     os.listdir(target.parent)
     return target.exists()
 
 
 def private(target: Path, resumable: bool) -> Path:
-    """A directory of this process alone beside `target`, with what a process that has ended left of a resumable stage.
+    """A directory of this process alone beside `target`, with what a process that has ended left of
+    a resumable stage.
 
-    What the dead of this host left, or anybody released, is taken over or removed. Of what another host's process
-    left a copy is taken: that process may be slow rather than dead, and no two ever write into one directory.
+    What the dead of this host left, or anybody released, is taken over or removed. Of what another
+    host's process left a copy is taken: that process may be slow rather than dead, and no two ever
+    write into one directory.
     """
     part = _directory(target, leases.me())
-    left = _others(target)
-    for other in left if resumable else ():
+    leftovers = _others(target)
+    for other in leftovers if resumable else ():
         if _take(other, part):
             break
-    for other in left:
+    for other in leftovers:
         if other.free:
             shutil.rmtree(other.path, ignore_errors=True)
     part.mkdir(exist_ok=True)
@@ -69,12 +71,12 @@ def private(target: Path, resumable: bool) -> Path:
 
 
 def _others(target: Path) -> list[Unfinished]:
-    """What is left of `target` by those that do not live on this host, in the order to go on from: what need not be
-    copied comes first, then the newest.
+    """What is left of `target` by those that do not live on this host, in the order to go on from:
+    what need not be copied comes first, then the newest.
     """
-    found = [part for path in target.parent.glob(f".{target.name}.*.part") if (part := read(path))]
+    parts = [part for path in target.parent.glob(f".{target.name}.*.part") if (part := read(path))]
     here = leases.host()
-    return sorted((p for p in found if p.free or p.owner.host != here), key=lambda part: (not part.free, -part.touched))
+    return sorted((p for p in parts if p.free or p.owner.host != here), key=lambda part: (not part.free, -part.touched))
 
 
 def _take(other: Unfinished, part: Path) -> bool:
@@ -117,7 +119,7 @@ def _directory(target: Path, owner: leases.Owner) -> Path:
 
 
 def _copy(left: Path, part: Path) -> None:
-    """File by file in the order of their names: a store's flags (.done) before the rows and scales they vouch for."""
+    """In the order of names: a store's flags (.done) before the rows that they vouch for."""
     for file in sorted(path for path in left.rglob("*") if path.is_file()):
         target = part / file.relative_to(left)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ BESIDES = ("cost.json", "checksums.json", "README.md")
 def start(outputs: Path, *arguments: str, first: Callable[[], None] | None = None) -> multiprocessing.Process:
     """`python -m rose arguments` on the tiny configuration; `first` runs in the process before it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rose.__main__", "rose.job", "transformers.trainer", "peft", "bm25s"])
+    context.set_forkserver_preload(["rose.__main__", "rose.run.job", "transformers.trainer", "peft", "bm25s"])
     os.environ["OMP_NUM_THREADS"] = "1"  # when the server starts: a process with threads cannot be forked
     command = [*arguments, *_others(arguments), f"outputs={outputs}"]
     process = context.Process(target=_rose, args=(command, _log(outputs), first))

@@ -1,6 +1,5 @@
-"""What the launchers share: how a job runs in another process, and what is said of one that died there."""
+"""What launchers share: running a job in another process, and telling of one that died."""
 
-import json
 import logging
 import os
 import sys
@@ -17,7 +16,8 @@ from omegaconf import DictConfig, open_dict
 
 from rose import ranks
 from rose.config.compose import compose_all
-from rose.stages.disk import write_json
+from rose.errors import one_line
+from rose.run import record
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +47,11 @@ class Worker:
             error = done._return_value
             traceback.print_exception(error)
             if ranks.is_first():
-                mark(directory(config), f"{type(error).__name__}: {error}")
+                mark(directory(config), one_line(error))
 
 
 def numbered(configs: Iterable[DictConfig], first: int = 0) -> list[SweepJob]:
-    """The jobs of a sweep. They are sent composed, and run what was checked, whatever is edited while they wait."""
+    """The jobs of a sweep, sent composed: they run what was checked, whatever is edited later."""
     jobs = list(enumerate(configs, first))
     for number, config in jobs:
         with open_dict(config):
@@ -71,7 +71,7 @@ def directory(config: DictConfig) -> Path:
 
 
 class SweepLauncher(Launcher):
-    """Hydra's part of a launcher. A job that dies is reported by name and counts as failed; the others go on."""
+    """Hydra's part of a launcher. A job that dies is named and counts as failed; others go on."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
@@ -86,7 +86,7 @@ class SweepLauncher(Launcher):
             log.info("\t#%d : %s", number, " ".join(text for text in filter_overrides(overrides) if text not in shared))
         for number, reason in self.run(Worker(self.context, self.task), jobs).items():
             mark(directory(dict(jobs)[number]), reason)
-        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for _, overrides in jobs]
+        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
     @abstractmethod
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
@@ -94,12 +94,11 @@ class SweepLauncher(Launcher):
 
 
 def mark(directory: Path, reason: str) -> None:
-    """Writes down that a job died, which it could not do itself; a job that had finished before stays done."""
-    status = directory / "status.json"
-    if status.exists() and json.loads(status.read_text())["state"] == "done":
+    """Writes down that a job died, which it could not itself; one that was done stays done."""
+    if record.state(directory) == "done":
         return
     directory.mkdir(parents=True, exist_ok=True)
     print(f"rose: {directory.name} died: {reason}", file=sys.stderr)
     with open(directory / "rose.log", "a") as file:
         file.write(f"died: {reason}\n")
-    write_json(status, {"state": "failed", "error": f"died: {reason}"})
+    record.say(directory, "failed", f"died: {reason}")

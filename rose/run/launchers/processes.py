@@ -1,6 +1,7 @@
 """One machine: a process a job, so many at a time.
 
-joblib's launcher (loky) gives up on every job when one worker dies, and submitit's local one starts all jobs at once.
+joblib's launcher (loky) gives up on every job when one worker dies, and submitit's local one starts
+all jobs at once.
 """
 
 import logging
@@ -38,7 +39,7 @@ class Processes(SweepLauncher):
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read by what loads OpenMP: the workers, not this one
         log.info("%d jobs, %d at a time with %s threads each", len(jobs), at_once, os.environ["OMP_NUM_THREADS"])
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rose.job"])  # a job begins where torch is imported already
+        context.set_forkserver_preload(["rose.run.job"])  # a job begins where torch is imported already
         pickled, shares = cloudpickle.dumps(worker), _devices(at_once)
         todo, running, died = deque(jobs), {}, {}
         try:
@@ -81,7 +82,7 @@ def _processors() -> int:
 
 
 def _devices(at_once: int) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each of the jobs that run at one time; None on a machine without GPUs."""
+    """CUDA_VISIBLE_DEVICES of each of the jobs that run at a time; None where there is no GPU."""
     import torch  # late: Hydra reads this file whenever it starts
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import cloudpickle
@@ -17,15 +18,16 @@ PATIENCE = 120  # seconds after which it says what it waits for
 
 
 class Ray(SweepLauncher):
-    """`init` goes to ray.init, `task` to ray.remote; the variables named in `environment` reach the jobs."""
+    """`init` goes to ray.init, `task` to ray.remote; variables in `environment` reach the jobs."""
 
     def __init__(self, init: dict[str, Any], task: dict[str, Any], environment: Sequence[str]):
-        self.init, self.options = OmegaConf.to_container(init), OmegaConf.to_container(task)
+        self.init: Any = OmegaConf.to_container(init)
+        self.options: Any = OmegaConf.to_container(task)
         self.variables = {name: os.environ[name] for name in environment if name in os.environ}
 
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         try:
-            import ray
+            ray = import_module("ray")  # by name: a type checker would take this file for it
         except ImportError as error:
             raise RoseError(
                 "hydra/launcher=ray: ray is missing; .venv/bin/pip install -c constraints.txt -e '.[ray]'"
@@ -41,10 +43,10 @@ class Ray(SweepLauncher):
         died, waited = {}, False
         with cluster:
             pickled = ray.put(cloudpickle.dumps(worker))
-            left = {task.remote(pickled, job): job[0] for job in jobs}
+            tasks = {task.remote(pickled, job): job[0] for job in jobs}
             log.info("%d jobs sent to Ray, which has %s", len(jobs), ray.cluster_resources())
-            while left:
-                done, _ = ray.wait(list(left), timeout=PATIENCE)
+            while tasks:
+                done, _ = ray.wait(list(tasks), timeout=PATIENCE)
                 if not done and not waited:
                     waited = True
                     log.info(
@@ -57,8 +59,8 @@ class Ray(SweepLauncher):
                     try:
                         ray.get(ended)
                     except ray.exceptions.RayError as error:
-                        died[left[ended]] = f"{one_line(error, 200)}"
-                    del left[ended]
+                        died[tasks[ended]] = f"{one_line(error, 200)}"
+                    del tasks[ended]
         return died
 
 

@@ -1,4 +1,4 @@
-"""Slurm, through submitit. Its Hydra plugin is not used: that gives a sweep up with the first job that dies."""
+"""Slurm, through submitit, whose Hydra plugin gives a sweep up with the first job that dies."""
 
 import getpass
 import logging
@@ -22,7 +22,8 @@ from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 if TYPE_CHECKING:
     import submitit
 
-# submitit's own handler requeues a job that is preempted, once Python is up; until then USR2 would end it for good
+# submitit's own handler requeues a job that is preempted, once Python is up; until then USR2 would
+# end it for good
 PYTHON = f"""sh -c 'trap "" USR2; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 LIMIT = 60  # seconds that one of Slurm's commands may take
 
@@ -30,9 +31,11 @@ log = logging.getLogger(__name__)
 
 
 class Task:
-    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's processes.
+    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's
+    processes.
 
-    Both travel as bytes: a requeued job gets what was sent at first, whatever a run has made of it when it is stopped.
+    Both travel as bytes: a requeued job gets what was sent at first, whatever a run has made of it
+    when it is stopped.
     """
 
     def __init__(self, function: Callable[[Any], Any]):
@@ -48,15 +51,16 @@ class Task:
         return cloudpickle.loads(self.function)(cloudpickle.loads(argument))
 
     def checkpoint(self, argument: bytes) -> Any:
-        """What submitit sends again when it requeues a job: the same, which goes on from the finished stages."""
+        """What submitit sends when it requeues a job: the same, to go on from finished stages."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, argument)
 
 
-def _leaving(requeue: Callable) -> Callable:
-    """submitit's handler, but that a job which cannot be requeued ends as one that is interrupted: what the handler
-    raises would otherwise look like an error of the stage that was running, whose unfinished work is then removed.
+def _leaving(requeue: Any) -> Callable:
+    """submitit's handler, but that a job which cannot be requeued ends as one that is interrupted:
+    what the handler raises would otherwise look like an error of the stage that was running, whose
+    unfinished work is then removed.
     """
 
     def handle(signum: int, frame: Any) -> None:
@@ -69,25 +73,31 @@ def _leaving(requeue: Callable) -> Callable:
 
 
 class Slurm(SweepLauncher):
-    """A job array. Jobs that are preempted or run out of time are requeued, so often; they go on from their stages.
+    """A job array. Jobs that are preempted or run out of time are requeued, so often; they go on
+    from their stages.
 
     `sbatch` are submitit's names of sbatch's options (`submitit.SlurmExecutor`).
     """
 
     def __init__(self, folder: str, max_num_timeout: int, poll_seconds: float, **sbatch: Any):
         self.folder, self.max_num_timeout, self.poll = folder, max_num_timeout, poll_seconds
-        self.sbatch = {
-            name: OmegaConf.to_container(OmegaConf.create({"value": v}))["value"] for name, v in sbatch.items()
+        self.sbatch: dict[str, Any] = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in sbatch.items()
         }
 
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         self.refuse_twice()
-        sent = self.submit(worker, jobs)
-        array = sent[0].job_id.split("_")[0]
+        slurm_jobs = self.submit(worker, jobs)
+        array = slurm_jobs[0].job_id.split("_")[0]
         log.info(
-            "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them", len(sent), array, self.folder, array
+            "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them",
+            len(slurm_jobs),
+            array,
+            self.folder,
+            array,
         )
-        return self.wait({number: own for (number, _), own in zip(jobs, sent, strict=True)})
+        return self.wait({number: slurm_job for (number, _), slurm_job in zip(jobs, slurm_jobs, strict=True)})
 
     def refuse_twice(self) -> None:
         """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder."""
@@ -100,6 +110,7 @@ class Slurm(SweepLauncher):
         """Sends one Slurm job an argument, as an array."""
         try:
             import submitit
+            from submitit.core.utils import FailedJobError
         except ImportError as error:
             raise RoseError(
                 "hydra/launcher=slurm: submitit is missing; .venv/bin/pip install -c constraints.txt -e '.[slurm]'"
@@ -114,20 +125,20 @@ class Slurm(SweepLauncher):
         try:
             executor.update_parameters(**self.sbatch | sbatch)
             return executor.map_array(Task(function), [cloudpickle.dumps(argument) for argument in arguments])
-        except (ValueError, submitit.core.utils.FailedJobError) as error:  # an unknown option; what sbatch said
+        except (ValueError, FailedJobError) as error:  # an unknown option; what sbatch said
             raise RoseError(f"hydra/launcher=slurm: {error}") from error
 
     def wait(self, jobs: dict[int, "submitit.Job"]) -> dict[int, str]:
-        """Returns why jobs died, when all have ended. Asks squeue: sacct answers only where accounting is set up."""
-        died, absent, answered = {}, set(), time.monotonic()
+        """Why jobs died, once all have ended. Asks squeue: sacct needs accounting to be set up."""
+        died, absent, last_answer = {}, set(), time.monotonic()
         while jobs:
             time.sleep(self.poll)
             queued = _queued()
             if queued is not None:
-                answered = time.monotonic()
-            elif time.monotonic() - answered > LIMIT:
+                last_answer = time.monotonic()
+            elif time.monotonic() - last_answer > LIMIT:
                 log.warning("squeue has not answered for %d s; %d jobs to wait for", LIMIT, len(jobs))
-                answered = time.monotonic()
+                last_answer = time.monotonic()
             for number, job in list(jobs.items()):
                 if job.paths.result_pickle.exists():  # the job itself says how it ended, if it was reached
                     if job.task(0).exception():
@@ -145,7 +156,8 @@ class Slurm(SweepLauncher):
 
 
 def private(folder: Path) -> None:
-    """Makes the folder, for this user alone: whoever can write there can have nodes run what he likes as this user.
+    """Makes the folder, for this user alone: whoever can write there can have nodes run what he
+    likes as this user.
 
     Raises RoseError for one that is there already and open to others.
     """
@@ -166,8 +178,9 @@ def _queued() -> set[str] | None:
 
 def _state(job_id: str) -> str:
     """What became of a job, in Slurm's word, which it keeps for some minutes."""
-    fields = dict(field.partition("=")[::2] for field in (_ask("scontrol", "-o", "show", "job", job_id) or "").split())
-    return f"Slurm job {job_id} is {fields.get('JobState', 'gone')}"
+    words = (_ask("scontrol", "-o", "show", "job", job_id) or "").split()
+    states = [word.removeprefix("JobState=") for word in words if word.startswith("JobState=")]
+    return f"Slurm job {job_id} is {states[0] if states else 'gone'}"
 
 
 def _ask(*command: str) -> str | None:
