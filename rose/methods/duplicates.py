@@ -28,7 +28,7 @@ class Near:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        self.holders: dict[tuple[str, ...], list[int]] = defaultdict(list)  # shingle → kept texts that have it
+        self.holders: dict[tuple[str, ...], list[int]] = defaultdict(list)  # shingle → texts
 
     def holds(self, text: str) -> bool:
         """Whether a similar text was kept before; if not, this one is."""

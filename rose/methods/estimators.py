@@ -57,7 +57,7 @@ def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tenso
     covered = torch.zeros_like(targets)
     for chunk in pool.chunks():
         rows = chunk.double()
-        shares = (rows @ targets.T) / (damping + rows.square().sum(1, keepdim=True))  # [rows, targets]
+        shares = (rows @ targets.T) / (damping + rows.square().sum(1, keepdim=True))
         covered += shares.T @ rows
     return inner(method, pool, ((targets - covered / pool.count) / damping).float())
 
@@ -78,8 +78,8 @@ def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
 def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
     """KNN-Shapley (Jia et al., arXiv 1908.08619) of each target, rows nearest by cosine first.
 
-    s_N = u_N/N, s_i = s_{i+1} + (u_i − u_{i+1})/K · min(K, i)/i, K = `method.neighbours`. Preference
-    targets give pool rows no class, so 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
+    s_N = u_N/N, s_i = s_{i+1} + (u_i − u_{i+1})/K · min(K, i)/i, K = `method.neighbours`.
+    Preference targets give pool rows no class: 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
     """
     values = torch.zeros(len(pool.store), len(directions), dtype=torch.float64)
     cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1))[pool.store.valid].double()

@@ -44,14 +44,15 @@ def influence(
 
     ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631),
     φᵢ has unit norm, and `method.estimator` says what ⟨·,·⟩ is. With `method.checkpoints`, only the
-    warm-up's last so many count. Rows whose gradient is not finite hold NaN; such pairs do not count.
+    warm-up's last so many count. Rows whose gradient is not finite hold NaN;
+    such pairs are left out.
     """
     stores = Stores.open(features, targets, background)
     return compare(method, rows, stores, last(stores.pool.weights, method.checkpoints), normalize)
 
 
 def last(weights: list[float], count: int | None) -> dict[int, float]:
-    """Weights of the last `count` checkpoints, by number, scaled to sum 1; None: all, which do already."""
+    """Weights of the last `count` checkpoints (None: all), by number, scaled to sum 1."""
     numbered = dict(enumerate(weights))
     if count is None:
         return numbered

@@ -1,4 +1,4 @@
-"""Hidden states of the base model as a row's representation: RDS and RDS+, from one forward pass."""
+"""Hidden states of the base model as a row's representation: RDS and RDS+."""
 
 import logging
 from collections.abc import Sequence
@@ -43,14 +43,14 @@ def influence(
 
 @stage("hidden", version=1)
 def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
-    """A FeatureStore in pool order with one "checkpoint" a pooling: unit vectors [rows, hidden size]."""
+    """A FeatureStore in pool order, a "checkpoint" a pooling: unit vectors [rows, hidden size]."""
     rows = token_rows(tokens)
     write(out, states(loading.load_model(base, numerics), rows["input_ids"]), rows["id"][:])
 
 
 @stage("target_hidden", version=1)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
-    """The same of the target pairs' prompts with their chosen answers; dropped.jsonl: what does not fit."""
+    """The same of the target pairs' prompts with their chosen answers; dropped.jsonl: the rest."""
     tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     vectors = states(loading.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
@@ -64,7 +64,7 @@ def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, pref
 
 @torch.no_grad()
 def states(model: PreTrainedModel, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """Pooled last-layer states of token sequences, padding left out: float32 [rows, hidden size]."""
+    """Last-layer states of token sequences, pooled without padding: float32 [rows, hidden size]."""
     shape = (len(sequences), model.config.get_text_config().hidden_size)
     pooled = {str(pooling): torch.zeros(shape) for pooling in POOLINGS}
     batches = length_batches([len(ids) for ids in sequences], BATCH_TOKENS)

@@ -7,7 +7,7 @@ import numpy
 
 
 class Influence(NamedTuple):
-    """A representation that knows no targets (lengths, losses) has one, named by what it measures."""
+    """Without targets (lengths, losses) there is one column, named by what it measures."""
 
     values: numpy.ndarray  # [rows, targets]; NaN where a row has none
     subtasks: list[str]  # of each target

@@ -28,8 +28,8 @@ def bm25(
     """BM25 of each pool row (the document) for each target text (the query): [rows, pairs].
 
     Σ over the query's words w, repeats included, of
-    ln(1 + (N − n_w + ½)/(n_w + ½)) · f·2.5/(f + 1.5·(¼ + ¾·len/mean len)), f the word's count in the
-    row, n_w the rows that hold it (Robertson and Zaragoza 2009, with Lucene's idf). Rows of
+    ln(1 + (N − n_w + ½)/(n_w + ½)) · f·2.5/(f + 1.5·(¼ + ¾·len/mean len)), f the count of w in
+    the row, n_w the rows that hold it (Robertson and Zaragoza 2009, with Lucene's idf). Rows of
     `background` are counted as well, but not scored.
     """
     targets, subtasks = target_texts(preferences)
@@ -45,7 +45,7 @@ def bm25(
 def dsir(
     method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path, background: Path | None = None
 ) -> Influence:
-    """DSIR's log importance weight of each row (arXiv 2302.03169): Σ over its n-grams of ln q_b − ln p_b.
+    """DSIR's log importance weight (arXiv 2302.03169): Σ over a row's n-grams of ln q_b − ln p_b.
 
     q and p are the shares of bucket b among all uni- and bigrams of the targets and of the pool (of
     `background` where it is given), hashed into `method.buckets`, plus 1e-8. `smoothing` s makes

@@ -1,12 +1,12 @@
-"""Losses as a row's representation: what the model finds hard, before any training or after a little of it."""
+"""Losses as a row's representation: what the model finds hard, untrained or a little trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 import pandas
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from rose.config.schema import Method, Numerics
 from rose.data.chat import Encoded
@@ -21,17 +21,17 @@ BATCH_TOKENS = 4096  # padding included
 
 
 def perplexity(method: Method, rows: pandas.DataFrame, losses: Path) -> Influence:
-    """ln perplexity (Marion et al., arXiv 2309.04564): mean cross-entropy CE(y|x) of the answers, in nats.
+    """ln perplexity: mean cross-entropy CE(y|x) of the answers (Marion et al., arXiv 2309.04564).
 
-    The paper's best choice is the middle (rule=middle); rule=mean_max takes the highest.
+    In nats. The paper's best choice is the middle (rule=middle); rule=mean_max takes the highest.
     """
     return Influence(_column(losses, rows).to_numpy()[:, None], ["loss"])
 
 
 def ifd(method: Method, rows: pandas.DataFrame, losses: Path, answer_losses: Path) -> Influence:
-    """Instruction-following difficulty CE(y|x)/CE(y) (arXiv 2308.12032): how little the prompt helps.
+    """Instruction-following difficulty CE(y|x)/CE(y), how little the prompt helps.
 
-    Rows above 1, whose prompt makes the answer less likely, have no score.
+    From arXiv 2308.12032. Rows above 1, whose prompt makes the answer less likely, have no score.
     """
     ratio = _column(losses, rows) / _column(answer_losses, rows)
     return Influence(ratio.where(ratio <= 1).to_numpy()[:, None], ["ifd"])
@@ -49,7 +49,7 @@ def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path)
 
 @stage("losses", version=1)
 def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, tokens: Path) -> None:
-    """Writes losses.parquet: id and loss, CE(y|x) in nats a token; adapter=None is the base model."""
+    """Writes losses.parquet: id, and loss in nats a token; adapter=None is the base model."""
     ids, rows = _rows(tokens)
     model = loading.load_model(base, numerics)
     _write(out, ids, mean_losses(model if adapter is None else loading.load_adapter(model, adapter), rows))
@@ -63,7 +63,7 @@ def answer_losses(out: Path, numerics: Numerics, base: Path, tokens: Path) -> No
     _write(out, ids, mean_losses(loading.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
 
 
-def mean_losses(model: PreTrainedModel | PeftModel, rows: Sequence[Encoded]) -> numpy.ndarray:
+def mean_losses(model: nn.Module, rows: Sequence[Encoded]) -> numpy.ndarray:
     """Mean cross-entropy of each encoded row's labelled tokens."""
     sums, lengths = answer_log_probs(model, rows, BATCH_TOKENS)
     return -sums / lengths

@@ -12,7 +12,7 @@ from rose.methods.subtasks import Ranked, generator, mean_max
 
 
 def round_robin(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
-    """Targets take turns; each takes the best row left (RDS+, arXiv 2503.01807; ties: smaller id)."""
+    """Targets take turns at the best row left (RDS+, arXiv 2503.01807); ties: the smaller id."""
     columns, score = mean_max(method, rows, influence)
     scored = numpy.flatnonzero(score.notna())
     by_id = scored[numpy.argsort(rows["id"].to_numpy()[scored], kind="stable")]

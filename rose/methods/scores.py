@@ -45,7 +45,7 @@ INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, 
 
 @stage("scores", version=4)
 def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
-    """Writes scores.parquet: id, score (NaN where there is none), a column a subtask, length (tokens).
+    """Writes scores.parquet: id, score (NaN: none), a column a subtask, length (tokens).
 
     influence.safetensors holds what they were made of: values, float32 [rows, targets], and
     subtasks as metadata. `representation` is the artifacts that the method's is made of, if any.
@@ -71,7 +71,7 @@ def table_of(tokens: Path) -> pandas.DataFrame:
 
 
 def _counts(table: pyarrow.Table) -> pandas.DataFrame:
-    """Tokens of each row, and how many of them are labelled, in bulk: pools have 10⁸ tokens and more."""
+    """Tokens, and labelled tokens, of each row; in bulk, as pools have 10⁸ tokens and more."""
     labels = table["labels"].combine_chunks()
     labelled = labels.flatten().to_numpy() != IGNORED
     parents = pyarrow.compute.call_function("list_parent_indices", [labels]).to_numpy()
