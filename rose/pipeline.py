@@ -29,16 +29,14 @@ def stages(config: Config) -> Nodes:
     nodes |= _choice(config, nodes)
     nodes |= _student(config, nodes)
     nodes |= _measures(config, nodes)
-    return nodes | checks(config, _representation(config, nodes), nodes)
+    return nodes | checks(config, nodes)
 
 
 def _data(config: Config) -> Nodes:
     """The model that selects, what it selects from and what for; the pool in its tokens."""
     model, dataset, preference = config.model, config.dataset, config.preference.pairs
     nodes = {
-        "base": Node(
-            base_model.prepare, base=model.base, fingerprint=loading.fingerprint(model.base), label=model.name
-        ),
+        "base": _frozen(model),
         "pool": Node(
             pool.read_pool,
             dataset=keys.dataset(dataset),
@@ -54,6 +52,11 @@ def _data(config: Config) -> Nodes:
     }
     tokens = Node(chat.tokenize, max_length=model.max_length, base=nodes["base"], pool=nodes["pool"])
     return nodes | {"tokens": tokens}
+
+
+def _frozen(model: Model) -> Node:
+    """A base model as it comes."""
+    return Node(base_model.prepare, base=model.base, fingerprint=loading.fingerprint(model.base), label=model.name)
 
 
 def _gradients(config: Config, nodes: Nodes) -> Nodes:
@@ -151,14 +154,12 @@ def _choice(config: Config, nodes: Nodes) -> Nodes:
 def _student(config: Config, nodes: Nodes) -> Nodes:
     """The model that is fine-tuned, on what the method says: as a rule the one that selected."""
     student = config.student or config.model
-    model = Node(
-        base_model.prepare, base=student.base, fingerprint=loading.fingerprint(student.base), label=student.name
-    )
+    model = _frozen(student)
     tokens = Node(chat.tokenize, max_length=student.max_length, base=model, pool=nodes["pool"])
-    made = {"student_base": model, "student_tokens": tokens}
+    stages = {"student_base": model, "student_tokens": tokens}
     match config.method.lesson:
         case Lesson.selection:
-            made["finetune"] = Node(
+            stages["finetune"] = Node(
                 finetune.fine_tune,
                 training=config.finetune,
                 lora=student.lora,
@@ -168,8 +169,8 @@ def _student(config: Config, nodes: Nodes) -> Nodes:
                 selection=nodes["selection"],
             )
         case Lesson.pairs_sft | Lesson.pairs_dpo:
-            made["finetune"] = _tuned_on_pairs(config, student, config.method.lesson, model, nodes["preferences"])
-    return made
+            stages["finetune"] = _tuned_on_pairs(config, student, config.method.lesson, model, nodes["preferences"])
+    return stages
 
 
 def _measures(config: Config, nodes: Nodes) -> Nodes:
@@ -189,7 +190,7 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
         "base": nodes["student_base"],
         "adapter": adapter,
     }
-    made = {
+    stages = {
         "evaluation": Node(
             evaluate.evaluate,
             batch_tokens=config.evaluation.batch_tokens,
@@ -205,16 +206,16 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
         ),
     }
     if judge.kind is not JudgeKind.none:
-        made["verdicts"] = Node(
+        stages["verdicts"] = Node(
             verdicts.judge_answers,
             judge=keys.judge(judge),
             fingerprint=loading.fingerprint(reward_model.source(judge)),
             shares_model=verdicts.shares_model(judge, config.model.base),
-            answers=made["answers"],
-            opponent=None if judge.opponent is Opponent.reference else (before or made)["answers"],
+            answers=stages["answers"],
+            opponent=None if judge.opponent is Opponent.reference else (before or stages)["answers"],
         )
     if config.tasks.path:
-        made["tasks"] = Node(
+        stages["tasks"] = Node(
             tasks.solve,
             tasks=keys.tasks(config.tasks),
             source=questions.fingerprint(config.tasks),
@@ -222,7 +223,7 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
             label=config.tasks.name,
             **asked,
         )
-    return made
+    return stages
 
 
 def _representation(config: Config, nodes: Nodes) -> tuple:

@@ -207,8 +207,7 @@ def test_a_judge_that_is_not_independent_is_named(composed):
 
 
 def test_one_prompt_is_answered_once_whatever_its_pairs(tmp_path, monkeypatch, composed):
-    monkeypatch.setattr(answering.loading, "load_tokenizer", lambda base: None)
-    monkeypatch.setattr(answering.loading, "load_model", lambda base, numerics: None)
+    monkeypatch.setattr(answering, "load", lambda *_: (None, None))
     asked = []
     monkeypatch.setattr(answering, "generate", lambda m, t, prompts, *_: asked.extend(prompts) or ["x", "y"])
     rows = [{"id": str(i), "subtask": "s", "prompt": [{"role": "user", "content": "pq"[i == 2]}]} for i in range(4)]

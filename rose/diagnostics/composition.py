@@ -11,6 +11,7 @@ from rose.data.chat import said
 from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.diagnostics.overlap import near_duplicates
 from rose.methods.duplicates import SIMILAR
+from rose.methods.subtasks import spearman
 
 LISTED = 20
 
@@ -18,13 +19,13 @@ LISTED = 20
 def length_correlation(table: pandas.DataFrame, warn: Warn) -> Finding:
     """Spearman's correlation of score and length over the rows that have a score."""
     scored = table.dropna(subset="score")
-    if scored["score"].nunique() < 2:
+    if len(set(scored["score"])) < 2:
         return constant_score("length_correlation")
-    if scored["length"].nunique() < 2:
+    value = spearman(scored.score, scored.length)
+    if value is None:
         return not_applicable("length_correlation", "All rows have the same length.")
-    value = float(scored["score"].corr(scored["length"], method="spearman"))
-    liked = "hardly follows length" if abs(value) < 0.1 else f"rises with {'length' if value > 0 else 'shortness'}"
-    sentence = f"The score {liked}: Spearman's correlation is {value:+.2f}."
+    trend = "hardly follows length" if abs(value) < 0.1 else f"rises with {'length' if value > 0 else 'shortness'}"
+    sentence = f"The score {trend}: Spearman's correlation is {value:+.2f}."
     return Finding("length_correlation", value, abs(value) > warn.length_correlation, sentence)
 
 
@@ -37,13 +38,13 @@ def length_ratio(table: pandas.DataFrame, warn: Warn) -> Finding:
 
 
 def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
-    """How much of the selection is among as many longest, and shortest, rows of the pool (ties: first in the pool).
+    """How much of the selection is among as many longest, and shortest, rows (ties: first in the pool).
 
     Suspicious is what exceeds chance k/n by more than `warn.extremes` of what is left above chance.
     """
-    count = int(table["selected"].sum())
+    count = numpy.count_nonzero(table["selected"])
     chance = count / len(table)
-    found = []
+    findings = []
     for name, lengths in (("longest", -table["length"]), ("shortest", table["length"])):
         extreme = lengths.to_numpy().argsort(kind="stable")[:count]
         value = float(table["selected"].to_numpy()[extreme].mean())
@@ -51,23 +52,25 @@ def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
         sentence = (
             f"{percent(value)} of the selection is among the pool's {count} {name} rows (chance: {percent(chance)})."
         )
-        found.append(Finding(f"overlap_{name}", value, suspicious, sentence))
-    return found
+        findings.append(Finding(f"overlap_{name}", value, suspicious, sentence))
+    return findings
 
 
 def source_mix(table: pandas.DataFrame, sources: pandas.Series, warn: Warn) -> Finding:
     """Total variation distance ½Σ|p − q| of the shares of sources in the pool and in the selection."""
-    pool = sources.value_counts(normalize=True)
-    if len(pool) < 2:
+    shares = pandas.DataFrame({"pool": sources.value_counts(normalize=True)})
+    if len(shares) < 2:
         return not_applicable("source_mix", "The pool has one source.")
-    chosen = sources[table["selected"].to_numpy()].value_counts(normalize=True).reindex(pool.index, fill_value=0.0)
-    value = float((pool - chosen).abs().sum() / 2)
-    most = (chosen - pool).idxmax()
+    selected = sources.loc[table["selected"].to_numpy()].value_counts(normalize=True)
+    shares["selection"] = selected.reindex(shares.index, fill_value=0.0)
+    gain = shares.selection - shares.pool
+    value, most = float(gain.abs().sum() / 2), gain.idxmax()
+    pool, selection = shares.loc[most]
     sentence = (
         f"{percent(value)} of the selection would have to change source to be mixed like the pool; "
-        f"{most} is {percent(chosen[most])} of it and {percent(pool[most])} of the pool."
+        f"{most} is {percent(selection)} of it and {percent(pool)} of the pool."
     )
-    shares = {str(name): {"pool": float(pool[name]), "selection": float(chosen[name])} for name in pool.index}
+    shares = {str(name): share for name, share in shares.to_dict("index").items()}
     return Finding("source_mix", value, value > warn.source_mix, sentence, shares)
 
 

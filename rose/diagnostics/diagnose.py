@@ -1,10 +1,9 @@
-"""The diagnostics stage: everything about one job's selection that a person should see before believing in it."""
+"""The diagnostics stage: what a person should see of a selection before believing in it."""
 
 import json
 from pathlib import Path
 
 import pandas
-from datasets import load_from_disk
 from safetensors import safe_open
 
 from rose.config.schema import Method, Warn
@@ -13,6 +12,7 @@ from rose.diagnostics.composition import copies, extremes, length_correlation, l
 from rose.diagnostics.fidelity import undefined
 from rose.diagnostics.finding import Finding, not_applicable, percent
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
+from rose.methods.hidden import token_rows
 from rose.methods.influence import Influence
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
@@ -42,13 +42,13 @@ def diagnose(
 ) -> None:
     """Writes diagnostics.json: a list of {"name", "value", "state": pass | warn, "sentence", "details"}.
 
-    A value is null where a check does not apply to the method or all scores are the same, which the sentence
-    explains. `momentum` is empty, or the pool's features and the common term in them; `exact` and `fidelity` are None
-    where they were not asked for.
+    A value is null where the sentence says that a check does not apply, or all scores are the same.
+    `momentum` is empty, or the pool's features and the common term in them; `exact` and `fidelity`
+    are None where they were not asked for.
     """
     selected = list(files.load(selection / "selected.jsonl"))
     table = mark(pandas.read_parquet(scores / "scores.parquet"), selected)
-    sources = pandas.Series(load_from_disk(str(tokens / "rows"))["dataset"][:], dtype=object)
+    sources = pandas.Series(token_rows(tokens)["dataset"][:], dtype=object)
     with safe_open(scores / "influence.safetensors", "numpy") as stored:
         influence = Influence(stored.get_tensor("values"), json.loads(stored.metadata()["subtasks"]))
     findings = [
@@ -59,7 +59,7 @@ def diagnose(
         copies(selected, warn),
         subtask_share(table, warn),
         stability(method, table, influence, resamples, seed, warn),
-        momentum_share(table, *momentum, warn) if momentum else not_applicable("momentum_share", NO_MOMENTUM),
+        momentum_share(table, momentum, warn),
         *leaks(leakage, warn),
         *([] if exact is None else [projected(json.loads((exact / "projection_error.json").read_text()), warn)]),
         *([] if fidelity is None else faithful(method, json.loads((fidelity / "metrics.json").read_text()))),
@@ -67,15 +67,12 @@ def diagnose(
     write_json(out / "diagnostics.json", [finding.as_json() for finding in findings])
 
 
-NO_MOMENTUM = "The score is not made of stored features that hold Adam's old momentum."
-
-
 def leaks(leakage: Path, warn: Warn) -> list[Finding]:
     """A finding for each pair of sides: how many prompts are on both."""
-    counts, found = json.loads((leakage / "leakage.json").read_text()), list(files.load(leakage / "leaks.jsonl"))
+    counts, all_leaks = json.loads((leakage / "leakage.json").read_text()), list(files.load(leakage / "leaks.jsonl"))
     findings = []
     for between, (whose, where, consequence) in SIDES.items():
-        count, listed = counts[between], [leak for leak in found if leak["between"] == between][:LISTED]
+        count, listed = counts[between], [leak for leak in all_leaks if leak["between"] == between][:LISTED]
         kinds = f"{count['exact']} word for word, {count['near']} nearly, {count['ngram']} by long runs of words"
         sentence = f"{count['leaked']} of {count['prompts']} {whose} prompts are in {where}"
         sentence += f" ({kinds}): {consequence}." if count["leaked"] else "."

@@ -1,16 +1,17 @@
-"""What the projection costs: influences of a sample of rows, projected, beside those of whole gradients."""
+"""What the projection costs: influences of a sample of rows, projected and of whole gradients."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 import pandas
 import torch
-from datasets import load_from_disk
 
 from rose.config.choices import Normalize
 from rose.data.chat import save_rows
 from rose.gradients.feature_store import FeatureStore
-from rose.methods.gradient import scale
+from rose.methods.gradient import directions, rows_at, valid_subtasks
+from rose.methods.hidden import token_rows
 from rose.seeds import numpy_generator
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
@@ -18,31 +19,33 @@ from rose.stages.graph import stage
 
 @stage("sample", version=1)
 def sample_rows(out: Path, count: int, seed: int, tokens: Path) -> None:
-    """Writes rows/ as `tokenize` does: `count` random rows, or all if there are fewer, in the pool's order."""
-    rows = load_from_disk(str(tokens / "rows"))
-    chosen = numpy_generator(seed, "exact rows").choice(len(rows), size=min(count, len(rows)), replace=False)
-    save_rows(out, iter(rows.select(sorted(chosen.tolist()))))
+    """Writes rows/ as `tokenize` does: at most `count` random rows, in the pool's order."""
+    rows = token_rows(tokens)
+    numbers = numpy_generator(seed, "exact rows").choice(len(rows), size=min(count, len(rows)), replace=False)
+    save_rows(out, iter(rows.select(sorted(numbers.tolist())).to_list()))
 
 
 @stage("projection_error", version=1)
 def projection_error(
     out: Path, normalize: Normalize, sample: Path, sample_targets: Path, features: Path, targets: Path
 ) -> None:
-    """Writes projection_error.json: {"spearman", "rms", "spread", "rows"} of the sample's influences on the pairs.
+    """Writes projection_error.json: {"spearman", "rms", "spread", "rows"} of the sample's influences.
 
-    `sample`, `sample_targets` hold whole gradients, `features`, `targets` projected ones. spearman: the correlation
-    of the rows' mean influences; rms: of the differences of single influences; spread: the standard deviation of the
-    whole ones. Influences are Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩, never whitened.
+    `sample`, `sample_targets` hold whole gradients, `features`, `targets` projected ones. spearman:
+    the correlation of the rows' mean influences; rms: of the differences of single influences;
+    spread: the standard deviation of the whole ones. Influences are Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩, never
+    whitened.
     """
     whole, projected = FeatureStore.open(sample), FeatureStore.open(features)
     exact = influences(whole, range(len(whole)), FeatureStore.open(sample_targets), normalize)
-    place = {own: number for number, own in enumerate(projected.ids)}
-    rough = influences(projected, [place[own] for own in whole.ids], FeatureStore.open(targets), normalize)
+    place = {identity: number for number, identity in enumerate(projected.ids)}
+    numbers = [place[identity] for identity in whole.ids]
+    rough = influences(projected, numbers, FeatureStore.open(targets), normalize)
     means = pandas.DataFrame({"exact": exact.mean(axis=1), "rough": rough.mean(axis=1)})
     write_json(
         out / "projection_error.json",
         {
-            "spearman": float(means["exact"].corr(means["rough"], method="spearman")),
+            "spearman": float(means.exact.corr(means.rough, method="spearman")),
             "rms": float(numpy.sqrt(((rough - exact) ** 2).mean())),
             "spread": float(exact.std()),
             "rows": len(exact),
@@ -50,12 +53,10 @@ def projection_error(
     )
 
 
-def influences(pool: FeatureStore, numbers, pairs: FeatureStore, normalize: Normalize) -> numpy.ndarray:
+def influences(pool: FeatureStore, numbers: Sequence[int], pairs: FeatureStore, normalize: Normalize) -> numpy.ndarray:
     """Of the rows `numbers` on each valid pair: float64 [rows, pairs]."""
-    subtasks = [subtask for subtask, valid in zip(pairs.subtasks, pairs.valid, strict=True) if valid]
-    total = torch.zeros(len(numbers), len(subtasks), dtype=torch.float64)
+    total = torch.zeros(len(numbers), len(valid_subtasks(pairs)), dtype=torch.float64)
     for checkpoint, weight in enumerate(pool.weights):
-        rows = torch.cat([pool.rows(checkpoint, number, number + 1) for number in numbers])
-        directions = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
-        total += weight * (rows @ directions.T).double()
+        targets = directions(pairs, checkpoint, normalize)
+        total += weight * (rows_at(pool, checkpoint, numbers) @ targets.T).double()
     return total.numpy()

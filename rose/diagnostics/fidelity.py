@@ -1,4 +1,4 @@
-"""Selector fidelity: would the score, choosing between the two answers of a held-out pair, take the better one?"""
+"""Selector fidelity: would the score take the better answer of a held-out pair?"""
 
 import logging
 from pathlib import Path
@@ -11,9 +11,11 @@ from scipy.special import stdtrit
 from rose.config.choices import Estimator, Representation, Rule
 from rose.config.schema import Method
 from rose.data import files
+from rose.evaluation.likelihood import wins
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of
+from rose.methods.subtasks import spearman
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
 
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Z = 1.959964  # the normal distribution's 97.5 % quantile
 OF_ONE_ROW = (Rule.mean_max, Rule.global_max, Rule.lowest)
-ORDERS = (Rule.round_robin, Rule.greedy, Rule.resample)  # of a whole pool, made from mean_max, which is of one row
+ORDERS = (Rule.round_robin, Rule.greedy, Rule.resample)  # of a whole pool, by mean_max of its rows
 LEXICAL = (Representation.words, Representation.ngrams)
 
 
@@ -47,11 +49,12 @@ def fidelity(
 ) -> None:
     """Writes pairs.parquet (id, prompt, subtask, and score and answer tokens of both answers) and metrics.json.
 
-    Each answer of a held-out pair is scored as a row of the pool would be: `representation` is the method's, of these
-    answers; `background` the pool's own, where a score depends on it. `fidelity` is the share of pairs whose chosen
-    answer scores higher (a tie is half; 50 % is chance), with `_low`, `_high` (95 %), `_pairs`; `fidelity_matched` the
-    same of pairs whose answers differ in length by at most `matched_length` of the longer one; `fidelity_longer` the
-    share in which the chosen answer is the longer one, `fidelity_length` Spearman's correlation of the differences in
+    Each answer of a held-out pair is scored as a row of the pool would be: `representation` is the
+    method's, of these answers; `background` the pool's own, where a score depends on it. `fidelity`
+    is the share of pairs whose chosen answer scores higher (a tie is half; 50 % is chance), with
+    `_low`, `_high` (95 %), `_pairs`; `fidelity_matched` the same of pairs whose answers differ in
+    length by at most `matched_length` of the longer one; `fidelity_longer` the share in which the
+    chosen answer is the longer one, `fidelity_length` Spearman's correlation of the differences in
     score and in length. Lengths are in tokens as the model reads them, after truncation.
     """
     if reason := undefined(method):
@@ -76,35 +79,33 @@ def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Seri
 
     Pairs of which an answer has no score are left out.
     """
-    columns = {
-        "chosen_score": score[0::2],
-        "rejected_score": score[1::2],
-        "chosen_length": rows["answer_tokens"][0::2],
-        "rejected_length": rows["answer_tokens"][1::2],
-    }
-    table = pairs.assign(**{name: column.to_numpy() for name, column in columns.items()})
-    kept = table.dropna(subset=["chosen_score", "rejected_score"])
-    if len(kept) < len(table):
-        log.warning("%d of %d held-out pairs have an answer without a score", len(table) - len(kept), len(table))
-    return kept
+    scores, lengths = score.to_numpy(), rows["answer_tokens"].to_numpy()
+    table = pairs.assign(
+        chosen_score=scores[0::2],
+        rejected_score=scores[1::2],
+        chosen_length=lengths[0::2],
+        rejected_length=lengths[1::2],
+    )
+    scored = table.dropna(subset=["chosen_score", "rejected_score"])
+    if len(scored) < len(table):
+        log.warning("%d of %d held-out pairs have an answer without a score", len(table) - len(scored), len(table))
+    return scored
 
 
 def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]:
     """The metrics of `fidelity` from its pairs.parquet; those that no pair can tell are absent."""
-    score = pairs["chosen_score"] - pairs["rejected_score"]
-    longer = pairs["chosen_length"] - pairs["rejected_length"]
-    wins = (numpy.sign(score) + 1) / 2
+    score, longer = pairs.chosen_score - pairs.rejected_score, pairs.chosen_length - pairs.rejected_length
+    higher, prompts = wins(score), pairs["prompt"].to_numpy()
     matched = longer.abs() <= matched_length * pairs[["chosen_length", "rejected_length"]].max(axis=1)
     metrics = {}
-    for name, chosen in (("fidelity", wins), ("fidelity_matched", wins[matched])):
-        metrics[f"{name}_pairs"] = len(chosen)
-        if len(chosen):
-            share = rate_of(chosen.to_numpy(), pairs.loc[chosen.index, "prompt"].to_numpy())
+    for name, of in (("fidelity", numpy.ones(len(pairs), dtype=bool)), ("fidelity_matched", matched.to_numpy())):
+        metrics[f"{name}_pairs"] = numpy.count_nonzero(of)
+        if of.any():
+            share = rate_of(higher[of], prompts[of])
             metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
-    metrics["fidelity_longer"] = float(((numpy.sign(longer) + 1) / 2).mean())
-    if score.nunique() > 1 and longer.nunique() > 1:
-        metrics["fidelity_length"] = float(score.corr(longer, method="spearman"))
-    return metrics
+    metrics["fidelity_longer"] = float(wins(longer).mean())
+    correlation = spearman(score, longer)
+    return metrics if correlation is None else metrics | {"fidelity_length": correlation}
 
 
 class Rate(NamedTuple):
@@ -114,14 +115,14 @@ class Rate(NamedTuple):
 
 
 def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
-    """The mean of wins in [0, 1] and its 95 % interval, where those of a cluster (a prompt) may depend on one another.
+    """The mean of wins in [0, 1] and its 95 % interval; wins of one prompt, a cluster, may depend.
 
-    Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of a mean of G
-    clusters, t with G − 1 degrees of freedom (Dean and Pagano, J. Survey Stat. Methodol. 2015); where V is 0 the number
-    of clusters stands for it.
+    Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of a
+    mean of G clusters, t with G − 1 degrees of freedom (Dean and Pagano, J. Survey Stat. Methodol.
+    2015); where V is 0 the number of clusters stands for it.
     """
     value, count = float(wins.mean()), len(set(clusters))
-    sums = pandas.Series(wins - value).groupby(clusters).sum()
+    sums = pandas.Series(wins - value).groupby(clusters).sum().to_numpy()
     variance = float((sums**2).sum()) / len(wins) ** 2 * count / max(1, count - 1)
     size = float(count)
     if variance > 1e-12:  # less is rounding: all clusters have the same share

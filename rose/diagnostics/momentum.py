@@ -17,10 +17,10 @@ from rose.stages.graph import stage
 
 @stage("momentum", version=2)
 def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numerics, base: Path, warmup: Path) -> None:
-    """Writes momentum.safetensors: `common`, float32 [checkpoints, d], the unit feature of a row without a gradient.
+    """Writes momentum.safetensors: `common` [checkpoints, d], a gradientless row's unit feature.
 
-    That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the map that no row has
-    a say in. A checkpoint without any momentum holds zeros.
+    That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the
+    map that no row has a say in. A checkpoint without any momentum holds zeros.
     """
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     engine = PerExample(trajectory.model)

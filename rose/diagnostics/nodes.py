@@ -1,6 +1,5 @@
 """What is checked of a job, as stages: the part of `rose.pipeline` that comes to nothing but advice."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,28 +14,25 @@ from rose.stages.kinds import HELD_OUT
 WITH_MOMENTUM = (AdamMap.exact, AdamMap.published)
 
 
-def checks(config: Config, representation: tuple, made: Mapping[str, Node]) -> dict[str, Node]:
-    """The stages that check a job, by name. `made` are the job's own, `representation` what its scores are made of.
-
-    A job that trains on no selection has none.
-    """
+def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
+    """The stages that check a job, whose own are `job`; none where it trains on no selection."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    nodes = _fidelity(config, representation, made) | _error(config, made)
-    nodes["leakage"] = Node(leakage.leakage, pool=made["pool"], preferences=made["preferences"])
+    nodes = _fidelity(config, job) | _error(config, job)
+    nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
     nodes["momentum"] = Node(
         momentum.momentum,
         adam=config.features.adam,
-        projection=made["targets"].inputs["projection"],
+        projection=job["targets"].inputs["projection"],
         numerics=config.model.numerics,
-        base=made["base"],
-        warmup=made["warmup"],
+        base=job["base"],
+        warmup=job["warmup"],
     )
-    nodes["diagnostics"] = _diagnostics(config, made | nodes)
+    nodes["diagnostics"] = _diagnostics(config, job | nodes)
     return nodes
 
 
-def _diagnostics(config: Config, made: Mapping[str, Node]) -> Node:
+def _diagnostics(config: Config, job: dict[str, Node]) -> Node:
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     stored = method.representation is Representation.gradients and config.features.keep is Keep.store
     with_momentum = stored and config.features.adam in WITH_MOMENTUM
@@ -46,32 +42,33 @@ def _diagnostics(config: Config, made: Mapping[str, Node]) -> Node:
         resamples=asked.resamples,
         seed=asked.seed,
         method=method,
-        tokens=made["tokens"],
-        scores=made["scores"],
-        selection=made["selection"],
-        leakage=made["leakage"],
-        momentum=(made["features"], made["momentum"]) if with_momentum else (),
-        exact=made["projection_error"] if stored and asked.exact_rows else None,
-        fidelity=made["fidelity"] if asked.fidelity else None,
+        tokens=job["tokens"],
+        scores=job["scores"],
+        selection=job["selection"],
+        leakage=job["leakage"],
+        momentum=(job["features"], job["momentum"]) if with_momentum else (),
+        exact=job["projection_error"] if stored and asked.exact_rows else None,
+        fidelity=job["fidelity"] if asked.fidelity else None,
         label=method.name,
     )
 
 
-def _fidelity(config: Config, representation: tuple, made: Mapping[str, Node]) -> dict[str, Node]:
+def _fidelity(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     """Selector fidelity: the stages that make the method's representation, once more, of held-out answers."""
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
+    representation = job["scores"].inputs["representation"]
     answers = Node(
         held_out.answers_as_rows,
         count=asked.fidelity_pairs,
         seed=asked.seed,
         max_length=config.model.max_length,
-        base=made["base"],
-        preferences=made["preferences"],
+        base=job["base"],
+        preferences=job["preferences"],
     )
-    pool = (made["tokens"], made["pool"])
+    pool = (job["tokens"], job["pool"])
     likewise = tuple(_of(part, dict.fromkeys(pool, answers)) for part in representation)
     moved = {old: new for old, new in zip(representation, likewise, strict=True) if new is not old}
-    nodes = {f"{HELD_OUT}{name}": moved[node] for name, node in made.items() if node in moved and node not in pool}
+    nodes = {f"{HELD_OUT}{name}": moved[node] for name, node in job.items() if node in moved and node not in pool}
     nodes["fidelity"] = Node(
         fidelity.fidelity,
         method=method,
@@ -85,19 +82,21 @@ def _fidelity(config: Config, representation: tuple, made: Mapping[str, Node]) -
 
 
 def _of(part: Any, instead: dict[Node, Node]) -> Any:
-    """A part of a representation, made of other rows: `instead` says which node takes the place of which."""
+    """A part of a representation, made of other rows: `instead` says which node replaces which."""
     if not isinstance(part, Node) or part in instead:
         return instead[part] if isinstance(part, Node) else part
-    inputs = {name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()}
+    inputs: dict[str, Any] = {
+        name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()
+    }
     return part if inputs == part.inputs else Node(part.stage, **inputs)
 
 
-def _error(config: Config, made: Mapping[str, Node]) -> dict[str, Node]:
+def _error(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     """The projection's error: features of a sample of rows, and targets, without a projection."""
     model, asked = config.model, config.diagnostics
     whole = Projection(ProjectionKind.none, dim=0, seed=0)
-    sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=made["tokens"])
-    trained = {"numerics": model.numerics, "base": made["base"], "warmup": made["warmup"]}
+    sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=job["tokens"])
+    trained = {"numerics": model.numerics, "base": job["base"], "warmup": job["warmup"]}
     sampled = Node(
         features.pool_features,
         features=replace(config.features, dtype=StoreDtype.float32),
@@ -107,10 +106,10 @@ def _error(config: Config, made: Mapping[str, Node]) -> dict[str, Node]:
     )
     targets = Node(
         features.pair_features,
-        objective=made["targets"].inputs["objective"],
+        objective=job["targets"].inputs["objective"],
         projection=whole,
         max_length=model.max_length,
-        preferences=made["preferences"],
+        preferences=job["preferences"],
         **trained,
     )
     error = Node(
@@ -118,7 +117,7 @@ def _error(config: Config, made: Mapping[str, Node]) -> dict[str, Node]:
         normalize=config.preference.normalize,
         sample=sampled,
         sample_targets=targets,
-        features=made["features"],
-        targets=made["targets"],
+        features=job["features"],
+        targets=job["targets"],
     )
     return {"sample": sample, "sample_features": sampled, "sample_targets": targets, "projection_error": error}

@@ -11,18 +11,19 @@ from rose.config.choices import Rule
 from rose.config.schema import Method, Warn
 from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.gradients.feature_store import FeatureStore
+from rose.methods.gradient import rows_at
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.seeds import numpy_generator
 
-OWN = ("id", "score", "length", "selected")  # columns of the scores that are no subtask
+NO_SUBTASKS = ("id", "score", "length", "selected")  # columns of the scores
 RESAMPLED = (Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.resample, Rule.lowest)
 MOST_ROWS = 2048  # whose features are read
 
 
 def subtask_share(table: pandas.DataFrame, warn: Warn) -> Finding:
     """The greatest share of the selected rows whose best subtask is the same."""
-    columns = table.loc[table["selected"], [name for name in table if name not in OWN]]
+    columns = table.loc[table["selected"], [name for name in table if name not in NO_SUBTASKS]]
     if columns.shape[1] < 2:
         return not_applicable("subtask_share", "The targets have one subtask.")
     shares = columns.idxmax(axis=1).value_counts(normalize=True).reindex(columns.columns, fill_value=0.0)
@@ -36,14 +37,14 @@ def stability(
 ) -> Finding:
     """Mean Jaccard index of the top k, k the selected rows, with the top k of resampled targets.
 
-    Each resample draws as many targets of every subtask, with replacement, and applies the method's own rule.
+    A resample draws as many targets of every subtask, with replacement, for the method's own rule.
     """
     if influence.values.shape[1] < 2:
         return not_applicable("stability", "The score is not made of several targets.")
     if method.rule not in RESAMPLED:
         return not_applicable("stability", f"method.rule={method.rule} is not applied again to resampled targets.")
-    count = int(table["selected"].sum())
-    original = _top(table["score"], count)
+    count = numpy.count_nonzero(table["selected"])
+    original = _top(table.score, count)
     generator = numpy_generator(seed, "resampled targets")
     indices = []
     for _ in range(resamples):
@@ -71,22 +72,28 @@ def _top(score: pandas.Series, count: int) -> set[int]:
     return set(order[: min(count, int((~numpy.isnan(values)).sum()))].tolist())
 
 
-def momentum_share(table: pandas.DataFrame, features: Path, momentum: Path, warn: Warn) -> Finding:
+def momentum_share(table: pandas.DataFrame, stages: tuple[Path, Path] | tuple[()], warn: Warn) -> Finding:
     """R² of the least-squares fit of the score on the rows' cosines with the common momentum term.
 
-    A row's cosine c_i(z) = ⟨φ_i(z), û_i⟩ at checkpoint i is with û_i, the feature of a row without any gradient (see
-    `momentum`). R² is how much of the scores' variance follows how much of a row's feature is that term, whatever the
-    targets; details give the mean cosine at each checkpoint. At most 2,048 rows, evenly spaced, are read.
+    `stages` are the pool's features and that term, if there is any: the feature û_i at checkpoint i
+    of a row without any gradient (see `momentum`); a row's cosine is ⟨φ_i(z), û_i⟩. R² is how much
+    of the scores' variance follows how much of a row's feature is that term, whatever the targets;
+    details give the mean cosine at each checkpoint. At most 2,048 rows, evenly spaced, are read.
     """
+    if not stages:
+        reason = "The score is not made of stored features that hold Adam's old momentum."
+        return not_applicable("momentum_share", reason)
+    features, momentum = stages
     store, common = FeatureStore.open(features), load_file(momentum / "momentum.safetensors")["common"]
     scored = numpy.flatnonzero(table["score"].notna())
     numbers = scored[numpy.linspace(0, len(scored) - 1, min(len(scored), MOST_ROWS)).astype(int)]
-    cosines = torch.stack([_rows(store, i, numbers) @ common[i] for i in range(len(common))], dim=1).double().numpy()
+    products = [rows_at(store, i, numbers) @ term for i, term in enumerate(common)]
+    cosines = torch.stack(products, dim=1).double().numpy()
     score = table["score"].to_numpy(dtype=float)[numbers]
     if numpy.ptp(score) == 0:
         return constant_score("momentum_share")
-    given = numpy.column_stack([numpy.ones(len(numbers)), cosines])
-    fitted = given @ numpy.linalg.lstsq(given, score, rcond=None)[0]
+    terms = numpy.column_stack([numpy.ones(len(numbers)), cosines])
+    fitted = terms @ numpy.linalg.lstsq(terms, score, rcond=None)[0]
     value = float(1 - ((score - fitted) ** 2).sum() / ((score - score.mean()) ** 2).sum())
     mean = cosines.mean(axis=0)
     sentence = (
@@ -95,9 +102,3 @@ def momentum_share(table: pandas.DataFrame, features: Path, momentum: Path, warn
     )
     details = {name: float(cosine) for name, cosine in zip(store.checkpoints, mean, strict=True)}
     return Finding("momentum_share", value, value > warn.momentum_share, sentence, details)
-
-
-def _rows(store: FeatureStore, checkpoint: int, numbers: numpy.ndarray) -> torch.Tensor:
-    if len(numbers) == len(store):
-        return store.rows(checkpoint, 0, len(store))
-    return torch.cat([store.rows(checkpoint, int(number), int(number) + 1) for number in numbers])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rose.config.schema import Evaluation, Numerics
 from rose.data import files
-from rose.evaluation.generation import generate
-from rose.models import loading
+from rose.evaluation.generation import generate, load
+from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 
@@ -22,12 +22,10 @@ def answer(
 ) -> None:
     """Writes answers.jsonl, a row a test pair: {"id", "subtask", "prompt", "answer", "reference"}.
 
-    A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen answer to it, without
-    what a chosen conversation goes on with. `adapter=None` is the base model without any fine-tuning.
+    A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen
+    answer to it, without what a chosen conversation goes on with.
     """
-    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, numerics)
-    if adapter is not None:
-        model = loading.load_adapter(model, adapter)
+    tokenizer, model = load(base, numerics, adapter)
     pairs = list(files.load(preferences / "test.jsonl"))
     prompts = {json.dumps(pair["prompt"]): pair["prompt"] for pair in pairs}
     texts = generate(model, tokenizer, list(prompts.values()), max_length, evaluation)
@@ -37,4 +35,4 @@ def answer(
         | {"answer": answers[json.dumps(pair["prompt"])], "reference": pair["chosen"][0]["content"]}
         for pair in pairs
     ]
-    (out / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_lines(out / "answers.jsonl", rows)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint, asked for many things at once; every reply is kept on disk by what was asked."""
+"""An OpenAI-compatible endpoint, asked many things at once; replies are kept by what was asked."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 
-TYPED = ("model", "messages", "response_format")  # the rest goes past the client, which knows not all that servers do
+TYPED = ("model", "messages", "response_format")  # servers know more than the client does
 
 
 class Reply(NamedTuple):
@@ -33,13 +33,13 @@ def digest(request: dict[str, Any]) -> str:
 
 
 def ask_all(judge: Judge, requests: Sequence[dict[str, Any]]) -> dict[str, Reply]:
-    """The reply to each chat request, by its `digest`; only what `judge.cache` lacks is asked for, and is kept there.
+    """The reply to each chat request, by its `digest`; only what `judge.cache` lacks is asked for.
 
-    Too many requests, server errors and silence are met with `judge.retries` further tries, waiting longer each time.
-    Raises RoseError when the endpoint still fails; what was answered until then stays in the cache.
+    Too many requests, server errors and silence are met with `judge.retries` further tries, waiting
+    longer each time. Raises RoseError when the endpoint still fails; replies stay in the cache.
     """
     wanted = {digest(request): request for request in requests}
-    replies = {name: reply for name in wanted if (reply := _kept(_path(judge, name))) is not None}
+    replies = {name: reply for name in wanted if (reply := _cached(_path(judge, name))) is not None}
     missing = {name: request for name, request in wanted.items() if name not in replies}
     if missing:
         log.info("judge: %d replies kept from before, %d to ask %s for", len(replies), len(missing), judge.model)
@@ -51,8 +51,8 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
         return {}
     import openai  # late: half a second that few jobs need
 
-    key = os.environ.get(judge.key_variable) or "none"  # servers of one's own want no key, the client wants one
-    stay = openai.DefaultHttpxClient(follow_redirects=False)  # prompts go where the configuration says, nowhere else
+    key = os.environ.get(judge.key_variable) or "none"  # the client wants one, whatever the server
+    stay = openai.DefaultHttpxClient(follow_redirects=False)  # prompts go where it is said to
     client = openai.OpenAI(
         base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout, http_client=stay
     )
@@ -64,7 +64,7 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
         try:
             return _ask(client, request, path)
         except BaseException:
-            stop.set()  # here, as this thread would take the next request before the main one hears of it
+            stop.set()  # before this thread takes the next request
             raise
 
     try:
@@ -83,19 +83,17 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
 
 
 def _ask(client: Any, request: dict[str, Any], path: Path) -> Reply:
-    """One reply, kept unless it is no chat completion at all or the endpoint would not take the request."""
+    """One reply, kept if it is a chat completion."""
     import openai
 
     try:
-        more = {
-            name: value for name, value in request.items() if name not in TYPED
-        }  # servers know more than the client
+        more = {name: value for name, value in request.items() if name not in TYPED}
         completion = client.chat.completions.create(**{name: request[name] for name in TYPED}, extra_body=more)
         choice = completion.choices[0]
         message, usage = choice.message, completion.usage
     except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
         return Reply(None, one_line(error, 200), 0, 0)
-    except (ValueError, TypeError, AttributeError, IndexError):  # the client hands on whatever the body holds
+    except (ValueError, TypeError, AttributeError, IndexError):  # of whatever the body holds
         return Reply(None, None, 0, 0)
     filtered = "content filter" if choice.finish_reason == "content_filter" else None
     refusal = getattr(message, "refusal", None) or filtered
@@ -110,7 +108,7 @@ def _path(judge: Judge, name: str) -> Path:
     return Path(judge.cache) / name[:2] / f"{name}.json"
 
 
-def _kept(path: Path) -> Reply | None:
+def _cached(path: Path) -> Reply | None:
     try:
         return Reply(**json.loads(path.read_text())["reply"])
     except FileNotFoundError:
@@ -118,13 +116,16 @@ def _kept(path: Path) -> Reply | None:
 
 
 def _failure(judge: Judge, error: Exception, missing: int) -> str:
-    status = getattr(error, "status_code", None) or 0
-    if 300 <= status < 400:
+    import openai
+
+    response = error.response if isinstance(error, openai.APIStatusError) else None
+    if response is not None and 300 <= response.status_code < 400:
         return (
-            f"judge.base_url={judge.base_url}: redirects to {error.response.headers.get('location', 'nowhere')[:200]}, "
+            f"judge.base_url={judge.base_url}: redirects to {response.headers.get('location', 'nowhere')[:200]}, "
             "where nothing was sent; if you trust that address, give it as judge.base_url"
         )
-    hint = f"; is the key in the environment variable {judge.key_variable}?" if status in (401, 403) else ""
+    refused = response is not None and response.status_code in (401, 403)
+    hint = f"; is the key in the environment variable {judge.key_variable}?" if refused else ""
     return (
         f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model} after {judge.retries} retries "
         f"({one_line(error, 200)}){hint}; {missing} replies are missing, and the same command asks for those only"

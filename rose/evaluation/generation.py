@@ -1,24 +1,36 @@
 """Answers sampled from a model, batched and seeded."""
 
+from pathlib import Path
+
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose.config.schema import Evaluation
+from rose.config.schema import Evaluation, Numerics
 from rose.data import chat
+from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
 from rose.seeds import derive
 
+Model = PreTrainedModel | PeftModel
+
+
+def load(base: Path, numerics: Numerics, adapter: Path | None) -> tuple[PreTrainedTokenizerBase, Model]:
+    """Tokenizer and model; `adapter=None` is the base model without any fine-tuning."""
+    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, numerics)
+    return tokenizer, model if adapter is None else loading.load_adapter(model, adapter)
+
 
 @torch.no_grad()
 def generate(
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[dict]],
+    prompts: list[list[chat.Message]],
     max_length: int,
     evaluation: Evaluation,
 ) -> list[str]:
-    """One answer a prompt (a list of messages); temperature 0 is greedy. Prompts are padded on the left."""
+    """One answer a prompt; temperature 0 is greedy. Prompts are padded on the left."""
     encoded = [chat.prompt_ids(tokenizer, messages, max_length) for messages in prompts]
     lengths = [len(ids) + evaluation.max_new_tokens for ids in encoded]
     answers = [""] * len(prompts)
@@ -28,7 +40,9 @@ def generate(
             inputs = tokenizer.pad(
                 {"input_ids": [encoded[index] for index in batch]}, padding_side="left", return_tensors="pt"
             ).to(model.device)
-            outputs = model.generate(**inputs, **_sampling(evaluation), pad_token_id=tokenizer.pad_token_id)
+            outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
+                **inputs, **_sampling(evaluation), pad_token_id=tokenizer.pad_token_id
+            )
             texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             for index, text in zip(batch, texts, strict=True):
                 answers[index] = text.strip()
@@ -36,7 +50,7 @@ def generate(
 
 
 def _sampling(evaluation: Evaluation) -> dict:
-    """All of it is said: models come with defaults of their own, and a stage sees nothing but its inputs."""
+    """All of it: a stage sees nothing but its inputs, and models bring defaults of their own."""
     plain = {"max_new_tokens": evaluation.max_new_tokens, "num_beams": 1, "top_p": 1.0, "repetition_penalty": 1.0}
     if evaluation.temperature == 0:
         return plain | {"do_sample": False, "temperature": 1.0}

@@ -1,22 +1,22 @@
-"""Win rate at equal length: what is left of it when neither answer gains by being the longer one."""
+"""Win rate at equal length: what is left when neither answer gains by being the longer one."""
 
 from collections.abc import Sequence
 
 import numpy
 from sklearn.linear_model import LogisticRegression
 
-WEAK = 100.0  # inverse of the penalty on the slope: keeps it finite where length alone decides, else not felt
+WEAK = 100.0  # inverse of the penalty on the slope, which stays finite where length alone decides
 
 
 def length_controlled(
     wins: numpy.ndarray, lengths: numpy.ndarray, opponents: numpy.ndarray, prompts: Sequence[str]
 ) -> float | None:
-    """σ(θ) of the logistic model P(win) = σ(θ + φ·tanh(Δ/sd(Δ))), Δ = length − opponent's length: Δ = 0, predicted.
+    """σ(θ) of the logistic model P(win) = σ(θ + φ·tanh(Δ/sd(Δ))): the win rate predicted at Δ = 0.
 
-    The simplest form of AlpacaEval 2's length control (arXiv 2404.04475), without its terms for prompt and model.
-    `wins` [items] in [0, 1] or NaN, a tie being half a win and half a loss; lengths in characters; a prompt weighs the
-    same whatever the number of its items. Where every answer is longer than its opponent, or every one shorter, the
-    prediction extrapolates. None where no win is known.
+    Δ = length − opponent's length, in characters. AlpacaEval 2's length control (arXiv 2404.04475)
+    without its terms for prompt and model. `wins` [items] in [0, 1] or NaN, a tie being half a win
+    and half a loss; a prompt weighs the same whatever the number of its items. Where every answer
+    is longer than its opponent, or every one shorter, this extrapolates. None: no win is known.
     """
     known = ~numpy.isnan(wins)
     wins, difference = wins[known], (lengths - opponents)[known]

@@ -1,4 +1,4 @@
-"""A chat model as judge: asked twice about every contest, each answer first once; only a consistent verdict wins."""
+"""A chat model as judge, asked twice about every contest, with each answer first once."""
 
 import json
 from collections import Counter
@@ -11,7 +11,8 @@ from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict
 from rose.evaluation.endpoint import Reply, ask_all, digest
 
-# What the judge reads is part of each reply's key on disk; with a change here raise the version of stage verdicts too.
+# What the judge reads is part of each reply's key on disk; who changes it raises the version of
+# stage verdicts too.
 SYSTEM = """You compare two answers, A and B, to the same request and decide which one serves the person who asked \
 better: correct, relevant, helpful and clear. Length by itself is no merit, nor is the order in which you see them.
 
@@ -28,31 +29,35 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": SCHEMA}}
-OUTCOMES = ({"A": "win", "B": "lose", "tie": "tie"}, {"A": "lose", "B": "win", "tie": "tie"})  # shown first, second
+# what a winner means for the answer where it is shown first, and second
+OUTCOMES = ({"A": "win", "B": "lose", "tie": "tie"}, {"A": "lose", "B": "win", "tie": "tie"})
 
 
 def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict], dict[str, float]]:
-    """A verdict a contest, and counts: judge_malformed, judge_refused, judge_inconsistent, tokens and cost.
+    """A verdict a contest; numbers of those malformed, refused, inconsistent; tokens and cost.
 
-    Answers that are the same text tie unasked. Tokens and cost are those of all replies used, whenever they were asked
-    for. Raises RoseError when the endpoint fails, or gives no verdict on any contest.
+    Answers that are the same text tie unasked. Tokens and cost are those of all replies used,
+    whenever they were asked for. Raises RoseError where the endpoint fails or gives no verdict.
     """
-    asked = {row.item.id: [request(judge, row, swapped) for swapped in (False, True)] for row in rows if _differ(row)}
+    differing = [row for row in rows if row.answer != row.opponent]
+    asked = {row.item.id: (request(judge, row, False), request(judge, row, True)) for row in differing}
     replies = ask_all(judge, [each for both in asked.values() for each in both])
-    given = {name: verdict(*(replies[digest(each)] for each in both)) for name, both in asked.items()}
-    problems = Counter(item.problem for item in given.values())
-    if given and not problems[None]:
+    verdicts = {name: verdict(replies[digest(a)], replies[digest(b)]) for name, (a, b) in asked.items()}
+    problems = Counter(each.problem for each in verdicts.values())
+    if verdicts and not problems[None]:
+        example = next(each.reason for each in verdicts.values() if each.reason)
         raise RoseError(
-            f"judge.model={judge.model}: gave no verdict on any of {len(given)} pairs of answers "
-            f"({problems['refused']} refused, {problems['malformed']} malformed, such as: {_example(given)})"
+            f"judge.model={judge.model}: gave no verdict on any of {len(verdicts)} pairs of answers "
+            f"({problems['refused']} refused, {problems['malformed']} malformed, "
+            f"such as: {' '.join(example.split())[:120]})"
         )
     metrics = {f"judge_{name}": float(problems[name]) for name in ("malformed", "refused")}
-    metrics["judge_inconsistent"] = float(sum(len(set(item.order or ())) > 1 for item in given.values()))
-    return [given.get(row.item.id, Verdict(0.5)) for row in rows], metrics | _spent(judge, list(replies.values()))
+    metrics["judge_inconsistent"] = float(sum(len(set(each.order or ())) > 1 for each in verdicts.values()))
+    return [verdicts.get(row.item.id, Verdict(0.5)) for row in rows], metrics | _spent(judge, list(replies.values()))
 
 
 def request(judge: Judge, row: Contest, swapped: bool) -> dict[str, Any]:
-    """The chat request about a contest; a hash of its texts in the marks around them lets no text forge a mark."""
+    """The chat request about a contest; a hash of its texts in the marks lets no text forge one."""
     first, second = (row.opponent, row.answer) if swapped else (row.answer, row.opponent)
     parts = {"REQUEST": row.item.prompt, "ANSWER A": first, "ANSWER B": second}
     mark = sha256(json.dumps(parts).encode()).hexdigest()[:12]
@@ -65,14 +70,14 @@ def request(judge: Judge, row: Contest, swapped: bool) -> dict[str, Any]:
 
 
 def verdict(first: Reply, second: Reply) -> Verdict:
-    """What two replies say together, the answer shown first and second: a win or loss only where both say so.
+    """What the replies with the answer shown first and second say together.
 
-    Without a well-formed reply to both there is no verdict.
+    A win or loss only where both say so; no verdict without a well-formed reply to both.
     """
     (one, reason, problem), (two, other_reason, other_problem) = (
         _read(reply, meaning) for reply, meaning in zip((first, second), OUTCOMES, strict=True)
     )
-    if problem or other_problem:
+    if one is None or two is None:
         worst = "refused" if "refused" in (problem, other_problem) else "malformed"
         return Verdict(None, reason=reason if problem else other_reason, problem=worst)
     win = {("win", "win"): 1.0, ("lose", "lose"): 0.0}.get((one, two), 0.5)
@@ -80,28 +85,21 @@ def verdict(first: Reply, second: Reply) -> Verdict:
 
 
 def _read(reply: Reply, meaning: dict[str, str]) -> tuple[str | None, str, str | None]:
-    """(outcome, reason, problem) of one reply; nothing is read into what is not exactly a verdict."""
+    """(outcome, reason, problem); nothing is read into what is not exactly a verdict."""
     if reply.refusal is not None:
         return None, reply.refusal, "refused"
     try:
-        said = json.loads(reply.text or "")
-        return meaning[said["winner"]], str(said["reason"]), None
+        body = json.loads(reply.text or "")
+        return meaning[body["winner"]], str(body["reason"]), None
     except (ValueError, TypeError, KeyError):
         return None, (reply.text or "no chat completion")[:200], "malformed"
 
 
-def _differ(row: Contest) -> bool:
-    return row.answer != row.opponent
-
-
-def _example(given: dict[str, Verdict]) -> str:
-    return " ".join(next(item.reason for item in given.values() if item.reason).split())[:120]
-
-
 def _spent(judge: Judge, replies: Sequence[Reply]) -> dict[str, float]:
     """Tokens, and their price where it is known."""
-    tokens = [float(sum(getattr(reply, name) for reply in replies)) for name in ("tokens_input", "tokens_output")]
-    spent = dict(zip(("judge_tokens_input", "judge_tokens_output"), tokens, strict=True))
+    read = float(sum(reply.tokens_input for reply in replies))
+    written = float(sum(reply.tokens_output for reply in replies))
+    spent = {"judge_tokens_input": read, "judge_tokens_output": written}
     if judge.price_input is not None and judge.price_output is not None:
-        spent["judge_cost"] = (tokens[0] * judge.price_input + tokens[1] * judge.price_output) / 1e6
+        spent["judge_cost"] = (read * judge.price_input + written * judge.price_output) / 1e6
     return spent

@@ -1,4 +1,4 @@
-"""Questions with one right answer: read from files, drawn by subtask, asked, and their answers marked."""
+"""Questions with one right answer: read from files, drawn, asked, and their answers marked."""
 
 import re
 from collections import defaultdict
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from string import ascii_uppercase
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from rose.config.schema import Tasks
 from rose.data import files
 from rose.data.bad_rows import BadRow
+from rose.data.chat import Message
 from rose.data.files import FileRow, Location
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
@@ -21,9 +22,18 @@ LETTERS = frozenset(ascii_uppercase)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
+class Question(TypedDict):
+    id: str
+    subtask: str
+    question: str
+    answer: str  # a letter where there are choices
+    choices: list[str] | None
+    split: str | None
+
+
 class Asked(NamedTuple):
-    row: dict  # {"id", "subtask", "question", "answer", "choices", "split"}
-    shots: list[dict]  # solved examples of the same subtask
+    row: Question
+    shots: list[Question]  # solved examples of the same subtask
 
 
 def source(tasks: Tasks) -> Location:
@@ -36,40 +46,42 @@ def fingerprint(tasks: Tasks) -> str:
 
 
 def read_questions(out: Path, tasks: Tasks) -> list[Asked]:
-    """What is asked, with its solved examples. Refused rows are listed in skipped.jsonl with on_bad_row=skip."""
+    """What is asked, with solved examples; skipped.jsonl lists rows refused by on_bad_row=skip."""
     rows = list(files.read_rows(source(tasks)))
-    others = {row.file for row in rows if isinstance(row.values, dict) and _names_no_letter(_fields(row.values))}
-    read = files.sift(
-        rows,
-        lambda row: parse(row, row.file not in others),
-        "tasks.on_bad_row",
-        tasks.on_bad_row,
-        out / "skipped.jsonl",
-    )
-    return draw(list(read), tasks)
+    unlettered = {row.file for row in rows if isinstance(row.values, dict) and _names_no_letter(_fields(row.values))}
+
+    def read(row: FileRow) -> list[dict]:
+        return parse(row, row.file not in unlettered)
+
+    questions = files.sift(rows, read, "tasks.on_bad_row", tasks.on_bad_row, out / "skipped.jsonl")
+    return draw([Question(**question) for question in questions], tasks)
 
 
 def parse(row: FileRow, letters: bool = False) -> list[dict]:
-    """{"question", "answer"} (BBH's input, target), with "choices" a multiple choice; optional id, split and subtask
-    (task, subject). The answer of a multiple choice may be its letter, its place from 0, or its text; `letters` says
-    that the file gives letters throughout, else one that is also the text of another choice is refused. Raises BadRow.
+    """A row's `Question`: question, answer (BBH's input, target), choices of a multiple choice.
+
+    Optional are id, split and subtask (task, subject). The answer of a multiple choice may be its
+    letter, its place from 0, or its text; `letters` says that the file gives letters throughout,
+    else one that is also the text of another choice is refused. Raises BadRow.
     """
-    found = _fields(row.values)
-    if not isinstance(found["question"], str) or not found["question"].strip():
+    values = row.values
+    assert isinstance(values, dict)
+    fields = _fields(values)
+    if not isinstance(fields["question"], str) or not fields["question"].strip():
         raise BadRow("question (or input) must be a text")
-    if isinstance(found["answer"], bool) or not isinstance(found["answer"], str | int | float):
+    if isinstance(fields["answer"], bool) or not isinstance(fields["answer"], str | int | float):
         raise BadRow("answer (or target) must be a text or a number")
-    if found["choices"] is not None:
-        found["answer"] = _letter(found["answer"], found["choices"], letters)
-    subtask = next((str(row.values[key]) for key in SUBTASK if row.values.get(key)), "default")
-    found["answer"] = str(found["answer"]).strip()
-    return [{"id": files.row_id(row), "subtask": subtask, "split": row.values.get("split")} | found]
+    if fields["choices"] is not None:
+        fields["answer"] = _letter(fields["answer"], fields["choices"], letters)
+    subtask = next((str(values[key]) for key in SUBTASK if values.get(key)), "default")
+    fields["answer"] = str(fields["answer"]).strip()
+    return [{"id": files.row_id(row), "subtask": subtask, "split": values.get("split")} | fields]
 
 
-def draw(rows: Sequence[dict], tasks: Tasks) -> list[Asked]:
-    """`limit` questions of each subtask, in file order, and the `shots` examples that stand before each of them.
+def draw(rows: Sequence[Question], tasks: Tasks) -> list[Asked]:
+    """`limit` questions of each subtask, in file order, each with its `shots` examples.
 
-    A smaller limit keeps a subset of the same draw. Raises RoseError when nothing is left, or too few examples.
+    A smaller limit keeps a subset of the same draw. Raises RoseError where too few are left.
     """
     asked: dict[str, list[int]] = defaultdict(list)
     solved: dict[str, list[int]] = defaultdict(list)
@@ -79,15 +91,16 @@ def draw(rows: Sequence[dict], tasks: Tasks) -> list[Asked]:
         if tasks.shots_split is not None and row["split"] == tasks.shots_split:
             solved[row["subtask"]].append(index)
     chosen: dict[int, list[int]] = {}
-    for subtask, own in asked.items():
-        order = _shuffled(own, tasks.seed, f"tasks {subtask}")
+    for subtask, questions in asked.items():
+        order = _shuffled(questions, tasks.seed, f"tasks {subtask}")
         if tasks.shots_split is None:
             shots, order = order[: tasks.shots], order[tasks.shots :]
         else:
             shots = _shuffled(solved[subtask], tasks.seed, f"shots {subtask}")[: tasks.shots]
         if len(shots) < tasks.shots or not order:
             raise RoseError(
-                f"tasks.shots={tasks.shots}: subtask {subtask!r} has {len(own)} questions and {len(shots)} examples"
+                f"tasks.shots={tasks.shots}: subtask {subtask!r} has {len(questions)} questions "
+                f"and {len(shots)} examples"
             )
         chosen |= dict.fromkeys(order[: tasks.limit], shots)
     if not chosen:
@@ -95,26 +108,28 @@ def draw(rows: Sequence[dict], tasks: Tasks) -> list[Asked]:
     return [Asked(rows[index], [rows[shot] for shot in chosen[index]]) for index in sorted(chosen)]
 
 
-def messages(asked: Asked) -> list[dict]:
+def messages(asked: Asked) -> list[Message]:
     """The question as a chat, after its solved examples."""
-    turns = []
+    turns: list[Message] = []
     for shot in asked.shots:
         reply = shot["answer"] if shot["choices"] else f"The answer is {shot['answer']}."
-        turns += [{"role": "user", "content": _wording(shot)}, {"role": "assistant", "content": reply}]
-    return [*turns, {"role": "user", "content": _wording(asked.row)}]
+        turns.append({"role": "user", "content": _wording(shot)})
+        turns.append({"role": "assistant", "content": reply})
+    return [*turns, Message(role="user", content=_wording(asked.row))]
 
 
 def right(given: str, expected: str) -> bool:
-    """Whether what follows the last "answer is" or "####", else the last line that says something, is `expected`.
+    """Whether what follows the last "answer is" or "####", else the last line, is `expected`.
 
-    A number is compared as a number, with the first after those words, without them with the last one given; an option
-    such as (B) with the first one there; other texts without regard to case, outer quotes and the final stop.
+    A number is compared as a number: with the first after those words, without them with the last
+    one given. An option such as (B) is compared with the first one there, other texts without
+    regard to case, outer quotes and the final stop.
     """
-    said = re.split(r"(?i)answer is:?|####", given)
-    lines = [line for line in said[-1].strip().splitlines() if line.strip()] or [""]
-    last = lines[0] if len(said) > 1 else lines[-1]
+    pieces = re.split(r"(?i)answer is:?|####", given)
+    lines = [line for line in pieces[-1].strip().splitlines() if line.strip()] or [""]
+    last = lines[0] if len(pieces) > 1 else lines[-1]
     if _number(expected) is not None:
-        numbers = NUMBER.findall(last)[:1] if len(said) > 1 else NUMBER.findall(given)[-1:]
+        numbers = NUMBER.findall(last)[:1] if len(pieces) > 1 else NUMBER.findall(given)[-1:]
         return [_number(number) for number in numbers] == [_number(expected)]
     if re.fullmatch(r"\([A-Z]\)", expected):
         option = re.search(r"\(([A-Z])\)", last) or re.fullmatch(r"\W*([A-Z])\W*", last)
@@ -122,21 +137,21 @@ def right(given: str, expected: str) -> bool:
     return _plain(last) == _plain(expected)
 
 
-def _wording(row: dict) -> str:
+def _wording(row: Question) -> str:
     if row["choices"]:
         options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)]
         return "\n".join([row["question"].strip(), *options, "Answer with the letter alone."])
     return f"{row['question'].strip()}\nEnd with: The answer is …"
 
 
-def _fields(values: dict) -> dict:
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
     return {name: next((values[key] for key in keys if key in values), None) for name, keys in FIELDS.items()}
 
 
-def _names_no_letter(found: dict) -> bool:
+def _names_no_letter(fields: dict[str, Any]) -> bool:
     """Whether this is a multiple choice whose answer is given in another way."""
-    answer = found["answer"]
-    return found["choices"] is not None and not (isinstance(answer, str) and answer.strip() in LETTERS)
+    answer = fields["answer"]
+    return fields["choices"] is not None and not (isinstance(answer, str) and answer.strip() in LETTERS)
 
 
 def _letter(answer: str | int | float, choices: object, throughout: bool) -> str:

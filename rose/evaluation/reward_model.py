@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from rose.config.choices import JudgeKind
 from rose.config.schema import Base, Judge
+from rose.data.chat import Message
 from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict, by_score
 from rose.models import loading
@@ -25,21 +26,23 @@ def source(judge: Judge) -> Base:
 
 
 def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict], dict[str, float]]:
-    """Each answer's score decides. The same answer is scored once: in another batch rounding would break a tie."""
+    """Each answer's score decides; equal answers are scored once: rounding would break their tie."""
+    prompts = {json.dumps(row.prompt): row.prompt for row in rows}
     sides = [[(json.dumps(row.prompt), text) for text in (row.answer, row.opponent)] for row in rows]
-    said = list(dict.fromkeys(side for both in sides for side in both))
-    values = dict(zip(said, score(judge, [json.loads(p) for p, _ in said], [text for _, text in said]), strict=True))
-    own, others = ([values[both[index]] for both in sides] for index in range(2))
-    return by_score(own, others), {}
+    asked = list(dict.fromkeys(side for both in sides for side in both))
+    values = score(judge, [prompts[prompt] for prompt, _ in asked], [text for _, text in asked])
+    scores = dict(zip(asked, values, strict=True))
+    return by_score([scores[answer] for answer, _ in sides], [scores[opponent] for _, opponent in sides]), {}
 
 
 @torch.no_grad()
-def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -> list[float]:
+def score(judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[float]:
     """The reward of each answer to its prompt.
 
-    The conversation goes through the model's chat template; a model without one reads prompt and answer as a pair of
-    texts. What is too long loses the left of its prompt; of a pair, an answer that fills the model by itself is read
-    without the prompt and up to where it fits. Raises RoseError for a model with other than one output.
+    The conversation goes through the model's chat template; a model without one reads prompt and
+    answer as a pair of texts. What is too long loses the left of its prompt; of a pair, an answer
+    that fills the model by itself is read without the prompt and up to where it fits. Raises
+    RoseError for a model with other than one output.
     """
     tokenizer = loading.from_pretrained(AutoTokenizer, source(judge), key="judge.model")
     model = loading.from_pretrained(
@@ -49,7 +52,7 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
         raise RoseError(f"judge.model={judge.model}: has {model.config.num_labels} outputs; a reward model has one")
     if model.config.pad_token_id is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         model.config.pad_token_id = tokenizer.pad_token_id
-    pad = model.config.pad_token_id  # the score is read at the last other token, so the end token must not stand in
+    pad = model.config.pad_token_id  # not the end token: the score is read at the last other one
     model.eval().to(loading.device())
     limit = judge.max_length or min(tokenizer.model_max_length, LONGEST)
     encoded = [_encode(tokenizer, *both, limit) for both in zip(prompts, answers, strict=True)]
@@ -63,11 +66,12 @@ def score(judge: Judge, prompts: Sequence[list[dict]], answers: Sequence[str]) -
     return scores
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, prompt: list[dict], answer: str, limit: int) -> dict[str, list[int]]:
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, limit: int) -> dict[str, list[int]]:
     if tokenizer.chat_template is None:
         return _encode_pair(tokenizer, "\n".join(message["content"] for message in prompt), answer, limit)
-    messages = [*prompt, {"role": "assistant", "content": answer}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    messages: list[Message] = [*prompt, {"role": "assistant", "content": answer}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)  # pyright: ignore[reportArgumentType] — dicts
+    assert isinstance(text, str)
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][-limit:]
     return {"input_ids": ids, "attention_mask": [1] * len(ids)}
 

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pandas
 import torch
-from datasets import load_from_disk
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.choices import Normalize
 from rose.config.schema import Base, Method
 from rose.errors import RoseError
-from rose.gradients.feature_store import FeatureStore
-from rose.methods.gradient import compare
-from rose.methods.hidden import BATCH_TOKENS, write
+from rose.methods.gradient import Stores, compare
+from rose.methods.hidden import BATCH_TOKENS, token_rows, write
 from rose.methods.influence import Influence
 from rose.methods.lexical import pool_texts, target_texts
 from rose.models import loading
@@ -27,13 +25,11 @@ LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positi
 def influence(
     method: Method, rows: pandas.DataFrame, embeddings: Path, targets: Path, background: Path | None = None
 ) -> Influence:
-    """Cosine of the mean last-layer states e = Σ_t h_t/T of each row's and each pair's text (prompt, chosen answer).
+    """Cosine of the mean last-layer states e = Σ_t h_t/T of each row's and each pair's text.
 
-    Mean pooling of the last layer, as Sentence-BERT does (arXiv 1908.10084).
+    A pair's text is its prompt and chosen answer; pooling is Sentence-BERT's (arXiv 1908.10084).
     """
-    stores = FeatureStore.open(embeddings), FeatureStore.open(targets)
-    whole = None if background is None else FeatureStore.open(background)
-    return compare(method, rows, *stores, {0: 1.0}, Normalize.per_pair, whole)
+    return compare(method, rows, Stores.open(embeddings, targets, background), {0: 1.0}, Normalize.per_pair)
 
 
 def source(method: Method) -> Base:
@@ -44,8 +40,8 @@ def source(method: Method) -> Base:
 @stage("embeddings", version=1)
 def pool_embeddings(out: Path, encoder: Base, fingerprint: str, tokens: Path, pool: Path) -> None:
     """A FeatureStore in pool order: unit vectors [rows, width of the encoder]."""
-    rows = pandas.DataFrame({"id": load_from_disk(str(tokens / "rows"))["id"]})
-    write(out, {"mean": embed(encoder, pool_texts(pool, rows))}, rows["id"].tolist())
+    ids = token_rows(tokens)["id"][:]
+    write(out, {"mean": embed(encoder, pool_texts(pool, ids))}, ids)
 
 
 @stage("target_embeddings", version=1)
@@ -73,7 +69,7 @@ def embed(encoder: Base, texts: Sequence[str]) -> torch.Tensor:
     return vectors
 
 
-def load(encoder: Base) -> tuple:
+def load(encoder: Base) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Tokenizer and model. Raises RoseError where neither a folder nor a hub id can be had."""
     try:
         tokenizer = loading.from_pretrained(AutoTokenizer, encoder)

@@ -1,7 +1,10 @@
-"""Estimators: features of rows [rows, d] at one checkpoint × target directions [targets, d] → [rows, targets]."""
+"""Estimators of the influence of rows on targets at one checkpoint.
+
+Features of rows [rows, d] × target directions [targets, d] → [rows, targets].
+"""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -9,10 +12,11 @@ from rose.config.choices import Estimator
 from rose.config.schema import Method
 from rose.gradients.feature_store import FeatureStore
 
-CHUNK_BYTES = 8 << 20  # of features in memory at once: few enough to be decoded and multiplied inside the cache
+CHUNK_BYTES = 8 << 20  # of features in memory at once: they stay in the processor's cache
 
 
-class View(NamedTuple):
+@dataclass(frozen=True)
+class View:
     """One checkpoint of a feature store; rows that are not valid are zeros."""
 
     store: FeatureStore
@@ -28,7 +32,7 @@ class View(NamedTuple):
             yield self.store.rows(self.checkpoint, start, start + size)
 
     def apply(self, function: Callable[[torch.Tensor], torch.Tensor], targets: int) -> torch.Tensor:
-        """What `function` makes of the features, [k, d] → [k, targets], for every row: float32 [rows, targets]."""
+        """`function`, [k, d] → [k, targets], of every row's features: float32 [rows, targets]."""
         result, start = torch.empty(len(self.store), targets), 0
         for chunk in self.chunks():
             result[start : start + len(chunk)] = function(chunk)
@@ -42,25 +46,27 @@ def inner(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
 
 
 def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
-    """DataInf (arXiv 2310.00902): ⟨r, φ(z)⟩, r = 1/(nλ) Σᵢ [v − (v·φᵢ)/(λ + ‖φᵢ‖²)·φᵢ], λ = meanᵢ mean(φᵢ²)/10.
+    """DataInf (arXiv 2310.00902): ⟨r, φ(z)⟩, r = 1/(nλ) Σᵢ [v − (v·φᵢ)/(λ + ‖φᵢ‖²)·φᵢ].
 
-    Helpful rows are positive. The paper has one r a layer and bare gradients; here a checkpoint's features are one
-    block, because a random projection mixes layers, of unit norm and, unless features.adam=none, Adam's updates.
+    λ = meanᵢ mean(φᵢ²)/10. Helpful rows are positive. The paper has one r a layer and bare
+    gradients. Here a checkpoint's features are one block, because a random projection mixes layers;
+    they have unit norm and are Adam's updates, unless features.adam=none.
     """
     squares = sum(float(chunk.double().square().sum()) for chunk in pool.chunks())
     damping, targets = squares / (pool.count * directions.shape[1]) / 10, directions.double()
     covered = torch.zeros_like(targets)
     for chunk in pool.chunks():
         rows = chunk.double()
-        shares = (rows @ targets.T) / (damping + rows.square().sum(1, keepdim=True))  # [rows, targets]
+        shares = (rows @ targets.T) / (damping + rows.square().sum(1, keepdim=True))
         covered += shares.T @ rows
     return inner(method, pool, ((targets - covered / pool.count) / damping).float())
 
 
 def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
-    """GIST (arXiv 2602.18584): cosine of Uᵀφ(z) and Uᵀv, U the first right singular vectors of the targets.
+    """GIST (arXiv 2602.18584): cosine of Uᵀφ(z) and Uᵀv.
 
-    U has `method.components` columns, at most the targets' rank. Rows with nothing in the subspace have cosine 0.
+    U holds the targets' first `method.components` right singular vectors, at most their rank. Rows
+    with nothing in that subspace have cosine 0.
     """
     _, singular, right = torch.linalg.svd(directions.double(), full_matrices=False)
     rank = int((singular > singular[0] * 1e-6).sum())
@@ -70,10 +76,10 @@ def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
 
 
 def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
-    """KNN-Shapley (Jia et al., arXiv 1908.08619) of each target, rows ordered by their cosine with it, nearest first.
+    """KNN-Shapley (Jia et al., arXiv 1908.08619) of each target, rows nearest by cosine first.
 
-    s_N = u_N/N, s_i = s_{i+1} + (u_i − u_{i+1})/K · min(K, i)/i, K = `method.neighbours`. Preference targets give pool
-    rows no class, so 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
+    s_N = u_N/N, s_i = s_{i+1} + (u_i − u_{i+1})/K · min(K, i)/i, K = `method.neighbours`.
+    Preference targets give pool rows no class: 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
     """
     values = torch.zeros(len(pool.store), len(directions), dtype=torch.float64)
     cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1))[pool.store.valid].double()
@@ -88,10 +94,10 @@ def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tenso
 
 
 def whiten(pool: View, directions: torch.Tensor, ridge: float) -> torch.Tensor:
-    """(ΦᵀΦ + λ·(tr ΦΦᵀ/n)·I)⁻¹ v for each row v of `directions` [targets, d], Φ [n, d] the pool's features.
+    """(ΦᵀΦ + λ·(tr ΦΦᵀ/n)·I)⁻¹ v for each row v of `directions`, Φ [n, d] the pool's features.
 
-    TRAK's estimator (arXiv 2303.14186, eq. 13) with a ridge λ in units of the mean squared feature norm. Solved in
-    whichever of n and d is smaller: (ΦᵀΦ + κI)⁻¹ v = (v − Φᵀ(ΦΦᵀ + κI)⁻¹Φv)/κ.
+    TRAK's estimator (arXiv 2303.14186, eq. 13) with a ridge λ in units of the mean squared feature
+    norm. Solved in the smaller of n and d: (ΦᵀΦ + κI)⁻¹ v = (v − Φᵀ(ΦΦᵀ + κI)⁻¹Φv)/κ.
     """
     width = directions.shape[1]
     if pool.count < width:

@@ -1,7 +1,8 @@
-"""Gradient influence: pool features against target features, summed over checkpoints, optionally whitened."""
+"""Gradient influence: features of pool rows × those of target pairs, summed over checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
 import pandas
@@ -17,6 +18,20 @@ from rose.methods.influence import Influence
 BLOCK = 1 << 14  # rows added at once: torch widens all it is given to float64 before it adds
 
 
+class Stores(NamedTuple):
+    """Features of the same width; rows are whitened by those of `background`."""
+
+    pool: FeatureStore
+    pairs: FeatureStore
+    background: FeatureStore
+
+    @classmethod
+    def open(cls, pool: Path, pairs: Path, background: Path | None) -> "Stores":
+        """Without a `background` the rows' own features take its place."""
+        rows = FeatureStore.open(pool)
+        return cls(rows, FeatureStore.open(pairs), rows if background is None else FeatureStore.open(background))
+
+
 def influence(
     method: Method,
     rows: pandas.DataFrame,
@@ -25,70 +40,66 @@ def influence(
     targets: Path,
     background: Path | None = None,
 ) -> Influence:
-    """Influence of rows on pairs: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i, or `method.estimator`'s formula for ⟨·,·⟩.
+    """Influence of rows z on pairs j: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i.
 
-    ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631), φᵢ has unit norm;
-    with `method.checkpoints`, only the warm-up's last so many count.
-    Rows whose gradient is not finite hold NaN, and pairs whose gradient is not finite do not count. Whitening is by
-    the features of `background`: by default the rows' own.
+    ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631),
+    φᵢ has unit norm, and `method.estimator` says what ⟨·,·⟩ is. With `method.checkpoints`, only the
+    warm-up's last so many count. Rows whose gradient is not finite hold NaN;
+    such pairs are left out.
     """
-    pool = FeatureStore.open(features)
-    whole = None if background is None else FeatureStore.open(background)
-    weights = last(pool.weights, method.checkpoints)
-    return compare(method, rows, pool, FeatureStore.open(targets), weights, normalize, whole)
+    stores = Stores.open(features, targets, background)
+    return compare(method, rows, stores, last(stores.pool.weights, method.checkpoints), normalize)
 
 
 def last(weights: list[float], count: int | None) -> dict[int, float]:
-    """The weights of the last `count` checkpoints, by number, scaled to sum 1; None: all, which do already."""
+    """Weights of the last `count` checkpoints (None: all), by number, scaled to sum 1."""
     numbered = dict(enumerate(weights))
     if count is None:
         return numbered
-    kept = dict(list(numbered.items())[-count:])
-    total = sum(kept.values())
-    return {number: weight / total if total > 0 else 1 / len(kept) for number, weight in kept.items()}
+    latest = dict(list(numbered.items())[-count:])
+    total = sum(latest.values())
+    return {number: weight / total if total > 0 else 1 / len(latest) for number, weight in latest.items()}
 
 
 def compare(
-    method: Method,
-    rows: pandas.DataFrame,
-    pool: FeatureStore,
-    pairs: FeatureStore,
-    weights: dict[int, float],
-    normalize: Normalize,
-    background: FeatureStore | None = None,
+    method: Method, rows: pandas.DataFrame, stores: Stores, weights: dict[int, float], normalize: Normalize
 ) -> Influence:
-    """Influence from any two stores of the same width; `weights` are those of the checkpoints that count, by number."""
+    """Influence from any features; `weights` are those of the checkpoints that count, by number."""
+    pool, pairs, background = stores
     if list(pool.ids) != rows["id"].tolist():
         raise RoseError(f"{pool.path}: its rows are not those of the pool; remove that folder and run again")
-    subtasks = [subtask for subtask, valid in zip(pairs.subtasks, pairs.valid, strict=True) if valid]
+    subtasks = valid_subtasks(pairs)
     total = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
     for checkpoint, weight in weights.items():
-        view = View(pool, checkpoint)
-        directions = aims(pool, pairs, checkpoint, subtasks, normalize)
+        targets = directions(pairs, checkpoint, normalize)
+        if pool.streamed:  # features are cosines with each target, which lies along its own axis
+            targets = torch.diag(targets.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid]
         if method.whiten:
-            directions = whiten(View(background or pool, checkpoint), directions, method.ridge)
-        _add(total, weight, ESTIMATORS[method.estimator](method, view, directions))
+            targets = whiten(View(background, checkpoint), targets, method.ridge)
+        _add(total, weight, ESTIMATORS[method.estimator](method, View(pool, checkpoint), targets))
     total[~pool.valid] = torch.nan
 
     def vectors(numbers: Sequence[int]) -> numpy.ndarray:
-        parts = [
-            weight**0.5 * torch.cat([pool.rows(checkpoint, number, number + 1) for number in numbers])
-            for checkpoint, weight in weights.items()
-        ]
+        parts = [weight**0.5 * rows_at(pool, checkpoint, numbers) for checkpoint, weight in weights.items()]
         return torch.cat(parts, dim=1).numpy()
 
     return Influence(total.numpy(), subtasks, None if pool.streamed else vectors)
 
 
-def aims(
-    pool: FeatureStore, pairs: FeatureStore, checkpoint: int, subtasks: list[str], normalize: Normalize
-) -> torch.Tensor:
-    """Directions [valid pairs, d] of the normalised targets, in the coordinates of the pool's features.
+def rows_at(store: FeatureStore, checkpoint: int, numbers: Iterable[int]) -> torch.Tensor:
+    """The features [k, d] of the rows `numbers` [k]."""
+    return torch.cat([store.rows(checkpoint, int(number), int(number) + 1) for number in numbers])
 
-    Where those are cosines with each target (features.keep=stream), a target lies along its own axis.
-    """
-    scaled = scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], subtasks, normalize)
-    return torch.diag(scaled.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid] if pool.streamed else scaled
+
+def valid_subtasks(pairs: FeatureStore) -> list[str]:
+    """The subtasks of the pairs whose gradient is finite."""
+    assert pairs.subtasks is not None, "a store of target pairs"
+    return [subtask for subtask, valid in zip(pairs.subtasks, pairs.valid, strict=True) if valid]
+
+
+def directions(pairs: FeatureStore, checkpoint: int, normalize: Normalize) -> torch.Tensor:
+    """The normalised features [valid pairs, d] of the target pairs."""
+    return scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], valid_subtasks(pairs), normalize)
 
 
 def _add(total: torch.Tensor, weight: float, values: torch.Tensor) -> None:
@@ -98,7 +109,7 @@ def _add(total: torch.Tensor, weight: float, values: torch.Tensor) -> None:
 
 
 def scale(gradients: torch.Tensor, subtasks: list[str], normalize: Normalize) -> torch.Tensor:
-    """Target features [pairs, d] scaled so that their plain mean over a subtask is the normalised target.
+    """Features [pairs, d] whose plain mean over a subtask is the normalised target.
 
     per_pair: each pair has unit norm. after_mean: the mean of a subtask has. none: as they are.
     """

@@ -1,4 +1,4 @@
-"""Hidden states of the base model as a row's representation: RDS and RDS+, from one forward pass."""
+"""Hidden states of the base model as a row's representation: RDS and RDS+."""
 
 import logging
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas
 import torch
-from datasets import load_from_disk
+from datasets import Dataset
 from transformers import PreTrainedModel
 
 from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
@@ -15,7 +15,7 @@ from rose.data.encoded_pairs import encoded_pairs
 from rose.data.files import append, some_ids
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import VERSIONS
-from rose.methods.gradient import compare
+from rose.methods.gradient import Stores, compare
 from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import length_batches
@@ -30,27 +30,27 @@ BATCH_TOKENS = 8192  # padding included; no logits are kept
 def influence(
     method: Method, rows: pandas.DataFrame, hidden: Path, targets: Path, background: Path | None = None
 ) -> Influence:
-    """Cosine of each row's state and each pair's (prompt and chosen answer), pooled as `method.pooling` says.
+    """Cosine of each row's state and each pair's (prompt and chosen answer).
 
-    last: the last token's state (RDS, the baseline of arXiv 2402.04333); weighted: Σ_t t/(Σt) · h_t over the row's
-    tokens (RDS+, arXiv 2503.01807). h is the last layer's state, after its norm.
+    `method.pooling` is last: the last token's state (RDS, the baseline of arXiv 2402.04333), or
+    weighted: Σ_t t/(Σt) · h_t over the row's tokens (RDS+, arXiv 2503.01807). h is the last layer's
+    state, after its norm.
     """
-    pool = FeatureStore.open(hidden)
-    whole = None if background is None else FeatureStore.open(background)
-    place = pool.checkpoints.index(method.pooling)
-    return compare(method, rows, pool, FeatureStore.open(targets), {place: 1.0}, Normalize.per_pair, whole)
+    stores = Stores.open(hidden, targets, background)
+    place = stores.pool.checkpoints.index(method.pooling)
+    return compare(method, rows, stores, {place: 1.0}, Normalize.per_pair)
 
 
 @stage("hidden", version=1)
 def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
-    """A FeatureStore in pool order with one "checkpoint" a pooling: unit vectors [rows, hidden size]."""
-    rows = load_from_disk(str(tokens / "rows"))
-    write(out, states(loading.load_model(base, numerics), rows["input_ids"]), list(rows["id"]))
+    """A FeatureStore in pool order, a "checkpoint" a pooling: unit vectors [rows, hidden size]."""
+    rows = token_rows(tokens)
+    write(out, states(loading.load_model(base, numerics), rows["input_ids"]), rows["id"][:])
 
 
 @stage("target_hidden", version=1)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
-    """The same of the target pairs' prompts with their chosen answers; dropped.jsonl lists pairs that do not fit."""
+    """The same of the target pairs' prompts with their chosen answers; dropped.jsonl: the rest."""
     tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     vectors = states(loading.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
@@ -64,7 +64,7 @@ def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, pref
 
 @torch.no_grad()
 def states(model: PreTrainedModel, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """Pooled last-layer states of token sequences, by pooling: float32 [rows, hidden size]. Padding never counts."""
+    """Last-layer states of token sequences, pooled without padding: float32 [rows, hidden size]."""
     shape = (len(sequences), model.config.get_text_config().hidden_size)
     pooled = {str(pooling): torch.zeros(shape) for pooling in POOLINGS}
     batches = length_batches([len(ids) for ids in sequences], BATCH_TOKENS)
@@ -92,6 +92,11 @@ def weighted(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 POOLINGS = {Pooling.last: last, Pooling.weighted: weighted}
+
+
+def token_rows(tokens: Path) -> Dataset:
+    """id, dataset (source), input_ids and labels of each row of a `tokens` artifact."""
+    return Dataset.load_from_disk(tokens / "rows")
 
 
 def write(out: Path, vectors: dict[str, torch.Tensor], ids: list[str], subtasks: list[str] | None = None) -> None:

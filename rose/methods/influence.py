@@ -7,13 +7,9 @@ import numpy
 
 
 class Influence(NamedTuple):
-    """values [rows, targets], NaN where a row has none; subtasks [targets], each target's group.
+    """Without targets (lengths, losses) there is one column, named by what it measures."""
 
-    A representation that knows no targets (lengths, losses) has one column, named by what it measures. vectors: the
-    rows' own vectors [k, d] for row numbers [k], whose inner products are the rows' similarities; None where a
-    representation has no such thing.
-    """
-
-    values: numpy.ndarray
-    subtasks: list[str]
+    values: numpy.ndarray  # [rows, targets]; NaN where a row has none
+    subtasks: list[str]  # of each target
+    # of row numbers [k] their vectors [k, d], whose inner products are the rows' similarities
     vectors: Callable[[Sequence[int]], numpy.ndarray] | None = None

@@ -1,10 +1,9 @@
-"""Lexical overlap of pool rows and targets, whose texts are a prompt and its chosen answer; no model is run."""
+"""Lexical overlap of pool rows and targets (a prompt and its chosen answer); no model is run."""
 
-import json
 import logging
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy
 import pandas
 
 from rose.config.schema import Method
+from rose.data import files
 from rose.data.chat import said
 from rose.methods.influence import Influence
 
@@ -27,16 +27,17 @@ def bm25(
 ) -> Influence:
     """BM25 of each pool row (the document) for each target text (the query): [rows, pairs].
 
-    Σ over the query's words w, repeats included, of ln(1 + (N − n_w + ½)/(n_w + ½)) · f·2.5/(f + 1.5·(¼ + ¾·len/mean
-    len)), f the word's count in the row, n_w the rows that hold it (Robertson and Zaragoza 2009, with Lucene's idf).
-    Rows of `background` are counted as well, but not scored.
+    Σ over the query's words w, repeats included, of
+    ln(1 + (N − n_w + ½)/(n_w + ½)) · f·2.5/(f + 1.5·(¼ + ¾·len/mean len)), f the count of w in
+    the row, n_w the rows that hold it (Robertson and Zaragoza 2009, with Lucene's idf). Rows of
+    `background` are counted as well, but not scored.
     """
     targets, subtasks = target_texts(preferences)
-    others = [] if background is None else pool_texts(background)
+    unscored = [] if background is None else pool_texts(background)
     index = bm25s.BM25(k1=K1, b=B, method="lucene")  # Lucene leaves out the constant k1 + 1
-    index.index([words(text) for text in pool_texts(pool, rows) + others], show_progress=False)
+    index.index([words(text) for text in pool_texts(pool, rows["id"]) + unscored], show_progress=False)
     queries = [[word for word in words(text) if word in index.vocab_dict] for text in targets]
-    none = numpy.zeros(len(rows) + len(others))
+    none = numpy.zeros(len(rows) + len(unscored))
     values = [(index.get_scores(query) * (K1 + 1) if query else none)[: len(rows)] for query in queries]
     return Influence(numpy.stack(values, axis=1).astype(float), subtasks)
 
@@ -44,18 +45,19 @@ def bm25(
 def dsir(
     method: Method, rows: pandas.DataFrame, pool: Path, preferences: Path, background: Path | None = None
 ) -> Influence:
-    """DSIR's log importance weight of each row (arXiv 2302.03169): Σ over its n-grams of ln q_b − ln p_b.
+    """DSIR's log importance weight (arXiv 2302.03169): Σ over a row's n-grams of ln q_b − ln p_b.
 
-    q and p are the shares of bucket b among all uni- and bigrams of the targets and of the pool, hashed into
-    `method.buckets`, plus 1e-8. `smoothing` s makes them (count + s)/(total + s·buckets); `per_ngram` divides by the
-    row's number of n-grams. All targets are one distribution: the only column is "weight". With `background`, p is of
-    its rows.
+    q and p are the shares of bucket b among all uni- and bigrams of the targets and of the pool (of
+    `background` where it is given), hashed into `method.buckets`, plus 1e-8. `smoothing` s makes
+    them (count + s)/(total + s·buckets); `per_ngram` divides by the row's number of n-grams. All
+    targets are one distribution: the only column is "weight".
     """
-    p = _shares(method, pool_texts(pool, rows) if background is None else pool_texts(background))
+    texts = pool_texts(pool, rows["id"])
+    p = _shares(method, texts if background is None else pool_texts(background))
     q = _shares(method, target_texts(preferences)[0])
     ratio = numpy.log(q + TINY) - numpy.log(p + TINY)
-    each = [ratio[buckets(method, text)] for text in pool_texts(pool, rows)]
-    values = [found.sum() / (max(1, len(found)) if method.per_ngram else 1) for found in each]
+    ratios = [ratio[buckets(method, text)] for text in texts]
+    values = [each.sum() / (max(1, len(each)) if method.per_ngram else 1) for each in ratios]
     return Influence(numpy.array(values)[:, None], ["weight"])
 
 
@@ -74,21 +76,18 @@ def buckets(method: Method, text: str) -> numpy.ndarray:
 
 
 def words(text: str) -> list[str]:
+    """Case and punctuation aside."""
     return re.findall(r"\w+", text.lower())
 
 
-def pool_texts(pool: Path, rows: pandas.DataFrame | None = None) -> list[str]:
-    """What is said in each pool row that has tokens, or without `rows` in every one, in their order."""
-    kept = None if rows is None else set(rows["id"])
-    return [said(row["messages"]) for row in _lines(pool / "pool.jsonl") if kept is None or row["id"] in kept]
+def pool_texts(pool: Path, ids: Iterable[str] | None = None) -> list[str]:
+    """What is said in each pool row of those `ids`, or in every one, in the pool's order."""
+    wanted = None if ids is None else set(ids)
+    rows = files.load(pool / "pool.jsonl")
+    return [said(row["messages"]) for row in rows if wanted is None or row["id"] in wanted]
 
 
 def target_texts(preferences: Path) -> tuple[list[str], list[str]]:
     """Prompt and chosen answer of each target pair, and its subtask."""
-    pairs = list(_lines(preferences / "target.jsonl"))
+    pairs = list(files.load(preferences / "target.jsonl"))
     return [said(pair["prompt"] + pair["chosen"]) for pair in pairs], [pair["subtask"] for pair in pairs]
-
-
-def _lines(path: Path) -> Iterator[dict]:
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)

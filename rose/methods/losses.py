@@ -1,14 +1,16 @@
-"""Losses as a row's representation: what the model finds hard, before any training or after a little of it."""
+"""Losses as a row's representation: what the model finds hard, untrained or a little trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 import pandas
-from datasets import load_from_disk
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rose.config.schema import Method, Numerics
+from rose.data.chat import Encoded
+from rose.methods.hidden import token_rows
 from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import IGNORED
@@ -19,27 +21,27 @@ BATCH_TOKENS = 4096  # padding included
 
 
 def perplexity(method: Method, rows: pandas.DataFrame, losses: Path) -> Influence:
-    """ln perplexity: the mean cross-entropy CE(y|x) of the answer tokens, in nats (Marion et al., arXiv 2309.04564).
+    """ln perplexity: mean cross-entropy CE(y|x) of the answers (Marion et al., arXiv 2309.04564).
 
-    The paper's best choice is the middle (rule=middle); rule=mean_max takes the highest.
+    In nats. The paper's best choice is the middle (rule=middle); rule=mean_max takes the highest.
     """
     return Influence(_column(losses, rows).to_numpy()[:, None], ["loss"])
 
 
 def ifd(method: Method, rows: pandas.DataFrame, losses: Path, answer_losses: Path) -> Influence:
-    """Instruction-following difficulty CE(y|x)/CE(y) (arXiv 2308.12032): how little the prompt helps with the answer.
+    """Instruction-following difficulty CE(y|x)/CE(y), how little the prompt helps.
 
-    Rows above 1, whose prompt makes the answer less likely, have no score.
+    From arXiv 2308.12032. Rows above 1, whose prompt makes the answer less likely, have no score.
     """
     ratio = _column(losses, rows) / _column(answer_losses, rows)
     return Influence(ratio.where(ratio <= 1).to_numpy()[:, None], ["ifd"])
 
 
 def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path) -> Influence:
-    """(L − L')/L: what share of the row's loss L under the base model is gone once the model has seen the targets.
+    """(L − L')/L: the share of the row's loss L that is gone once the model has seen the targets.
 
-    L' is the loss after SFT on the chosen answers (`method.target=chosen`) or DPO on the pairs (`preference`): to first
-    order the influence of the targets on the row, by two forward passes and no gradients.
+    L' is the loss after SFT on the chosen answers (`method.target=chosen`) or DPO on the pairs
+    (`preference`): to first order the influence of the targets on the row, without a gradient.
     """
     loss = _column(before, rows)
     return Influence(((loss - _column(after, rows)) / loss).to_numpy()[:, None], ["loss_drop"])
@@ -47,7 +49,7 @@ def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path)
 
 @stage("losses", version=1)
 def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, tokens: Path) -> None:
-    """Writes losses.parquet: id and loss, CE(y|x) in nats a token, of each row; adapter=None is the base model."""
+    """Writes losses.parquet: id, and loss in nats a token; adapter=None is the base model."""
     ids, rows = _rows(tokens)
     model = loading.load_model(base, numerics)
     _write(out, ids, mean_losses(model if adapter is None else loading.load_adapter(model, adapter), rows))
@@ -55,28 +57,28 @@ def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, 
 
 @stage("answer_losses", version=1)
 def answer_losses(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
-    """The same of each row's answers alone, CE(y): the mean over the same tokens, after a BOS (else EOS) token."""
+    """The same of each row's answers alone, CE(y), after a BOS (else EOS) token."""
     ids, rows = _rows(tokens)
     tokenizer = loading.load_tokenizer(base)
     _write(out, ids, mean_losses(loading.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
 
 
-def mean_losses(model, rows: Sequence[dict]) -> numpy.ndarray:
+def mean_losses(model: nn.Module, rows: Sequence[Encoded]) -> numpy.ndarray:
     """Mean cross-entropy of each encoded row's labelled tokens."""
     sums, lengths = answer_log_probs(model, rows, BATCH_TOKENS)
     return -sums / lengths
 
 
-def alone(tokenizer: PreTrainedTokenizerBase, row: dict) -> dict:
+def alone(tokenizer: PreTrainedTokenizerBase, row: Encoded) -> Encoded:
     """The row's answers without its prompts, after the token that begins a text."""
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    first = next(t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if isinstance(t, int))
     answers = [label for label in row["labels"][1:] if label != IGNORED]
     return {"input_ids": [first, *answers], "labels": [IGNORED, *answers]}
 
 
-def _rows(tokens: Path) -> tuple[list[str], list[dict]]:
-    rows = load_from_disk(str(tokens / "rows"))
-    return list(rows["id"]), list(rows.select_columns(["input_ids", "labels"]))
+def _rows(tokens: Path) -> tuple[list[str], list[Encoded]]:
+    rows = token_rows(tokens)
+    return rows["id"][:], rows.select_columns(["input_ids", "labels"]).to_list()
 
 
 def _write(out: Path, ids: list[str], losses: numpy.ndarray) -> None:

@@ -1,6 +1,6 @@
 """Rules that choose rows one after another; falling scores, 1 to 1/n, say the order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy
 import pandas
@@ -8,12 +8,11 @@ import pandas
 from rose.config.schema import Method
 from rose.errors import RoseError
 from rose.methods.influence import Influence
-from rose.methods.subtasks import Ranked, mean_max
-from rose.seeds import numpy_generator
+from rose.methods.subtasks import Ranked, generator, mean_max
 
 
 def round_robin(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
-    """Targets take turns; each takes the best row that is left for it (RDS+, arXiv 2503.01807; ties: smaller id)."""
+    """Targets take turns at the best row left (RDS+, arXiv 2503.01807); ties: the smaller id."""
     columns, score = mean_max(method, rows, influence)
     scored = numpy.flatnonzero(score.notna())
     by_id = scored[numpy.argsort(rows["id"].to_numpy()[scored], kind="stable")]
@@ -22,11 +21,12 @@ def round_robin(method: Method, rows: pandas.DataFrame, influence: Influence) ->
 
 
 def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
-    """Takes the best row, subtracts what it covers from every other row's score, and goes on: matching pursuit.
+    """Matching pursuit: the best row is taken, what it covers leaves every other score, and so on.
 
-    s_b(z) ← s_b(z) − s_b(p)·⟨x_z, x_p⟩ for each subtask b after row p is taken, x the rows' unit vectors (Mallat and
-    Zhang 1993, with the subtask's mean target as the signal): a copy of a taken row is worth nothing. The best
-    `method.candidates` rows are ordered so; the others follow by their scores. Ties go to the smaller id.
+    s_b(z) ← s_b(z) − s_b(p)·⟨x_z, x_p⟩ for each subtask b after row p is taken, x the rows' unit
+    vectors (Mallat and Zhang 1993, with the subtask's mean target as the signal): a copy of a taken
+    row is worth nothing. The best `method.candidates` rows are ordered so; the others follow by
+    their scores. Ties go to the smaller id.
     """
     if influence.vectors is None:
         raise RoseError(
@@ -38,7 +38,7 @@ def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Rank
     ordered = by_id[numpy.argsort(-score.to_numpy()[by_id], kind="stable")][: int(score.notna().sum())]
     best = numpy.sort(ordered[: method.candidates])
     best = best[numpy.argsort(rows["id"].to_numpy()[best], kind="stable")]
-    vectors = influence.vectors(best)
+    vectors = influence.vectors(best.tolist())
     left, taken = columns.to_numpy(dtype=numpy.float64)[best], []
     open_rows = numpy.ones(len(best), dtype=bool)
     for _ in best:
@@ -50,16 +50,17 @@ def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Rank
 
 
 def balanced(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
-    """Sources take turns, each in a random order of its own: equal counts of every source until one runs out."""
-    orders = []
-    for source, members in sorted(rows.groupby("dataset").indices.items()):
-        orders.append(numpy_generator(method.seed, f"balanced selection {source}").permutation(members))
+    """Sources take turns, each in a random order: equal counts of each until one runs out."""
+    orders = [
+        generator(method, f"balanced selection {source}").permutation(members)
+        for source, members in sorted(rows.groupby("dataset").indices.items())
+    ]
     return pandas.DataFrame(index=range(len(rows))), _falling(_take_turns(orders), len(rows))
 
 
-def _take_turns(orders: Sequence[Sequence[int]]) -> list[int]:
+def _take_turns(orders: Iterable[Iterable[int]]) -> list[int]:
     """Each order in turn gives its first number that no other has given, until all are given."""
-    waiting, taken = [iter(order) for order in orders], {}
+    waiting, taken = [iter(order) for order in orders], dict[int, None]()
     while waiting:
         for order in list(waiting):
             number = next((number for number in order if number not in taken), None)
@@ -70,7 +71,7 @@ def _take_turns(orders: Sequence[Sequence[int]]) -> list[int]:
     return list(taken)
 
 
-def _falling(order: Sequence[int], count: int) -> pandas.Series:
+def _falling(order: list[int], count: int) -> pandas.Series:
     score = pandas.Series(numpy.nan, index=range(count))
-    score.iloc[list(order)] = 1 - numpy.arange(len(order)) / max(1, len(order))
+    score.iloc[order] = 1 - numpy.arange(len(order)) / max(1, len(order))
     return score

@@ -1,8 +1,10 @@
 """Rules: influences on single targets [rows, targets] → one column per subtask and one score a row.
 
-A rule is `rule(method, rows, influence) → (columns, score)`, `rows` a table of id, dataset, length and answer_tokens.
-A row whose influence is NaN has no score.
+A rule is `rule(method, rows, influence) → (columns, score)`, `rows` a table of id, dataset, length
+and answer_tokens. A row whose influence is NaN has no score.
 """
+
+from collections.abc import Callable
 
 import pandas
 
@@ -10,14 +12,13 @@ from rose.config.choices import Rule
 from rose.config.schema import Method
 from rose.methods.influence import Influence
 from rose.methods.orders import balanced, greedy, round_robin
-from rose.methods.subtasks import Ranked, global_max, mean_max
-from rose.seeds import numpy_generator
+from rose.methods.subtasks import Ranked, generator, global_max, mean_max
 
 
 def resample(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
-    """Mean→max plus Gumbel noise: the top k are a sample without replacement with weights e^score (DSIR)."""
+    """Mean→max plus Gumbel noise: the top k are drawn without replacement by e^score (DSIR)."""
     columns, score = mean_max(method, rows, influence)
-    return columns, score + numpy_generator(method.seed, "resampling").gumbel(size=len(rows))
+    return columns, score + generator(method, "resampling").gumbel(size=len(rows))
 
 
 def lowest(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
@@ -34,11 +35,11 @@ def middle(method: Method, rows: pandas.DataFrame, influence: Influence) -> Rank
 
 def random(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
     """A uniformly random order, the same for the same ids and seed."""
-    generator = numpy_generator(method.seed, "random selection")
-    return pandas.DataFrame(index=range(len(rows))), pandas.Series(generator.random(len(rows)))
+    draws = generator(method, "random selection").random(len(rows))
+    return pandas.DataFrame(index=range(len(rows))), pandas.Series(draws)
 
 
-RULES = {
+RULES: dict[Rule, Callable[[Method, pandas.DataFrame, Influence], Ranked]] = {
     Rule.mean_max: mean_max,
     Rule.global_max: global_max,
     Rule.round_robin: round_robin,

@@ -2,13 +2,13 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
 import pandas
 import pyarrow
 import pyarrow.compute
-from datasets import load_from_disk
 from safetensors.numpy import save_file
 
 from rose.config.choices import Representation
@@ -29,7 +29,7 @@ def nothing(method: Method, rows: pandas.DataFrame) -> Influence:
     return Influence(numpy.zeros((len(rows), 0)), [])
 
 
-INFLUENCE = {
+INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, *representation)
     Representation.gradients: gradient.influence,
     Representation.hidden: hidden.influence,
     Representation.embeddings: embedding.influence,
@@ -45,15 +45,15 @@ INFLUENCE = {
 
 @stage("scores", version=4)
 def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
-    """Writes scores.parquet: id, score, one column per subtask, length (tokens); rows without a score hold NaN.
+    """Writes scores.parquet: id, score (NaN: none), a column a subtask, length (tokens).
 
-    influence.safetensors holds what they were made of: values, float32 [rows, targets], and subtasks as metadata.
-    `representation` is what the method's representation is made of, upstream: nothing, or its artifacts.
+    influence.safetensors holds what they were made of: values, float32 [rows, targets], and
+    subtasks as metadata. `representation` is the artifacts that the method's is made of, if any.
     """
     rows = table_of(tokens)
     influence = INFLUENCE[method.representation](method, rows, *representation)
     columns, rows["score"] = RULES[method.rule](method, rows, influence)
-    missing = int(rows["score"].isna().sum())
+    missing = numpy.count_nonzero(rows["score"].isna())
     if missing:
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
@@ -63,17 +63,18 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
 
 
 def table_of(tokens: Path) -> pandas.DataFrame:
-    """id, dataset (source), length and answer_tokens of each row of a `tokens` artifact, in its order."""
-    rows = load_from_disk(str(tokens / "rows"))
+    """id, dataset (source), length and answer_tokens of each row of a `tokens` artifact."""
+    rows = hidden.token_rows(tokens)
     columns = rows.select_columns(["input_ids", "labels"]).with_format("arrow")
     counts = pandas.concat([_counts(table) for table in columns.iter(BATCH)], ignore_index=True)
     return pandas.DataFrame({"id": rows["id"][:], "dataset": rows["dataset"][:]}).join(counts)
 
 
 def _counts(table: pyarrow.Table) -> pandas.DataFrame:
-    """Tokens of each row, and how many of them are labelled; counted in bulk, for pools have 10⁸ tokens and more."""
+    """Tokens, and labelled tokens, of each row; in bulk, as pools have 10⁸ tokens and more."""
     labels = table["labels"].combine_chunks()
     labelled = labels.flatten().to_numpy() != IGNORED
-    answers = numpy.bincount(pyarrow.compute.list_parent_indices(labels).to_numpy()[labelled], minlength=len(labels))
-    lengths = pyarrow.compute.list_value_length(table["input_ids"]).to_numpy()
+    parents = pyarrow.compute.call_function("list_parent_indices", [labels]).to_numpy()
+    answers = numpy.bincount(parents[labelled], minlength=len(labels))
+    lengths = pyarrow.compute.call_function("list_value_length", [table["input_ids"]]).to_numpy()
     return pandas.DataFrame({"length": lengths, "answer_tokens": answers})

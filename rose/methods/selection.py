@@ -4,15 +4,17 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas
 
 from rose.config.schema import Selection
+from rose.data import files
 from rose.data.chat import said
 from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
+from rose.methods.subtasks import spearman
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
 
@@ -23,31 +25,34 @@ log = logging.getLogger(__name__)
 def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
-    The ratio counts the rows that could be tokenised, a slice those with a score that pass the length limits; rows
-    without a score are never selected. metrics.json holds rows, tokens, Spearman's correlation of score and length,
-    and in the world `precision`, the recovered-useful fraction. Raises RoseError where no row is left to select.
+    The ratio counts the rows that could be tokenised, a slice those with a score that pass the
+    length limits; rows without a score are never selected. metrics.json holds rows, tokens,
+    Spearman's correlation of score and length, and in the world `precision`, the share of rows that
+    are useful. Raises RoseError where no row is left to select.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
     ranked = _slice(_of_length(ranked, selection), selection)
     best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
-    wanted = {row.id: {"score": row.score, "rank": rank} for rank, row in enumerate(best.itertuples(), start=1)}
+    ranks = enumerate(zip(best["id"], best["score"], strict=True), start=1)
+    wanted = {identity: {"score": score, "rank": rank} for rank, (identity, score) in ranks}
     rows = sorted((_renamed(row) | wanted[row["id"]] for row in _lines(pool, wanted)), key=lambda row: row["rank"])
     with open(out / "selected.jsonl", "w") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    metrics = {"selected_rows": len(rows), "selected_tokens": int(best["length"].sum())}
-    if table["score"].nunique() > 1 and table["length"].nunique() > 1:
-        metrics["length_correlation"] = float(table["score"].corr(table["length"], method="spearman"))
+    metrics: dict[str, float] = {"selected_rows": len(rows), "selected_tokens": sum(best["length"].tolist())}
+    correlation = spearman(table.score, table.length)
+    if correlation is not None:
+        metrics["length_correlation"] = correlation
     if in_world:
         metrics["precision"] = sum(row["useful"] for row in rows) / len(rows)
     write_json(out / "metrics.json", metrics)
 
 
-def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path) -> set[str]:
+def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path) -> list[str]:
     """The ids of the best rows of `ranked` (id, length) that fill the budget, at least one.
 
-    The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A duplicate of a row that
-    is taken is passed over, and so is a row whose source has had its share of the budget.
+    The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A
+    duplicate of a taken row is passed over, and so is a row whose source has had its share.
     """
     budget = selection.tokens or selection.count or max(1, math.floor(selection.ratio * total + 0.5))
     budget = len(ranked) if selection.slice else budget
@@ -58,33 +63,33 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     seen = SEEN[selection.dedup]() if selection.dedup in SEEN else None
     limit = (selection.per_source or math.inf) * budget
     spent, chosen = Counter(), []
-    for row in ranked.itertuples():
-        cost = row.length if selection.tokens else 1
-        own = source.get(row.id)
-        if (spent[own] + cost > limit and spent[own]) or (seen is not None and seen.holds(text[row.id])):
+    for identity, length in zip(ranked["id"], ranked["length"], strict=True):
+        cost, origin = length if selection.tokens else 1, source.get(identity)
+        if (spent[origin] + cost > limit and spent[origin]) or (seen is not None and seen.holds(text[identity])):
             continue
         if spent.total() + cost > budget and chosen:
             break
-        spent[own] += cost
-        chosen.append(row.id)
+        spent[origin] += cost
+        chosen.append(identity)
     if not selection.tokens and len(chosen) < budget:
         log.warning("selected %d rows, not %d: no other row has a score and passes", len(chosen), budget)
-    return set(chosen)
+    return chosen
 
 
 def _of_length(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:
-    """The rows that pass the length limits; an empty selection would only fail later, under another key's name."""
+    """The rows that pass the length limits; without any, a later stage would name another key."""
     if ranked.empty:
         raise RoseError("selection: no row of the pool has a score, so none can be selected")
-    kept = ranked[ranked["length"].between(selection.min_length or 0, selection.max_length or float("inf"))]
-    if kept.empty:
+    shortest, longest = selection.min_length or 0, selection.max_length or math.inf
+    passing = ranked.loc[ranked["length"].between(shortest, longest)]
+    if passing.empty:
         limits = {"min_length": selection.min_length, "max_length": selection.max_length}
-        given = ", ".join(f"selection.{name}={limit}" for name, limit in limits.items() if limit)
+        keys = ", ".join(f"selection.{name}={limit}" for name, limit in limits.items() if limit)
         raise RoseError(
-            f"{given}: leaves none of the {len(ranked)} rows that have a score; "
+            f"{keys}: leaves none of the {len(ranked)} rows that have a score; "
             f"they have {ranked['length'].min()} to {ranked['length'].max()} tokens"
         )
-    return kept
+    return passing
 
 
 def _slice(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:
@@ -97,9 +102,8 @@ def _slice(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:
     return ranked.iloc[start:stop]
 
 
-def _lines(pool: Path, wanted: set[str] | dict) -> Iterator[dict]:
-    with open(pool / "pool.jsonl") as file:
-        yield from (row for row in map(json.loads, file) if row["id"] in wanted)
+def _lines(pool: Path, wanted: Collection[str]) -> Iterator[dict]:
+    return (row for row in files.load(pool / "pool.jsonl") if row["id"] in wanted)
 
 
 def _renamed(row: dict) -> dict:
