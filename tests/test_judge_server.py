@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from test_judge_llm import judge, write_answers  # noqa: F401
+from judged_answers import write_answers
 
 from rose.evaluation.verdicts import judge_answers
 
@@ -43,7 +43,7 @@ def server():
     process.wait()
 
 
-def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, server, tmp_path):  # noqa: F811
+def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, server, tmp_path):
     process, url = server
     answers = write_answers(tmp_path / "answers", [("It is 4.", "It is 5.")])
     request = {"temperature": 0.0, "max_tokens": 200}
