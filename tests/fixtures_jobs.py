@@ -12,6 +12,7 @@ from small_sweep import ended, results, rose
 from rose.__main__ import ROOT
 from rose.config.compose import typed
 from rose.run import job
+from rose.stages import leases
 
 
 @pytest.fixture
@@ -40,6 +41,12 @@ def inputs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_inputs(folder)
     return folder
+
+
+@pytest.fixture
+def short_lease(monkeypatch) -> None:
+    """Another host's process is taken for dead as soon as that."""
+    monkeypatch.setattr(leases, "LEASE", 0.6)
 
 
 @pytest.fixture(scope="module")

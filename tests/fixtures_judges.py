@@ -17,7 +17,7 @@ def serve() -> Iterator[Callable[[Callable], Server]]:
 
     def start(behave: Callable) -> Server:
         servers.append(Server(behave))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         return servers[-1]
 
     yield start
