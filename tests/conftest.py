@@ -7,4 +7,4 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("ROSE_DATA", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from threads, and tests run side by side
 
-pytest_plugins = ["fixtures_jobs", "fixtures_judges", "fixtures_models"]
+pytest_plugins = ["fixtures_jobs", "fixtures_judges", "fixtures_models", "nothing_left"]
