@@ -11,7 +11,7 @@ from waiting import until
 from rose.__main__ import ROOT
 
 SWEEP = ["-m", "method=rose,random", "seed=0,1"]
-SMALL = [
+SMALL = [  # every stage lasts long enough to be struck; faults/fault_runs.TINY is for runs by the hundred
     "model.base.pretraining.conversations=128",
     "model.base.pretraining.training.epochs=1",
     "model.base.pretraining.width=32",

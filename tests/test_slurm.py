@@ -38,6 +38,14 @@ SLURM = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_queued(tmp_path):
+    """Takes back what a test sent to Slurm, whatever becomes of the test."""
+    yield
+    if ids := {path.name.split("_")[0] for path in tmp_path.rglob("*_submitted.pkl")}:
+        slurm("scancel", *ids)
+
+
 @needs_slurm
 def test_on_slurm_a_job_that_dies_is_reported_by_name_and_the_others_end(tmp_path):
     folder = {"folder": f"{tmp_path}/slurm", "max_num_timeout": 1, "poll_seconds": 0.5, "cpus_per_task": 1}
