@@ -6,6 +6,7 @@ Methods, training and evaluation stand side by side: none of them knows the othe
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,9 @@ LAYERS: list[set[str]] = [  # lowest first; what shares a layer does not import 
 ]
 PLACES = {name: place for place, layer in enumerate(LAYERS) for name in layer}
 HYDRAS_INSIDE = "rose/config/compose.py"  # the one file that knows it
+PARTS: dict[str, list[Path]] = defaultdict(list)  # the files of rose/ by the names that LAYERS has for them
+for _path in sorted((ROOT / "rose").rglob("*.py")):
+    PARTS[_path.relative_to(ROOT / "rose").with_suffix("").parts[0]].append(_path)
 FILES = [path for folder in ("rose", "hydra_plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -46,26 +50,15 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def part(path: Path) -> str:
-    """The name by which LAYERS knows a file of rose/."""
-    return path.relative_to(ROOT / "rose").with_suffix("").parts[0]
-
-
 def test_every_part_of_the_program_has_a_layer():
-    parts = {path.stem for path in (ROOT / "rose").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert parts - {"__init__"} <= set(PLACES)
+    assert set(PARTS) - {"__init__"} <= set(PLACES)
 
 
-@pytest.mark.parametrize("name", sorted({part(path) for path in FILES if path.is_relative_to(ROOT / "rose")}))
+@pytest.mark.parametrize("name", sorted(set(PARTS) & set(PLACES)))
 def test_nothing_is_imported_from_above(name):
-    upwards = [
-        f"{path.relative_to(ROOT)} imports {module}"
-        for path in FILES
-        if path.is_relative_to(ROOT / "rose") and part(path) == name != "__init__"
-        for module in imports(path)
-        if module.startswith("rose.") and (other := module.split(".")[1]) != name and PLACES[other] >= PLACES[name]
-    ]
-    assert not upwards
+    used = [(path, module) for path in PARTS[name] for module in imports(path) if module.startswith("rose.")]
+    others = [(path, module, PLACES[module.split(".")[1]]) for path, module in used if module.split(".")[1] != name]
+    assert not [f"{path} imports {module}" for path, module, place in others if place >= PLACES[name]]
 
 
 def test_one_file_alone_knows_hydras_inside():
@@ -77,3 +70,8 @@ def test_an_error_is_raised_without_waiting_for_torch_or_hydra():
     heavy = "import sys, rose.errors; print(*{'hydra', 'omegaconf', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_test_imports_another():
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    assert not [path.name for path in files for module in imports(path) if module.startswith("test_")]
