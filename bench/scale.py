@@ -20,7 +20,7 @@ from unittest import mock
 import hydra
 from omegaconf import DictConfig
 
-from rose import __main__ as program
+from rose.run import task
 from rose.run.callback import LookAhead
 from rose.stages.graph import Stage
 
@@ -86,7 +86,7 @@ def job(config: DictConfig) -> None:
 
     start, begun, waits = time.perf_counter(), cpu(resource.RUSAGE_SELF), []
     with mock.patch.object(Stage, "__call__", idle), mock.patch.object(build, "_wait", timed(build._wait, waits)):
-        program.task.__wrapped__(config)
+        task.task(config)
     took = {"seconds": time.perf_counter() - start, "begun": begun, "cpu": cpu(resource.RUSAGE_SELF)}
     append(Path(config.outputs) / "took.jsonl", took | {"waits": waits})
 

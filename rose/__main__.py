@@ -7,29 +7,17 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from rose import ranks
 from rose.config import CONF
-from rose.config.compose import typed
 from rose.config.hints import or_exit
 from rose.run.names import register_resolvers
+from rose.run.task import task
 
 ROOT = Path(__file__).resolve().parents[1]
 
 logging.raiseExceptions = bool(os.environ.get("ROSE_DEBUG"))  # rose.log on a full disk: lines lost, no tracebacks
 register_resolvers()
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def task(config: DictConfig) -> None:
-    from rose.run import job  # late: a typo should not wait for torch
-
-    hydra_config = HydraConfig.get()
-    group = Path(hydra_config.sweep.dir).name if hydra_config.mode is RunMode.MULTIRUN else "runs"
-    job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
 
 
 def main() -> None:
@@ -38,7 +26,7 @@ def main() -> None:
         sys.argv += ranks.QUIET
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one
     try:
-        or_exit(task)
+        or_exit(hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task))
     except KeyboardInterrupt:
         print("rose: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

@@ -3,22 +3,29 @@
 import json
 import re
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+SECRET = "key-that-must-not-be-written"  # noqa: S105
 SECTION = re.compile(r"\[\[(?P<name>[A-Z ]+) (?P<mark>\w+)\]\]\n(?P<text>.*?)\n\[\[END (?P=name) (?P=mark)\]\]", re.S)
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each chat request by `behave(request, number)` → body, (status, body, headers…), or None for silence."""
+    """Answers each chat request by `behave(request, number)` → body, (status, body, headers…), or None for silence
+    until it is closed.
+    """
 
     daemon_threads = True
 
     def __init__(self, behave: Callable):
         super().__init__(("127.0.0.1", 0), Handler)
         self.behave, self.requests, self.keys, self.lock = behave, [], set(), threading.Lock()
+        self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
+
+    def server_close(self):
+        self.closing.set()
+        super().server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
             number = len(self.server.requests)
         said = self.server.behave(request, number)
         if said is None:
-            time.sleep(3)
+            self.server.closing.wait()
             return
         status, body, *headers = said if isinstance(said, tuple) else (200, said)
         self.send_response(status)

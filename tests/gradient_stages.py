@@ -5,16 +5,15 @@ import json
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from tiny_models import adapted, llama, random_rows
+from tiny_models import NUMERICS, adapted, llama, random_rows
 
-from rose.config.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
-from rose.config.schema import Features, Numerics, Projection
+from rose.config.choices import AdamMap, Keep, ProjectionKind, StoreDtype
+from rose.config.schema import Features, Projection
 from rose.data.world_language import tokenizer
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.features import pair_features, pool_features
 from rose.models import loading
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 NONE = Projection(kind=ProjectionKind.none, dim=0, seed=0)
 LENGTHS = [7, 19, 12, 30, 9, 9, 25]
 OPTIMIZER = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_grad_norm": 1.0}

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from waiting import until
 
 from rose.__main__ import ROOT
 
 SWEEP = ["-m", "method=rose,random", "seed=0,1"]
-SMALL = [
+SMALL = [  # every stage lasts long enough to be struck; faults/fault_runs.TINY is for runs by the hundred
     "model.base.pretraining.conversations=128",
     "model.base.pretraining.training.epochs=1",
     "model.base.pretraining.width=32",
@@ -28,11 +29,18 @@ SMALL = [
 APP = """
 import os, time
 from pathlib import Path
-import hydra
+import hydra, psutil
+def alive(process):
+    try:
+        return psutil.Process(process).status() not in ("zombie", "dead")
+    except psutil.NoSuchProcess:
+        return False
 @hydra.main(version_base="1.3", config_path=None)
 def job(config):
     folder = Path(config.folder)
     (folder / f"begun-{config.number}-{time.monotonic_ns()}-{os.getpid()}").touch()
+    begun = [int(path.name.split("-")[-1]) for path in folder.glob("begun-*")]
+    (folder / f"beside-{config.number}-{sum(map(alive, set(begun)))}").touch()
     time.sleep(0.3)
     {1: lambda: os.kill(os.getpid(), 9), 2: lambda: os._exit(3)}.get(config.number, lambda: None)()
     (folder / f"ended-{config.number}-{time.monotonic_ns()}-{os.environ.get('OMP_NUM_THREADS')}").touch()
@@ -65,13 +73,10 @@ def states(outputs: Path) -> dict[str, dict]:
     return {path.parent.name: json.loads(path.read_text()) for path in outputs.glob("sweeps/*/*/status.json")}
 
 
-def owner(outputs: Path, stage: str) -> int:
-    """The process that computes a stage now."""
-    deadline = time.monotonic() + 60
-    while not (parts := list(outputs.glob(f"stages/{stage}/.*.part"))):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return int(parts[0].name.split(".")[-3])
+def owner(sweep: subprocess.Popen, outputs: Path, stage: str) -> int:
+    """The process of a running sweep that computes a stage now."""
+    part, *_ = until(lambda: list(outputs.glob(f"stages/{stage}/.*.part")), sweep)
+    return int(part.name.split(".")[-3])
 
 
 def died(tmp_path: Path, launcher: str, **settings: object) -> tuple[dict[str, str], str]:

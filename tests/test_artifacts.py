@@ -3,14 +3,14 @@
 import errno
 import importlib.metadata
 import json
-import multiprocessing
 import os
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from stage_processes import FORK, resuming, start, wait_for
+from waiting import until
 
 from rose.stages import checksums, disk, inventory, unfinished, versions
 from rose.stages.build import build
@@ -34,10 +34,10 @@ def double(out: Path, upstream: Path) -> None:
 
 @stage("slow", version=1)
 def slow(out: Path, marks: str) -> None:
-    """Leaves one mark a computation outside, to be counted."""
+    """Leaves one mark a computation outside, to be counted; lasts until there is a file `go` beside the marks."""
     (Path(marks) / f"{os.getpid()}-{time.monotonic_ns()}").touch()
     (out / "first").write_text("x")
-    time.sleep(0.5)
+    wait_for(Path(marks).with_name("go"))
     (out / "last").write_text("x")
 
 
@@ -45,14 +45,6 @@ def slow(out: Path, marks: str) -> None:
 def failing(out: Path, settings: Settings) -> None:
     (out / "half").write_text("x")
     raise ValueError("no")
-
-
-@stage("resuming", version=1, resumable=True)
-def resuming(out: Path, pause: str) -> None:
-    with open(out / "lines", "a") as file:
-        file.write("begun\n")
-    if not (Path(pause) / "go").exists():
-        time.sleep(60)
 
 
 def no_leftovers(outputs: Path) -> bool:
@@ -128,10 +120,11 @@ def test_a_failure_leaves_nothing_and_is_not_cached(tmp_path):
 def test_eight_racing_processes_compute_one_stage_once(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=build, args=(Node(slow, str(marks)), tmp_path / "outputs")) for _ in range(8)]
-    for process in processes:
-        process.start()
+    ready = FORK.Barrier(9)
+    processes = [start(Node(slow, str(marks)), tmp_path / "outputs", first=ready.wait) for _ in range(8)]
+    ready.wait()
+    until(lambda: list(marks.iterdir()))
+    (tmp_path / "go").touch()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 8
@@ -140,13 +133,9 @@ def test_eight_racing_processes_compute_one_stage_once(tmp_path):
 
 
 def killed_while_computing(node: Node, outputs: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=build, args=(node, outputs))
-    process.start()
-    deadline = time.monotonic() + 10
-    while not [path for path in (outputs / "stages").glob("*/.*.part/*") if path.stat().st_size]:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    process = start(node, outputs)
+    until(lambda: [path for path in (outputs / "stages").glob("*/.*.part/*") if path.stat().st_size], process)
+    process.kill()
     process.join()
 
 
@@ -156,6 +145,7 @@ def test_a_killed_writer_publishes_nothing_and_the_next_one_cleans_up(tmp_path):
     node = Node(slow, str(marks))
     killed_while_computing(node, tmp_path / "outputs")
     assert not node.path(tmp_path / "outputs").exists()
+    (tmp_path / "go").touch()
     path = build(node, tmp_path / "outputs")
     assert {"first", "last"} <= {file.name for file in path.iterdir()}
     assert no_leftovers(tmp_path / "outputs")

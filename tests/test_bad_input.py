@@ -3,7 +3,7 @@
 import csv
 import gzip
 import json
-import time
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odd_files import GOOD, lines, sifted, table
 
@@ -20,7 +20,14 @@ from rose.data.bad_rows import BadRow
 from rose.data.files import FileRow, Location
 from rose.errors import RoseError
 
-settings.register_profile("short", max_examples=150, deadline=None, derandomize=True, database=None)
+settings.register_profile(
+    "short",
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # a slow machine is no fault
+)
 settings.load_profile("short")
 
 PARSERS = [pool.parse, preference_formats.parse]
@@ -157,13 +164,23 @@ def tokenizer():
 def test_a_conversation_of_many_turns_takes_no_longer_than_its_length_asks(tokenizer):
     turn = [{"role": "user", "content": "tomato"}, {"role": "assistant", "content": "lantern"}]
 
-    def seconds(turns: int) -> float:
-        began = time.perf_counter()
-        assert chat.encode(tokenizer, turn * turns, 10**6) is not None
-        return time.perf_counter() - began
+    def steps(turns: int) -> int:
+        """How many lines of rose/data/chat.py are run."""
+        lines = Counter()
 
-    seconds(1)
-    assert seconds(4000) < 8 * max(seconds(1000), 0.02)  # 16 times if it grew with the square
+        def trace(frame, event, _):
+            lines[event] += 1
+            return trace if frame.f_code.co_filename == chat.__file__ else None
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            assert chat.encode(tokenizer, turn * turns, 10**6) is not None
+        finally:
+            sys.settrace(before)
+        return lines["line"]
+
+    assert steps(500) < steps(2000) < 5 * steps(500)  # 16 times if it grew with the square
 
 
 def test_a_row_of_ten_megabytes_comes_through(tmp_path):

@@ -9,7 +9,7 @@ import sys
 
 import pandas
 import pytest
-from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
+from small_job import overrides
 
 from rose.__main__ import ROOT
 
@@ -24,7 +24,7 @@ def test_a_method_is_fewer_than_40_lines():
     assert len(example().splitlines()) < 40
 
 
-def test_the_method_shown_runs(inputs, tmp_path):  # noqa: F811
+def test_the_method_shown_runs(inputs, tmp_path):
     copy = tmp_path / "copy"
     for name in ("rose", "conf", "experiments"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -9,7 +9,7 @@ import scipy.stats
 import torch
 from method_toys import composed_method, rows_table, store
 from safetensors.torch import load_file, save_file
-from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
+from small_job import overrides
 
 from rose.config.compose import typed
 from rose.config.schema import Numerics, Warn
@@ -164,7 +164,7 @@ def outputs(tmp_path_factory):
 
 
 @pytest.fixture
-def run(composed, inputs, outputs):  # noqa: F811
+def run(composed, inputs, outputs):
     """run(*overrides) -> (job directory, its diagnostics by name, its stages)"""
 
     def make(*extra: str):

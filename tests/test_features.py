@@ -191,38 +191,45 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
 
 
 KILLED_AGAIN_AND_AGAIN = """
-import os, random, signal, sys, time
+import itertools, os, random, signal, sys
 from pathlib import Path
 from rose.config.choices import AdamMap, Dtype, Keep, ProjectionKind, StoreDtype
 from rose.config.schema import Features, Numerics, Projection
-from rose.gradients import feature_store
-from rose.gradients.features import pool_features
+from rose.gradients import feature_store, features
 
 feature_store.SETTLE = 0.0
 root, goal, dice, kills = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0), 0
-def run(name):
-    out = root / name
-    out.mkdir(exist_ok=True)
-    pool_features(out, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64),
-                  Projection(ProjectionKind.sketch, 64, 0), Numerics(Dtype.float32, "sdpa", False),
-                  root / "base", root / "warmup", root / "many")
-start = time.monotonic()
-if (child := os.fork()) == 0:
-    run("whole")
+honest = features.gradients
+
+def start(name):  # a process that fills the store `name`, and a pipe that gets a byte with every batch
+    told, tell = os.pipe()
+    if child := os.fork():
+        os.close(tell)
+        return child, told
+    features.gradients = lambda *args: os.write(tell, b".") and honest(*args)
+    (out := root / name).mkdir(exist_ok=True)
+    features.pool_features(
+        out, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64), Projection(ProjectionKind.sketch, 64, 0),
+        Numerics(Dtype.float32, "sdpa", False), root / "base", root / "warmup", root / "many",
+    )
     os._exit(0)
+
+def batches(told, most):  # waits until there were so many, or the process has ended: how many there were
+    return sum(1 for _ in itertools.takewhile(lambda _: os.read(told, 1), range(most)))
+
+child, told = start("whole")
+all_batches = batches(told, 10**6)
 os.waitpid(child, 0)
-span = time.monotonic() - start
-for number in range(goal):
-    while True:
-        if (child := os.fork()) == 0:
-            run(f"killed-{number}")
-            os._exit(0)
+for number in itertools.count():
+    ended = False
+    while not ended:
+        child, told = start(f"killed-{number}")
         if kills < goal:
-            time.sleep(dice.uniform(0.05, 0.5) * span)
+            batches(told, dice.randint(1, all_batches // 2))
             os.kill(child, signal.SIGKILL)
-        if os.waitpid(child, 0)[1] == 0:
-            break
-        kills += 1
+        ended = os.waitpid(child, 0)[1] == 0
+        kills += not ended
+        os.close(told)
     if kills == goal:
         break
 print(kills)

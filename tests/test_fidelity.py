@@ -7,8 +7,8 @@ import pandas
 import pytest
 import scipy.stats
 from method_toys import composed_method, lines, rows_table, store, tokens_of
+from small_job import overrides
 from statsmodels.stats.proportion import proportion_confint
-from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
 
 from rose.config.choices import Normalize
 from rose.config.compose import typed
@@ -119,7 +119,7 @@ def outputs(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(composed, inputs, outputs):  # noqa: F811
+def asked(composed, inputs, outputs):
     """asked(*overrides) -> the job's directory; held-out pairs whose chosen answers are rows 0 to 4 of the pool."""
     pool = [json.loads(line) for line in (inputs / "pool.jsonl").read_text().splitlines()[:5]]
     pairs = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": "rope rope rope"} for row in pool]

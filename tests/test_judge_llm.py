@@ -3,47 +3,19 @@
 import json
 import re
 import socket
-import threading
-import time
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas
 import pytest
-from chat_endpoint import SECTION, Server, completion, honest, says, shown
+from chat_endpoint import SECRET, SECTION, Server, completion, honest, says, shown
+from judged_answers import write_answers
 
-from rose.config.compose import typed
 from rose.config.schema import Judge
 from rose.errors import RoseError
 from rose.evaluation.verdicts import judge_answers
-
-SECRET = "key-that-must-not-be-written"  # noqa: S105
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Callable], Server]]:
-    servers = []
-
-    def start(behave: Callable) -> Server:
-        servers.append(Server(behave))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def judge(composed, tmp_path, monkeypatch) -> Judge:
-    monkeypatch.setenv("JUDGE_KEY", SECRET)
-    own = [f"outputs={tmp_path}", "judge=llm", "judge.model=m"]
-    own += ["judge.base_url=http://unset", "judge.key_variable=JUDGE_KEY", "judge.retries=2", "judge.timeout=5"]
-    return typed(composed(*own)).judge
-
 
 CONTESTS = (("a good one", "a poor one"), ("a poor one", "a good one"), ("one", "another"), ("the same", "the same"))
 
@@ -53,21 +25,9 @@ def answers(tmp_path) -> Path:
     return write_answers(tmp_path / "answers", CONTESTS)
 
 
-def write_answers(folder: Path, contests) -> Path:
-    folder.mkdir()
-    rows = [
-        {"id": f"pair-{i}", "subtask": "s", "prompt": [{"role": "user", "content": f"question {i}?"}]}
-        | {"answer": answer, "reference": reference}
-        for i, (answer, reference) in enumerate(contests)
-    ]
-    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
 def judged(judge: Judge, server: Server | str, answers: Path) -> tuple[list[dict], dict[str, float]]:
     """(verdicts.jsonl, metrics.json) of the stage."""
-    out = answers.parent / f"verdicts-{time.monotonic_ns()}"
-    out.mkdir()
+    out = Path(tempfile.mkdtemp(prefix="verdicts-", dir=answers.parent))
     url = server if isinstance(server, str) else server.url
     judge_answers(out, replace(judge, base_url=url), "", False, answers, None)
     lines = (out / "verdicts.jsonl").read_text().splitlines()
@@ -188,8 +148,7 @@ def test_no_prompt_follows_a_redirect(judge, serve, answers, status):
     assert other.requests == [] and other.keys == set()
 
 
-def test_a_silent_server_and_none_at_all_end_the_stage_in_bounded_time(judge, serve, answers):
-    start = time.monotonic()
+def test_a_silent_server_and_none_at_all_end_the_stage(judge, serve, answers):
     with pytest.raises(RoseError, match="APITimeoutError"):
         judged(replace(judge, retries=0, timeout=0.3), serve(lambda request, number: None), answers)
     with socket.socket() as free:
@@ -197,7 +156,6 @@ def test_a_silent_server_and_none_at_all_end_the_stage_in_bounded_time(judge, se
         nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(RoseError, match="APIConnectionError"):
         judged(replace(judge, retries=1), nobody, answers)
-    assert time.monotonic() - start < 10
 
 
 BROKEN = {

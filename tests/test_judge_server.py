@@ -5,13 +5,13 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from test_judge_llm import judge, write_answers  # noqa: F401
+from judged_answers import write_answers
+from waiting import until
 
 from rose.evaluation.verdicts import judge_answers
 
@@ -31,23 +31,25 @@ def server():
         text=True,
     )
     assert process.stdout.readline().strip() == "ready"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            urlopen(f"http://127.0.0.1:{port}/health")
-            break
-        except OSError:
-            time.sleep(0.1)
+    until(lambda: answers(port), process)
     yield process, f"http://127.0.0.1:{port}/v1"
     process.kill()
     process.wait()
 
 
-def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, server, tmp_path):  # noqa: F811
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health"):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_real_model_gives_verdicts_of_the_right_form_which_outlive_it(judge, server, tmp_path):
     process, url = server
     answers = write_answers(tmp_path / "answers", [("It is 4.", "It is 5.")])
     request = {"temperature": 0.0, "max_tokens": 200}
-    asked = replace(judge, base_url=url, request=request, concurrency=2, timeout=120.0)
+    asked = replace(judge, base_url=url, request=request, concurrency=2)
     for name in ("alive", "dead"):
         (tmp_path / name).mkdir()
         judge_answers(tmp_path / name, asked, "", False, answers, None)

@@ -9,8 +9,8 @@ import pandas
 import pytest
 import tokenizers
 import torch
-from test_judge_llm import write_answers
-from test_pipeline import inputs, outputs, overrides, rose, run  # noqa: F401
+from judged_answers import write_answers
+from small_job import overrides, rose
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from rose import pipeline
@@ -248,7 +248,7 @@ def test_another_opponent_judges_the_same_answers(composed):
 JUDGED = ["judge=reward_model", "judge.dtype=float32", "evaluation.max_new_tokens=8"]
 
 
-def test_two_jobs_meet_in_a_duel(composed, inputs, outputs, reward_folder, tmp_path):  # noqa: F811
+def test_two_jobs_meet_in_a_duel(composed, inputs, outputs, reward_folder, tmp_path):
     jobs = []
     for method in ("random", "zero_shot"):
         own = [*overrides(inputs, outputs), f"method={method}", *JUDGED, f"judge.model={reward_folder}"]
@@ -281,7 +281,7 @@ def test_five_wins_of_five_leave_room_for_doubt_and_a_prompt_counts_once(tmp_pat
     assert summary(tmp_path).startswith("win rate 0.250 ") and summary(tmp_path).endswith("nan")
 
 
-def test_a_judge_that_is_down_costs_the_win_rate_alone(composed, inputs, outputs):  # noqa: F811
+def test_a_judge_that_is_down_costs_the_win_rate_alone(composed, inputs, outputs):
     down = ["judge=llm", "judge.model=m", "judge.base_url=http://127.0.0.1:9/v1", "judge.retries=0"]
     config = typed(composed(*overrides(inputs, outputs), "method=random", "evaluation.max_new_tokens=8", *down))
     directory = outputs / "runs" / "down"
@@ -297,7 +297,7 @@ def test_a_judge_that_is_down_costs_the_win_rate_alone(composed, inputs, outputs
     assert (directory / "adapter" / "adapter_config.json").exists()
 
 
-def test_a_sweep_whose_judge_is_down_still_reports_and_shows_the_gap(inputs, tmp_path):  # noqa: F811
+def test_a_sweep_whose_judge_is_down_still_reports_and_shows_the_gap(inputs, tmp_path):
     down = ["judge=llm", "judge.model=m", "judge.base_url=http://127.0.0.1:9/v1", "judge.retries=0"]
     done = rose("-m", *overrides(inputs, tmp_path), "method=random,longest", "evaluation.max_new_tokens=8", *down)
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -6,16 +6,16 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from small_sweep import died, ended, marks, owner, results, rose, states
+from waiting import until
 
 
 def test_a_job_killed_in_a_sweep_fails_by_name_and_the_sweep_run_again_ends_as_if_nothing_had_been(tmp_path, basic):
     sweep = rose(tmp_path, "runtime.workers=2")
-    os.kill(owner(tmp_path, "warmup"), signal.SIGKILL)
+    os.kill(owner(sweep, tmp_path, "warmup"), signal.SIGKILL)
     code, errors = ended(sweep, tmp_path)
     assert code == 1
     (dead,) = (name for name, status in states(tmp_path).items() if status["state"] != "done")
@@ -37,21 +37,17 @@ def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_
     assert [number for number, _, _ in ended] == ["0", "3", "4"]
     assert len({process for _, _, process in begun}) == 5
     assert {threads for _, _, threads in ended} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
-    for number, moment, _ in ended:  # while a job lasted, at most one other began before the next could
-        first = next(int(time) for job, time, _ in begun if job == number)
-        assert sum(first < int(time) < int(moment) for _, time, _ in begun) <= 2
+    beside = {number: int(count) for number, count in marks(tmp_path, "beside")}  # how many lived as each began
+    assert len(beside) == 5 and max(beside.values()) == 2
 
 
 def test_jobs_end_when_their_launcher_is_killed(tmp_path):
     long = "model.base.pretraining.training.epochs=10000"  # they cannot end by themselves
     sweep = rose(tmp_path, "runtime.workers=2", long)
-    job = owner(tmp_path, "base")
+    job = owner(sweep, tmp_path, "base")
     sweep.kill()
     sweep.wait()
-    deadline = time.monotonic() + 60
-    while Path(f"/proc/{job}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not Path(f"/proc/{job}").exists())
     assert "failed" in {status["state"] for status in states(tmp_path).values()}
 
 

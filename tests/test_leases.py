@@ -1,32 +1,19 @@
 """Who computes a stage that several processes need, on one host and on several."""
 
-import multiprocessing
 import os
-import signal
-import socket
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stage_processes import begin, begun, computing, other
+from waiting import until
 
 from rose.stages import leases
 from rose.stages.build import build
 from rose.stages.graph import Node, stage
 
-FORK = multiprocessing.get_context("fork")
-
-
-@stage("begin", version=1)
-def begin(out: Path, folder: str, seconds: float) -> None:
-    (Path(folder) / f"begin-{os.getpid()}").touch()
-    time.sleep(seconds)
-
-
-@stage("other", version=1)
-def other(out: Path, folder: str) -> None:
-    (out / "begin was running").write_text(str(not list(Path(folder).glob("outputs/stages/begin/[!.]*"))))
+pytestmark = pytest.mark.usefixtures("short_lease")
 
 
 @stage("both", version=1)
@@ -34,56 +21,24 @@ def both(out: Path, first: Path, second: Path) -> None:
     (out / "done").touch()
 
 
-@pytest.fixture(autouse=True)
-def short_lease(monkeypatch):
-    monkeypatch.setattr(leases, "LEASE", 1.5)
+class Clock:
+    """Stands in for the module `time` in `leases`: it goes on only when a test, or a look at it, moves it."""
 
+    def __init__(self, monkeypatch, step: float = 0.0):
+        self.now, self.step, self.sleeps = 0.0, step, 0
+        monkeypatch.setattr(leases, "time", self)
 
-def fail(*_) -> None:
-    raise RuntimeError("a file is not where it was")
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
 
-
-def start(
-    node: Node, outputs: Path, host: str | None = None, first: Callable[[], None] = lambda: None
-) -> multiprocessing.Process:
-    """A process that builds `node`, on `host` for all that it can tell."""
-
-    def work() -> None:
-        if host:
-            socket.gethostname = lambda: host
-        signal.signal(signal.SIGTERM, lambda *_: exit(1))
-        signal.signal(signal.SIGUSR1, fail)
-        first()
-        build(node, outputs)
-
-    process = FORK.Process(target=work)
-    process.start()
-    return process
-
-
-def until(holds) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
+    def sleep(self, seconds: float) -> None:
+        self.sleeps += 1
         time.sleep(0.01)
 
 
-def parts(folder: Path) -> list[Path]:
-    return list(folder.glob("outputs/stages/*/.*.part"))
-
-
-def begun(folder: Path) -> list[Path]:
-    return list(folder.glob("begin-*"))
-
-
-def computing(folder: Path, node: Node, host: str | None = None) -> multiprocessing.Process:
-    process = start(node, folder / "outputs", host)
-    until(lambda: [path for part in parts(folder) for path in part.iterdir() if path.stat().st_size] or begun(folder))
-    return process
-
-
 def test_a_job_that_would_wait_computes_what_else_is_missing_first(tmp_path):
-    slow = Node(begin, str(tmp_path), 2.0)
+    slow = Node(begin, str(tmp_path))
     owner = computing(tmp_path, slow)
     path = build(Node(both, slow, node := Node(other, str(tmp_path))), tmp_path / "outputs")
     owner.join()
@@ -92,50 +47,63 @@ def test_a_job_that_would_wait_computes_what_else_is_missing_first(tmp_path):
     assert len(begun(tmp_path)) == 1
 
 
-def test_a_dead_owner_of_this_host_is_noticed_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "LEASE", 600)
-    owner = computing(tmp_path, Node(begin, str(tmp_path), 0.1))
+def test_a_dead_owner_of_this_host_is_noticed_whatever_its_lease_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "LEASE", 1e6)
+    owner = computing(tmp_path, Node(begin, str(tmp_path)))
     owner.kill()
     owner.join()
-    began = time.monotonic()
-    build(Node(begin, str(tmp_path), 0.1), tmp_path / "outputs")
-    assert time.monotonic() - began < 20
+    (tmp_path / "end").touch()
+    build(Node(begin, str(tmp_path)), tmp_path / "outputs")
+    assert len(begun(tmp_path)) == 2
 
 
-def test_a_dead_owner_elsewhere_is_noticed_within_the_lease_and_a_living_one_left_alone(tmp_path):
-    node = Node(begin, str(tmp_path), 4.0)
+def test_a_living_owner_elsewhere_is_left_alone(tmp_path, monkeypatch):
+    node = Node(begin, str(tmp_path))
     owner = computing(tmp_path, node, host="elsewhere")
-    build(node, tmp_path / "outputs")  # longer than two leases
-    assert len(begun(tmp_path)) == 1
-    owner.join()
+    marker, touches = leases.marker(node.path(tmp_path / "outputs")), set()
 
-    node = Node(begin, str(tmp_path), 4.5)
-    dead = start(node, tmp_path / "outputs", host="elsewhere")
-    until((tmp_path / f"begin-{dead.pid}").exists)
+    class Touches(Clock):
+        """Counts the owner's touches, three a lease: so a slow machine's owner is as quick as any."""
+
+        def monotonic(self) -> float:
+            touches.add(marker.stat().st_mtime_ns)
+            if len(touches) > 7:
+                (tmp_path / "end").touch()
+            return len(touches) * leases.LEASE / 3
+
+    Touches(monkeypatch)
+    build(node, tmp_path / "outputs")  # longer than two leases
+    owner.join()
+    assert len(begun(tmp_path)) == 1 and len(touches) > 7
+
+
+def test_a_dead_owner_elsewhere_is_noticed_when_its_lease_is_over(tmp_path, monkeypatch):
+    node = Node(begin, str(tmp_path))
+    dead = computing(tmp_path, node, host="elsewhere")
     dead.kill()
     dead.join()
-    began = time.monotonic()
-    second = start(node, tmp_path / "outputs")
-    until((tmp_path / f"begin-{second.pid}").exists)
-    assert 1.4 < time.monotonic() - began < 15
-    second.kill()
-    second.join()
+    (tmp_path / "end").touch()
+    clock = Clock(monkeypatch, step=leases.LEASE / 8)
+    build(node, tmp_path / "outputs")
+    assert leases.LEASE <= clock.now <= leases.LEASE + 3 * clock.step
+    assert len(begun(tmp_path)) == 2
 
 
 def test_a_lease_that_nobody_touches_holds_nobody_up_whatever_it_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "LEASE", 0.3)
+    monkeypatch.setattr(leases, "LEASE", 30)
+    clock = Clock(monkeypatch)
     written = " ".join(map(str, (*leases.me(), "token")))  # of a process that lives, and has lost its way
     for text in ("", "torn", f"elsewhere 1 1 {'f' * 32}", written):
         marker = tmp_path / "some.lease"
         marker.write_text(text)
         lease = leases.Lease(marker)
         assert lease.acquire() is None
-        time.sleep(0.2)
-        os.utime(marker)
+        clock.now += 20
+        os.utime(marker, (1, 1))
         assert lease.acquire() is None
-        time.sleep(0.2)
+        clock.now += 20
         assert lease.acquire() is None and marker.read_text() == text
-        time.sleep(0.15)
+        clock.now += 15
         with lease.acquire():
             assert marker.read_text() != text
         assert not list(tmp_path.iterdir())
@@ -166,8 +134,7 @@ def test_a_number_given_again_is_not_the_process_that_had_it(tmp_path):
 
 
 def test_who_waits_for_a_lease_says_so_once(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(leases, "POLL", 0.05)
-    marker = tmp_path / "some.lease"
+    clock, marker = Clock(monkeypatch), tmp_path / "some.lease"
     caplog.set_level("INFO")
 
     def wait() -> None:
@@ -178,7 +145,7 @@ def test_who_waits_for_a_lease_says_so_once(tmp_path, monkeypatch, caplog):
     with leases.held(marker):
         assert not caplog.messages
         waiting.start()
-        time.sleep(0.5)
+        until(lambda: clock.sleeps > 3)
     waiting.join()
     assert caplog.messages == [f"waiting for {marker}, which another process holds"]
 

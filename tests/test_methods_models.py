@@ -8,11 +8,10 @@ import pandas
 import pytest
 import torch
 from method_toys import composed_method, lines, rows_table, store, texts, tokens_of
-from tiny_models import llama
+from tiny_models import NUMERICS
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
-from rose.config.choices import Dtype
-from rose.config.schema import Base, Numerics
+from rose.config.schema import Base
 from rose.data import world
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
@@ -20,20 +19,8 @@ from rose.methods import embedding, hidden, losses
 from rose.methods.rules import RULES
 from rose.models import loading
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 SEQUENCES = [[5, 6, 7, 8, 9], [3], [10, 11], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]]
 LABELS = [[-100, -100, 7, 8, 9], [3], [-100, 11], [-100, -100, 7, 8, -100, -100, 11, 12, -100, -100, -100, 16]]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A random Llama with the world's tokenizer."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = world.tokenizer()
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(llama(vocab_size=len(tokenizer))).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def last_layer(base, ids: list[int]) -> numpy.ndarray:

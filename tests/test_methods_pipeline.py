@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from test_pipeline import computed, inputs, outputs, overrides, run  # noqa: F401  (fixtures)
 from transformers import BertConfig, BertModel
 
 from rose.__main__ import ROOT
@@ -25,7 +24,7 @@ def encoder(tmp_path_factory):
     return folder
 
 
-def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder):  # noqa: F811
+def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder):
     for name in NAMES:
         extra = [f"method.encoder={encoder}"] if name == "embedding" else []
         directory, _ = run(f"method={name}", "until=selection", *extra)
@@ -43,26 +42,26 @@ def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder
     assert len(list((outputs / "stages" / "losses").iterdir())) == 3
 
 
-def test_rose_sft_is_less_on_the_same_pairs(run):  # noqa: F811
+def test_rose_sft_is_less_on_the_same_pairs(run):
     less, _ = run("method=less", "until=selection")
     sft, _ = run("method=rose_sft", "until=selection")
     assert (less / "scores.parquet").read_bytes() == (sft / "scores.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["pairs_sft", "pairs_dpo"])
-def test_training_on_the_pairs_needs_no_selection_and_leaves_an_adapter(run, name):  # noqa: F811
+def test_training_on_the_pairs_needs_no_selection_and_leaves_an_adapter(run, name):
     directory, stages = run(f"method={name}")
     assert not {"warmup", "features", "scores", "selection"} & set(stages)
     assert (directory / "adapter" / "adapter_config.json").exists()
 
 
-def test_loss_drop_reads_the_adapter_that_pairs_sft_left(run):  # noqa: F811
+def test_loss_drop_reads_the_adapter_that_pairs_sft_left(run):
     run("method=pairs_sft")
     _, stages = run("method=loss_drop")
     assert stages["pairs_sft"]["state"] == "reused"
 
 
-def test_zero_shot_trains_nothing_and_is_the_base_model_s_own_row(run):  # noqa: F811
+def test_zero_shot_trains_nothing_and_is_the_base_model_s_own_row(run):
     directory, stages = run("method=zero_shot")
     assert "finetune" not in stages and "selection" not in stages
     metrics = json.loads((directory / "metrics.json").read_text())
@@ -72,7 +71,7 @@ def test_zero_shot_trains_nothing_and_is_the_base_model_s_own_row(run):  # noqa:
     assert json.loads((other / "metrics.json").read_text())["zero_shot/chosen_loss"] == metrics["chosen_loss"]
 
 
-def test_stages_say_what_they_cost(run):  # noqa: F811
+def test_stages_say_what_they_cost(run):
     _, stages = run("method=rose")
     names = {"seconds", "tokens_forward", "tokens_backward", "flops", "peak_memory", "bytes"}
     assert all(names <= set(stage) for stage in stages.values())
@@ -81,7 +80,7 @@ def test_stages_say_what_they_cost(run):  # noqa: F811
     assert stages["evaluation"]["tokens_backward"] == 0 < stages["evaluation"]["tokens_forward"]
 
 
-def test_balancing_costs_more_backward_passes_for_the_pairs_alone(run):  # noqa: F811
+def test_balancing_costs_more_backward_passes_for_the_pairs_alone(run):
     _, plain = run("method=rose")
     _, balanced = run("method=rose_balanced")
     assert balanced["targets"]["tokens_backward"] > plain["targets"]["tokens_backward"]

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import adapted, distance, double, random_rows, slow_gradient, slow_log_probs  # noqa: F401
+from tiny_models import adapted, distance, random_rows, slow_gradient, slow_log_probs
 
 from rose import keys
 from rose.config.choices import Balance, Normalize, PreferenceLoss, Reference, Target

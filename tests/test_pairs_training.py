@@ -6,12 +6,9 @@ import math
 import pytest
 import torch
 from method_toys import lines, tokens_of
-from tiny_models import adapted, llama, random_rows, slow_log_probs
-from transformers import AutoModelForCausalLM
+from tiny_models import LORA, NUMERICS, TRAINING, adapted, random_rows, slow_log_probs
 
-from rose.config.choices import Dtype, Reference
-from rose.config.schema import Lora, Numerics, Training
-from rose.data import world
+from rose.config.choices import Reference
 from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
 from rose.evaluation.likelihood import pair_log_probs, preference_metrics
@@ -20,21 +17,6 @@ from rose.methods.hidden import pair_states
 from rose.models import loading
 from rose.training.finetune import selected_rows
 from rose.training.pairs import interleave, preference_losses, tune_by_dpo, tune_on_chosen
-
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
-LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"], rank_stabilized=False)
-TRAINING = Training(
-    epochs=12,
-    learning_rate=0.02,
-    batch_size=2,
-    micro_batch_size=1,
-    schedule="linear",
-    warmup_ratio=0.0,
-    weight_decay=0.0,
-    max_grad_norm=1.0,
-    gradient_checkpointing=False,
-    seed=0,
-)
 
 
 def test_the_dpo_loss_is_its_formula_with_the_base_model_as_reference():
@@ -50,34 +32,6 @@ def test_the_dpo_loss_is_its_formula_with_the_base_model_as_reference():
     assert each.tolist() == pytest.approx(expected, rel=1e-5)
     each.sum().backward()
     assert any(weight.grad.abs().sum() > 0 for name, weight in model.named_parameters() if "lora_B" in name)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = world.tokenizer()
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(llama(vocab_size=len(tokenizer))).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs")
-    said = [("tomato", "rope lantern", "flour flour"), ("easel", "anchor", "pedals rope"), ("rope", "flour", "tomato")]
-    rows = [
-        {
-            "id": str(i),
-            "subtask": "a",
-            "prompt": [{"role": "user", "content": prompt}],
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-        }
-        for i, (prompt, chosen, rejected) in enumerate(said)
-    ]
-    lines(path / "target.jsonl", rows)
-    return path
 
 
 def measured(base, pairs, adapter=None) -> dict[str, float]:

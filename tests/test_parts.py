@@ -7,13 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from test_artifacts import resuming
-from test_leases import computing, other, parts, short_lease, start, until  # noqa: F401 — short_lease is a fixture
+from stage_processes import computing, other, parts, resuming, start
+from waiting import until
 
 from rose.stages import leases
 from rose.stages.build import build
 from rose.stages.graph import Node
 from rose.stages.unfinished import private, read
+
+pytestmark = pytest.mark.usefixtures("short_lease")
+DAY = 86400.0
 
 
 def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):
@@ -22,7 +25,7 @@ def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):
     owner.kill()
     owner.join()
     (left,) = parts(tmp_path)
-    os.utime(left / "lines", (time.time() + 60, time.time() + 60))  # its process was slow rather than dead
+    os.utime(left / "lines", (time.time() + DAY, time.time() + DAY))  # its process was slow rather than dead
     (tmp_path / "go").touch()
     path = build(node, tmp_path / "outputs")
     assert (path / "lines").read_text() == "begun\nbegun\n"
@@ -30,7 +33,7 @@ def test_what_another_host_left_is_gone_on_with_in_a_copy(tmp_path):
 
 
 def left_by(target: Path, owner: leases.Owner, text: str, age: float) -> Path:
-    left = target.with_name(f".{target.name}.{owner.host}.{owner.pid}.{owner.start}-{age:06.0f}.part")
+    left = target.with_name(f".{target.name}.{owner.host}.{owner.pid}.{owner.start}-{abs(age):06.0f}.part")
     left.mkdir(parents=True)
     (left / "lines").write_text(text)
     for path in (left / "lines", left):
@@ -46,7 +49,7 @@ def test_of_what_several_left_the_newest_that_need_not_be_copied_is_gone_on_with
     left_by(target, here._replace(start="1"), "older\n", 300)  # its container was restarted
     left_by(target, leases.Owner("released", 0, ""), "newer\n", 200)
     living = left_by(target, here, "alive\n", 400)
-    writing = left_by(target, leases.Owner("elsewhere", 2, "1"), "writing\n", 0)
+    writing = left_by(target, leases.Owner("elsewhere", 2, "1"), "writing\n", -DAY)  # and will be for a while
     path = build(node, tmp_path / "outputs")
     assert (path / "lines").read_text() == "newer\nbegun\n"
     assert set(parts(tmp_path)) == {living, writing}
@@ -116,8 +119,8 @@ def test_a_process_that_was_taken_for_dead_finds_the_work_done(tmp_path):
     path = build(node, tmp_path / "outputs")
     assert not parts(tmp_path)
     lines = (path / "lines").read_text()
+    os.kill(slow.pid, signal.SIGUSR1)  # the first that it hears of when it goes on
     os.kill(slow.pid, signal.SIGCONT)
-    os.kill(slow.pid, signal.SIGUSR1)
     slow.join()
     assert slow.exitcode == 0 and (path / "lines").read_text() == lines and not parts(tmp_path)
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny_models import (  # noqa: F401
+from tiny_models import (
     DEVICES,
     adapted,
     distance,
-    double,
     llama,
     random_rows,
     slow_gradient,

@@ -2,94 +2,18 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import pandas
 import peft
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from small_job import computed, overrides, rose
+from transformers import AutoModelForCausalLM
 
 from rose import pipeline
-from rose.__main__ import ROOT
 from rose.config.compose import typed
-from rose.data import world
 from rose.run import job
 from rose.stages.graph import plan
-
-TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    """A random Llama, a pool of 24 rows of which one is too long to keep an answer, and 6 pairs in unequal subtasks."""
-    folder = tmp_path_factory.mktemp("inputs")
-    tokenizer = world.tokenizer()
-    tokenizer.pad_token = None  # as Llama's and Mistral's come
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    pool = [{"id": f"row{i}", "prompt": f"{TOPICS[i % 6]} {i}", "completion": TOPICS[(i + 1) % 6]} for i in range(24)]
-    pool[5]["prompt"] = "tomato " * 100
-    pairs = [
-        {"prompt": f"about {topic} ?", "chosen": f"{topic} rope", "rejected": "flour", "subtask": "ab"[i == 0]}
-        for i, topic in enumerate(TOPICS[:2] + TOPICS[3:])
-    ]
-    for name, rows in (("pool.jsonl", pool), ("pairs.jsonl", pairs), ("test.jsonl", pairs)):
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def overrides(inputs: Path, outputs: Path) -> list[str]:
-    return [
-        "model=local",
-        f"model.base.path={inputs}/model",
-        "model.numerics.dtype=float32",
-        "model.max_length=48",
-        "model.lora.rank=2",
-        "model.learning_rate=0.01",
-        "model.batch_size=4",
-        "dataset=local",
-        f"dataset.path={inputs}/pool.jsonl",
-        "preference=local",
-        f"preference.path={inputs}/pairs.jsonl",
-        f"preference.test_path={inputs}/test.jsonl",
-        "warmup.epochs=2",
-        "finetune.epochs=1",
-        "projection=sketch",
-        "projection.dim=32",
-        "selection.ratio=0.25",
-        "tracking=none",
-        f"outputs={outputs}",
-    ]
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture
-def run(composed, inputs, outputs):
-    """run(*overrides) -> (job directory, its stages.json)"""
-
-    def make(*extra: str) -> tuple[Path, dict]:
-        config = typed(composed(*overrides(inputs, outputs), *extra))
-        directory = outputs / "runs" / "-".join(["job", *(text.replace("/", "_") for text in extra)])
-        job.run(config, directory, "test")
-        assert json.loads((directory / "status.json").read_text()) == {"state": "done", "error": None}
-        return directory, json.loads((directory / "stages.json").read_text())
-
-    return make
-
-
-def computed(stages: dict) -> list[str]:
-    return [name for name, stage in stages.items() if stage["state"] == "computed"]
 
 
 def test_a_job_leaves_what_the_contract_says(run, outputs):
@@ -202,16 +126,6 @@ def test_moved_data_are_known_by_their_contents(composed, inputs, outputs, run, 
     config = typed(composed(*overrides(inputs, outputs), f"dataset.path={tmp_path}/pool.jsonl"))
     nodes = pipeline.stages(config)
     assert all(state == "ready" for _, state in plan(nodes["evaluation"], outputs))
-
-
-def rose(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "rose", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_a_sweep_shares_its_stages_and_ends_with_a_table(inputs, tmp_path):

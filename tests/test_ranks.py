@@ -1,18 +1,14 @@
 """Several processes on one job: the same bytes as one, the same steps, and nobody waits for the dead."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from test_pairs_training import base, pairs  # noqa: F401  (fixtures)
-from test_pipeline import inputs, overrides  # noqa: F401  (inputs is a fixture)
+from small_job import overrides, python
 from tiny_models import random_rows
 
 from rose.__main__ import ROOT
@@ -24,15 +20,8 @@ from rose.training.processes import micro_batches
 EXACT = ["model.lora.dropout=0", "model.micro_batch_size=2"]
 
 
-def script(*arguments: str, limit: int = 100) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=limit
-    )
-
-
 def two_processes(name: str, folder: Path) -> list[str]:
-    done = script(str(ROOT / "tests" / "two_processes.py"), name, str(folder))
+    done = python(str(ROOT / "tests" / "two_processes.py"), name, str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
@@ -51,14 +40,14 @@ def furthest(one: Path, other: Path) -> float:
     )
 
 
-def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tmp_path):  # noqa: F811
+def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tmp_path):
     single, both = tmp_path / "single", tmp_path / "both"
     torch.set_num_threads(1)
     job.run(typed(composed(*overrides(inputs, single), *EXACT)), single / "job", "test")
     for name in ("base", "pool", "preferences", "tokens", "warmup"):
         shutil.copytree(single / "stages" / name, both / "stages" / name)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rose"]
-    done = script(*torchrun, *overrides(inputs, both), *EXACT)
+    done = python(*torchrun, *overrides(inputs, both), *EXACT)
     assert done.returncode == 0, done.stderr
     (directory,) = (both / "runs").iterdir()
     assert json.loads((directory / "status.json").read_text()) == {"state": "done", "error": None}
@@ -75,7 +64,7 @@ def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tm
     assert not list((both / "stages").glob("*/.*.part"))
 
 
-def test_two_processes_make_the_steps_of_one_sharing_the_weights_or_not(base, pairs, tmp_path):  # noqa: F811
+def test_two_processes_make_the_steps_of_one_sharing_the_weights_or_not(base, pairs, tmp_path):
     for name, folder in (("base", base), ("pairs", pairs)):
         (tmp_path / name).symlink_to(folder)
     rows = [{"id": str(i), "dataset": "d", **row} for i, row in enumerate(random_rows([7, 9, 12, 8, 10, 6, 11]))]
@@ -101,7 +90,7 @@ def test_two_processes_make_the_steps_of_one_sharing_the_weights_or_not(base, pa
         assert manifests[0] == manifests[1]
 
 
-def test_of_a_sharded_model_each_of_two_processes_holds_half(base, tmp_path):  # noqa: F811
+def test_of_a_sharded_model_each_of_two_processes_holds_half(base, tmp_path):
     (tmp_path / "base").symlink_to(base)
     two_processes("halves", tmp_path)
     shares = [float((tmp_path / f"share-{rank}").read_text()) for rank in range(2)]
@@ -148,7 +137,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(composed, monkeypatch, world, 
 
 def test_a_sweep_under_torchrun_is_refused_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = script("-m", "rose", "-m", "method=rose,less", f"outputs={tmp_path}")
+    done = python("-m", "rose", "-m", "method=rose,less", f"outputs={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
         "rose: WORLD_SIZE=2: several processes share one job, not a sweep; torchrun starts one job"

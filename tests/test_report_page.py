@@ -103,7 +103,7 @@ def chromium(*options: str) -> str:
         "--disable-component-update",
     ]
     command = [CHROMIUM, *flags, "--virtual-time-budget=4000", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_first_screen_answers_who_won_is_it_real_what_it_cost_and_what_is_suspicious(page: Path):

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from tiny_models import llama
+from tiny_models import NUMERICS, llama
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from rose.config.choices import Dtype, Manners
-from rose.config.schema import Lora, Numerics, Warmup
+from rose.config.choices import Manners
+from rose.config.schema import Lora, Warmup
 from rose.data import chat, world
 from rose.training import resume, supervised
 from rose.training.warmup import sample, warm_up
 
-NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 LORA = Lora(rank=4, alpha=8, dropout=0.1, targets=["q_proj", "v_proj"], rank_stabilized=False)
 WARMUP = Warmup(
     epochs=3,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from small_sweep import SMALL, SWEEP, died, ended, marks, results, rose, states
+from waiting import until
 
 from rose.errors import RoseError
 from rose.run import plan
@@ -35,6 +36,14 @@ SLURM = [
     "hydra/launcher=slurm",
     *(f"hydra.launcher.{text}" for text in ("cpus_per_task=1", "mem=1GB", "poll_seconds=1")),
 ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_queued(tmp_path):
+    """Takes back what a test sent to Slurm, whatever becomes of the test."""
+    yield
+    if ids := {path.name.split("_")[0] for path in tmp_path.rglob("*_submitted.pkl")}:
+        slurm("scancel", *ids)
 
 
 @needs_slurm
@@ -124,10 +133,7 @@ def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(t
     plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
     with pytest.raises(SystemExit, match="Slurm still has jobs of this sweep"):
         plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
-    deadline = time.monotonic() + 900
-    while slurm("squeue", "--noheader"):
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    until(lambda: not slurm("squeue", "--noheader"))
     assert results(tmp_path) == basic
     (folder,) = (tmp_path / "sweeps").iterdir()
     assert "| rose " in (folder / "report.md").read_text()

@@ -6,8 +6,9 @@ import numpy
 import pandas
 import pytest
 import torch
+from gradient_stages import NONE, pool, stages_before
 from method_toys import composed_method
-from test_features import NONE, NUMERICS, pool, run, settings  # noqa: F401  (run is a fixture)
+from tiny_models import NUMERICS
 
 from rose.config.choices import AdamMap, Normalize, ProjectionKind
 from rose.config.schema import Projection
@@ -22,7 +23,7 @@ ROSE = composed_method("rose")
 SKETCH = Projection(kind=ProjectionKind.sketch, dim=1024, seed=3)
 
 
-def aims(run, out, projection=NONE):  # noqa: F811
+def aims(run, out, projection=NONE):
     root, _, _ = run
     out.mkdir()
     objective = Objective(Loss.contrast)
@@ -30,20 +31,25 @@ def aims(run, out, projection=NONE):  # noqa: F811
     return out
 
 
-def stream(run, out, targets, batch_tokens=64):  # noqa: F811
+def stream(run, out, targets, batch_tokens=64):
     root, _, _ = run
     out.mkdir(exist_ok=True)
     pool_cosines(out, AdamMap.exact, batch_tokens, NUMERICS, root / "base", root / "warmup", root / "tokens", targets)
     return out
 
 
-def values(run, features, targets, normalize=Normalize.per_pair):  # noqa: F811
+def values(run, features, targets, normalize=Normalize.per_pair):
     rows = pandas.DataFrame({"id": [row["id"] for row in run[1]]})
     return influence(ROSE, rows, normalize, features, targets).values
 
 
 @pytest.fixture(scope="module")
-def both(run, tmp_path_factory):  # noqa: F811
+def run(tmp_path_factory):
+    return stages_before(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def both(run, tmp_path_factory):
     """The pool's features without projection, its cosines, and the targets of both."""
     folder = tmp_path_factory.mktemp("both")
     pool(run, folder / "features")
@@ -52,14 +58,14 @@ def both(run, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.parametrize("normalize", list(Normalize))
-def test_streamed_scores_are_those_of_an_unprojected_store(run, both, normalize):  # noqa: F811
+def test_streamed_scores_are_those_of_an_unprojected_store(run, both, normalize):
     features, cosines, targets = both
     stored = values(run, features, targets, normalize)
     assert stored.shape == (7, 3)
     assert numpy.abs(values(run, cosines, targets, normalize) - stored).max() < 2e-6 * numpy.abs(stored).max()
 
 
-def test_a_projected_store_ranks_as_streaming_does_up_to_the_projections_error(run, both, tmp_path):  # noqa: F811
+def test_a_projected_store_ranks_as_streaming_does_up_to_the_projections_error(run, both, tmp_path):
     _, cosines, targets = both
     pool(run, tmp_path / "features", SKETCH)
     sketched = values(run, tmp_path / "features", aims(run, tmp_path / "targets", SKETCH))
@@ -72,7 +78,7 @@ def test_nothing_is_stored_but_a_number_a_row_target_and_checkpoint(both):
     assert FeatureStore.open(cosines).streamed
 
 
-def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypatch):  # noqa: F811
+def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypatch):
     _, cosines, targets = both
     honest, taken = stages.gradients, []
 
@@ -94,7 +100,7 @@ def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypat
         assert (tmp_path / "cosines" / name).read_bytes() == (cosines / name).read_bytes()
 
 
-def test_a_row_that_is_not_finite_has_no_score(run, both, tmp_path, monkeypatch):  # noqa: F811
+def test_a_row_that_is_not_finite_has_no_score(run, both, tmp_path, monkeypatch):
     _, _, targets = both
     honest = stages.apply_adam
 

@@ -9,7 +9,6 @@ import numpy
 import pandas
 import pytest
 import torch
-from test_pipeline import inputs, outputs, overrides, run  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rose.config.compose import typed
@@ -147,7 +146,7 @@ def test_a_question_is_put_after_its_solved_examples():
     assert messages(Asked(plain, [plain]))[1]["content"] == "The answer is 4."
 
 
-def test_the_likeliest_letter_is_that_of_a_slow_forward_pass(inputs):  # noqa: F811
+def test_the_likeliest_letter_is_that_of_a_slow_forward_pass(inputs):
     model = AutoModelForCausalLM.from_pretrained(inputs / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(inputs / "model")
     tokenizer.pad_token = tokenizer.eos_token
@@ -170,7 +169,7 @@ def test_the_likeliest_letter_is_that_of_a_slow_forward_pass(inputs):  # noqa: F
     assert likeliest(model, tokenizer, questions, 200, 64) == expected
 
 
-def test_a_job_with_tasks_measures_both_kinds(run, inputs):  # noqa: F811
+def test_a_job_with_tasks_measures_both_kinds(run, inputs):
     data = [{"question": f"tomato {i} ?", "answer": "A", "choices": ["rope", "flour"], "task": "choice"} for i in "123"]
     data += [{"question": f"lantern {i} ?", "answer": "anchor", "task": "said"} for i in "123"]
     path = Path(inputs) / "questions.jsonl"

@@ -1,4 +1,4 @@
-"""Random models of a few thousand weights, and the slow way to a gradient, to check the engine against."""
+"""Random models of a few thousand weights, settings to train them by, and the slow way to a gradient."""
 
 import pytest
 import torch
@@ -6,9 +6,26 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import log_softmax
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
+from rose.config.choices import Dtype
+from rose.config.schema import Lora, Numerics, Training
+
 VOCABULARY = 61
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
+NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
+LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"], rank_stabilized=False)
+TRAINING = Training(
+    epochs=12,
+    learning_rate=0.02,
+    batch_size=2,
+    micro_batch_size=1,
+    schedule="linear",
+    warmup_ratio=0.0,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    gradient_checkpointing=False,
+    seed=0,
+)
 
 
 def llama(**changes) -> LlamaConfig:
@@ -73,17 +90,3 @@ def slow_gradient(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
 def distance(gradients: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest relative error of a row."""
     return ((gradients.double() - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
-
-
-@pytest.fixture
-def double(monkeypatch):
-    """transformers computes norms, softmax and rotations in float32 whatever the model's type: here in
-    float64.
-    """
-    softmax, to = torch.nn.functional.softmax, torch.Tensor.to
-    monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim=dim))
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    widened = {torch.float32: torch.float64}
-    monkeypatch.setattr(torch.Tensor, "to", lambda x, *args, **kwargs: to(
-        x, *(widened.get(a, a) if isinstance(a, torch.dtype) else a for a in args), **kwargs
-    ))  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from test_pairs_training import LORA, NUMERICS, TRAINING
+from tiny_models import LORA, NUMERICS, TRAINING
 
 from rose import ranks
 from rose.config.schema import Warmup

@@ -18,7 +18,6 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from rose import pipeline, ranks
-from rose.__main__ import task
 from rose.config import CONF
 from rose.config.compose import compose_all, expand, launcher_of, sweep, typed
 from rose.config.hints import or_exit
@@ -30,8 +29,9 @@ from rose.run.estimates import UNKNOWN, Cost, Costs
 from rose.run.job import build_stages, goals
 from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
 from rose.run.launchers.slurm import Slurm
-from rose.run.names import name_directory
+from rose.run.names import name_directory, register_resolvers
 from rose.run.record import claim
+from rose.run.task import task
 from rose.stages.graph import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
@@ -176,7 +176,7 @@ def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
     """What sends the plan. RoseError: another launcher, a dry run, a sweep that Slurm has already."""
     if any(config.dry_run for config in configs):
         raise RoseError("dry_run=true: sends nothing; leave out --submit for the plan alone")
-    slurm = launcher_of(master, task.__wrapped__)
+    slurm = launcher_of(master, task)
     if not isinstance(slurm, Slurm):
         raise RoseError("--submit: needs hydra/launcher=slurm, slurm_gpu or a launcher made from them")
     slurm.refuse_twice()
@@ -242,6 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
     arguments = parser.parse_intermixed_args(argv)
+    register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         or_exit(lambda: _plan(arguments.overrides, arguments.submit))
 

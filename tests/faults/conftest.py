@@ -1,9 +1,14 @@
-"""The run that all others are compared with."""
+"""What fault tests share: a fork server, and the run that all others are compared with."""
 
 from pathlib import Path
 
 import fault_runs
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> None:
+    fault_runs.serve()
 
 
 @pytest.fixture(scope="session")

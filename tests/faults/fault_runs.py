@@ -11,10 +11,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import xxhash
 
+CONTEXT = multiprocessing.get_context("forkserver")
 TINY = [
     "model.base.pretraining.conversations=64",
     "model.base.pretraining.layers=1",
@@ -43,13 +45,17 @@ BESIDES = ("cost.json", "checksums.json", "README.md")
 
 def start(outputs: Path, *arguments: str, first: Callable[[], None] | None = None) -> multiprocessing.Process:
     """`python -m rose arguments` on the tiny configuration; `first` runs in the process before it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rose.__main__", "rose.run.job", "transformers.trainer", "peft", "bm25s"])
-    os.environ["OMP_NUM_THREADS"] = "1"  # when the server starts: a process with threads cannot be forked
     command = [*arguments, *_others(arguments), f"outputs={outputs}"]
-    process = context.Process(target=_rose, args=(command, _log(outputs), first))
+    process = CONTEXT.Process(target=_rose, args=(command, dict(os.environ), _log(outputs), first))
     process.start()
     return process
+
+
+def serve() -> None:
+    """Starts the fork server, which all tests of a session share."""
+    CONTEXT.set_forkserver_preload(["rose.__main__", "rose.run.job", "transformers.trainer", "peft", "bm25s"])
+    os.environ["OMP_NUM_THREADS"] = "1"  # when the server starts: a process with threads cannot be forked
+    forkserver.ensure_running()
 
 
 def _others(arguments: tuple[str, ...]) -> list[str]:
@@ -73,7 +79,8 @@ def _log(outputs: Path) -> Path:
     return outputs.parents[1] / f"{outputs.parent.name}-{outputs.name}.log"
 
 
-def _rose(command: list[str], log: Path, first: Callable[[], None] | None) -> None:
+def _rose(command: list[str], environment: dict[str, str], log: Path, first: Callable[[], None] | None) -> None:
+    os.environ |= environment  # the server has that of its own start
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fault_runs
 import pytest
+from waiting import until
 
 from rose.__main__ import ROOT
 from rose.stages import __main__ as store
@@ -89,10 +90,7 @@ def test_a_process_killed_at_any_moment_of_its_life_does_no_harm(undisturbed, tm
 def test_a_sweep_whose_launcher_is_killed_runs_only_what_is_missing(tmp_path):
     outputs, sweep = tmp_path / "outputs", ["-m", "method=random", "selection.ratio=0.1,0.25,0.5"]
     process = fault_runs.start(outputs, *sweep)
-    deadline = time.monotonic() + 60
-    while not (done := _done(outputs)):
-        assert process.is_alive() and time.monotonic() < deadline, fault_runs.said(outputs)
-        time.sleep(0.002)
+    done = until(lambda: _done(outputs), process)
     process.kill()
     process.join()
     kept = {path: path.stat().st_mtime_ns for path in fault_runs.costs(outputs)}

@@ -100,7 +100,12 @@ class Slurm(SweepLauncher):
         return self.wait({number: slurm_job for (number, _), slurm_job in zip(jobs, slurm_jobs, strict=True)})
 
     def refuse_twice(self) -> None:
-        """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder."""
+        """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder.
+
+        Before Slurm is asked, for a time that it would take and submitit would not.
+        """
+        if not isinstance(self.sbatch.get("time", 1), int):  # submitit counts with it
+            raise RoseError(f"hydra.launcher.time={self.sbatch['time']}: must be a whole number of minutes")
         earlier = {path.name.split("_")[0] for path in Path(self.folder).glob("[0-9]*")}
         if ours := earlier & {job.split("_")[0] for job in _queued() or ()}:
             ids = " ".join(sorted(ours))
@@ -115,8 +120,6 @@ class Slurm(SweepLauncher):
             raise RoseError(
                 "hydra/launcher=slurm: submitit is missing; .venv/bin/pip install -c constraints.txt -e '.[slurm]'"
             ) from error
-        if not isinstance(self.sbatch.get("time", 1), int):  # submitit counts with it
-            raise RoseError(f"hydra.launcher.time={self.sbatch['time']}: must be a whole number of minutes")
         private(Path(self.folder))
         try:
             executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.max_num_timeout, python=PYTHON)

@@ -1,0 +1,17 @@
+"""What Hydra calls once a job."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rose.config.compose import typed
+
+
+def task(config: DictConfig) -> None:
+    from rose.run import job  # late: a typo should not wait for torch
+
+    hydra_config = HydraConfig.get()
+    group = Path(hydra_config.sweep.dir).name if hydra_config.mode is RunMode.MULTIRUN else "runs"
+    job.run(typed(config), Path(hydra_config.runtime.output_dir), group)
