@@ -1,26 +1,28 @@
-"""What the figures share: style, axes, PNG and SVG on disk, and SVG for the page, in the page's own text colour.
+"""What the figures share: style, axes, PNG and SVG on disk, and SVG in the page's own text colour.
 
-One column wide, so that the text stays readable on a phone. Colours are Okabe and Ito's (2008), told apart by
-colour-blind readers too, and no figure says anything by colour alone. matplotlib is imported late: half a second.
+One column wide, so that the text stays readable on a phone. Colours are Okabe and Ito's (2008),
+told apart by colour-blind readers too, and no figure says anything by colour alone. matplotlib is
+imported late: half a second.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rose.report.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 WIDTH = 5.0  # inches
 INK, RULE = "#1b1f24", "#9aa4b0"  # text and lines; the page puts its own text colour in place of the first
 OKABE_ITO = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FIXED = {"rose": "#d55e00", "less": "#0072b2", "random": "#8a8f98", "zero_shot": "#8a8f98", "full": "#8a8f98"}
 MARKERS = "osD^vPX*<>"
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -83,8 +85,9 @@ def legend_columns(labels: list[str]) -> int:
 
 
 def short(label: str) -> str:
+    """Cut in the middle: arms that have a beginning in common differ at the end."""
     text = printable(label)
-    return text if len(text) <= 28 else text[:27] + "…"
+    return text if len(text) <= 28 else f"{text[:13]}…{text[-14:]}"
 
 
 def save(drawing: Drawing, folder: Path) -> Plot:
@@ -100,7 +103,7 @@ def save(drawing: Drawing, folder: Path) -> Plot:
 
 
 def inline(svg: str, name: str) -> str:
-    """The <svg> element for a page: the page's text colour and font, and ids that no other figure has."""
+    """The <svg> element for a page: in its text colour and font, with ids no other figure has."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{name}-", svg)

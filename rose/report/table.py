@@ -1,7 +1,8 @@
 """A sweep's results as Markdown: means with 95 % intervals, what they tell, and what must be known to read them."""
 
-from rose.report.arms import is_seed, lower_is_better
+from rose.report.arms import Arm, is_seed
 from rose.report.comparison import Comparison, Difference, verdict
+from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, swept_keys
 from rose.report.statistics import Estimate
 from rose.report.text import number
@@ -41,7 +42,10 @@ def cells(comparison: Comparison) -> list[list[str]]:
 
 
 def interval(estimate: Estimate, sign: str = "") -> str:
-    """`0.610 (0.245–0.975)`; the mean alone without an interval, nothing without a mean; `sign="+"` shows signs."""
+    """`0.610 (0.245–0.975)`; the mean alone without an interval, nothing without a mean.
+
+    `sign="+"` shows signs.
+    """
     if not estimate.seeds:
         return ""
     if not estimate.has_interval:
@@ -51,24 +55,27 @@ def interval(estimate: Estimate, sign: str = "") -> str:
 
 
 def gain(difference: Difference) -> str:
-    """The difference as `interval` shows it, which says so where only the correction keeps it from being told."""
+    """The difference as `interval` shows it, and whether the correction alone keeps it from being told."""
     text = interval(difference.estimate, "+")
     return f"{text.removesuffix(')')} before correction)" if difference.lost_by_correction else text
 
 
+def answers_of(comparison: Comparison, arm: Arm, joint: str = ", ") -> list[str]:
+    """The verdicts on an arm in the main metric: answer, difference and, after `joint`, what would tell."""
+    metric, lines = comparison.main, []
+    if metric is None:
+        return lines
+    for difference in comparison.to(metric, arm):
+        (answer, advice), shown = verdict(difference, metric), gain(difference)
+        line = f"better than {difference.reference.name}: {answer}{f', {shown}' if shown else ''}"
+        lines.append(f"{line}{joint}{advice}" if advice else line)
+    return lines
+
+
 def verdicts(comparison: Comparison) -> list[str]:
     """Of the main metric, an arm a line."""
-    lines = []
-    for arm in comparison.arms:
-        said = []
-        for difference in comparison.to(comparison.main, arm):
-            answer, advice = verdict(difference, comparison.main)
-            shown = gain(difference)
-            text = f"better than {difference.reference.own}: {answer}{f', {shown}' if shown else ''}"
-            said.append(f"{text}, {advice}" if advice else text)
-        if said:
-            lines.append(f"{arm.label}: {'; '.join(said)}.")
-    return lines
+    answers = [(arm, answers_of(comparison, arm)) for arm in comparison.arms]
+    return [f"{arm.label}: {'; '.join(lines)}." for arm, lines in answers if lines]
 
 
 def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
@@ -79,7 +86,7 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
         bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
         bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
-    if comparison.differences.get(comparison.main):
+    if comparison.main and comparison.differences[comparison.main]:
         line = f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown"
         lines.append(f"{line}; intervals before correction.")
     if any(arm.method == "full" for arm in comparison.arms):
@@ -99,8 +106,8 @@ def unfinished(jobs: list[JobRecord]) -> list[str]:
     for job in jobs:
         if job.state != "done":
             reason = (job.error.strip().splitlines() or ["stopped before its end, or is still at work"])[0]
-            kept = ", kept what it had measured" if job.state == "failed" and _measured(job) else ""
-            lines.append(f"{job.dir.name} ({job.state}{kept}): {reason}")
+            rest = ", kept what it had measured" if job.state == "failed" and _measured(job) else ""
+            lines.append(f"{job.dir.name} ({job.state}{rest}): {reason}")
     return lines
 
 
@@ -123,8 +130,8 @@ def _longer_wins(comparison: Comparison) -> list[str]:
     frame = comparison.frame
     if "preference_accuracy" not in comparison.metrics or "longer_wins" not in frame:
         return []
-    shares = frame.groupby("preference", dropna=False)["longer_wins"].mean()
-    text = ", ".join(f"{share:.3f} on {preference}" for preference, share in shares.items())
+    groups = frame.groupby("preference", dropna=False)["longer_wins"]
+    text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
     return [f"Longer wins: always taking the longer answer has accuracy {text}."]
 
 
