@@ -51,11 +51,11 @@ class Comparison:
     metrics: list[str]  # of the table
     more: list[str]  # further ones of the page's
     main: str | None  # the first quality metric there is
-    estimates: dict[str, list[Estimate]]  # by metric, in the order of the arms
+    estimates: dict[str, dict[Arm, Estimate]]  # by metric; every arm has one
     differences: dict[str, list[Difference]]  # by metric
     settings: list[tuple[str, ...]]
     stability: dict[tuple[str, ...], dict[str, float]]  # of `main`: setting → label → share of wins
-    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting
+    best: dict[str, set[Arm]]  # by metric, those told better than all others of their setting
     problems: list[str]  # files that cannot be read
 
     def to(self, metric: str, arm: Arm) -> list[Difference]:
@@ -63,8 +63,7 @@ class Comparison:
 
     def measured(self, metric: str, setting: tuple[str, ...]) -> list[tuple[Arm, Estimate]]:
         """The arms that compete in a setting and have the metric, in the table's order."""
-        pairs = zip(self.arms, self.estimates[metric], strict=True)
-        return [(arm, estimate) for arm, estimate in pairs if estimate.seeds and _competes(arm, setting)]
+        return [(arm, e) for arm, e in self.estimates[metric].items() if e.seeds and _competes(arm, setting)]
 
     def ranked(self, metric: str, setting: tuple[str, ...]) -> list[tuple[Arm, Estimate]]:
         """The same, the best mean first."""
@@ -87,7 +86,7 @@ def compare(jobs: list[JobRecord]) -> Comparison:
     metrics = [name for entry in HEADLINE for name in filled if stands_for(entry, name)]
     more = [name for name in MORE if name in filled]
     main = next((name for name in metrics if is_quality(name)), None)
-    estimates = {name: [mean(arm, name, items) for arm in arms] for name in [*metrics, *more]}
+    estimates = {name: {arm: mean(arm, name, items) for arm in arms} for name in [*metrics, *more]}
     differences = {name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
@@ -102,7 +101,7 @@ def compare(jobs: list[JobRecord]) -> Comparison:
         differences=differences,
         settings=settings,
         stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(arms, name, estimates[name], differences.get(name, []), items) for name in estimates},
+        best={name: _best(name, estimates[name], differences.get(name, []), items) for name in estimates},
         problems=items.problems,
     )
 
@@ -140,15 +139,13 @@ def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]
     """Of every arm to the arms of REFERENCES in its setting, corrected together."""
     entries = []
     for method in REFERENCES:
-        for arm in (arm for arm in arms if not arm.same_as):
+        for arm in filter(lambda arm: not arm.same_as, arms):
             rivals = [other for other in arms if other.method == method and _competes(other, arm.task)]
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
                 entries.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
-    return _corrected(
-        [entry for entry in entries if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()]
-    )
+    return _corrected([e for e in entries if e.estimate.seeds or not e.arm.runs.keys() & e.reference.runs.keys()])
 
 
 def _corrected(entries: list[Difference]) -> list[Difference]:
@@ -157,29 +154,26 @@ def _corrected(entries: list[Difference]) -> list[Difference]:
     return [replace(entry, p=p, family=family) for entry, p in zip(entries, corrected, strict=True)]
 
 
-def _best(
-    arms: list[Arm], metric: str, estimates: list[Estimate], differences: list[Difference], items: Items
-) -> set[int]:
+def _best(metric: str, estimates: dict[Arm, Estimate], differences: list[Difference], items: Items) -> set[Arm]:
     """The arms told better than every other of their setting, where that has a reference.
 
     One seed tells nothing. The best mean is found by looking, so its comparisons are corrected
     together with all `differences`: what is told here is told there, and no line contradicts it.
     """
     best = set()
-    for task in dict.fromkeys(arm.task for arm in arms):
-        numbers = [i for i, arm in enumerate(arms) if _competes(arm, task) and estimates[i].seeds]
-        if len(numbers) < 2:
-            continue
-        first = max(numbers, key=lambda number: direction(metric) * estimates[number].mean)
-        if arms[first].task == task and _told_best(arms[first], [arms[i] for i in numbers], metric, differences, items):
-            best.add(first)  # what goes with several settings has to win in all of them
+    for task in dict.fromkeys(arm.task for arm in estimates):
+        rivals = [arm for arm in estimates if _competes(arm, task) and estimates[arm].seeds]
+        first = max(rivals, key=lambda arm: direction(metric) * estimates[arm].mean, default=None)
+        # What goes with several settings has to win in all of them.
+        if first and first.task == task and _told_best(first, rivals, metric, differences, items):
+            best.add(first)
     return best
 
 
-def _told_best(arm: Arm, setting: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
+def _told_best(arm: Arm, rivals: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
     lines = [entry for entry in differences if arm in (entry.arm, entry.reference)]
     met = [arm, *(entry.arm for entry in lines), *(entry.reference for entry in lines)]
-    more = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in setting if rival not in met]
+    more = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in rivals if rival not in met]
     against = [entry for entry in _corrected([*differences, *more]) if arm in (entry.arm, entry.reference)]
     return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in against)
 

@@ -62,10 +62,6 @@ class Drawing:
     figure: "Figure"
 
 
-def slug(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_").lower()
-
-
 def new_figure(height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
@@ -81,7 +77,13 @@ def label_rows(axes: "Axes", labels: list[str]) -> None:
 
 def legend_columns(labels: list[str]) -> int:
     """How many fit side by side below or above the axes."""
-    return max(1, min(3, 66 // (max(map(len, labels), default=0) + 6)))
+    return max(1, min(3, 66 // (max((len(short(label)) for label in labels), default=0) + 6)))
+
+
+def nth_style(place: int, method: str = "") -> dict[str, Any]:
+    """A colour and a marker; some methods have a colour of their own."""
+    color = FIXED.get(method, OKABE_ITO[place % len(OKABE_ITO)])
+    return {"color": color, "marker": MARKERS[place % len(MARKERS)]}
 
 
 def short(label: str) -> str:
@@ -94,7 +96,7 @@ def save(drawing: Drawing, folder: Path) -> Plot:
     """Writes `folder`/NAME.svg and .png."""
     import matplotlib
 
-    name, figure = drawing.name, drawing.figure
+    name, figure = re.sub(r"\W+", "_", drawing.name).strip("_").lower(), drawing.figure
     with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure, the same file
         figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None, "Creator": None})
     figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")

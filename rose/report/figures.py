@@ -10,21 +10,7 @@ import numpy
 
 from rose.report.arms import Arm
 from rose.report.comparison import Comparison
-from rose.report.drawing import (
-    FIXED,
-    MARKERS,
-    OKABE_ITO,
-    RULE,
-    STYLE,
-    Drawing,
-    Plot,
-    label_rows,
-    legend_columns,
-    new_figure,
-    save,
-    short,
-    slug,
-)
+from rose.report.drawing import RULE, STYLE, Drawing, Plot, label_rows, legend_columns, new_figure, nth_style, save
 from rose.report.metrics import direction, is_quality, lower_is_better
 from rose.report.selection_figures import lengths, overlap, sources
 from rose.report.selections import SweepSelections
@@ -71,7 +57,7 @@ def _all(comparison: Comparison, selections: SweepSelections) -> list[Drawing]:
 
 def by_method(comparison: Comparison, metric: str) -> Drawing:
     """A metric's means with their intervals, a row an arm."""
-    rows = [(arm, e) for arm, e in zip(comparison.arms, comparison.estimates[metric], strict=True) if e.seeds]
+    rows = [(arm, estimate) for arm, estimate in comparison.estimates[metric].items() if estimate.seeds]
     left_out = max(0, len(rows) - MOST_ARMS)
     if left_out:
         rows = sorted(rows, key=lambda pair: -direction(metric) * pair[1].mean)[:MOST_ARMS]
@@ -82,7 +68,7 @@ def by_method(comparison: Comparison, metric: str) -> Drawing:
     axes.set_xlabel(metric + (" (lower is better)" if lower_is_better(metric) else ""))
     axes.grid(axis="x")
     caption = f"{metric} by method: mean and 95 % interval." + (f" {left_out} further rows left out." * bool(left_out))
-    return Drawing(f"{slug(metric)}_by_method", caption, _alt(rows), figure)
+    return Drawing(f"{metric}_by_method", caption, _alt(rows), figure)
 
 
 def numeric_columns(comparison: Comparison) -> list[str]:
@@ -105,7 +91,7 @@ def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
     if len(across) < 2:
         return None
     shown = lines[:MOST_LINES]
-    columns = legend_columns([short(line.label) for line in shown])
+    columns = legend_columns([line.label for line in shown])
     figure, axes = new_figure(2.9 + 0.19 * -(-len(shown) // columns))
     for line, style in zip(shown, _styles(shown, comparison), strict=True):
         first = line.points[0]
@@ -125,7 +111,7 @@ def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
     left_out = f" {len(lines) - len(shown)} further lines left out." if len(lines) > len(shown) else ""
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
     alt = _alt([(point.arm, point.estimate) for line in shown for point in line.points])
-    return Drawing(f"{slug(metric)}_against_{slug(column)}", caption, alt, figure)
+    return Drawing(f"{metric}_against_{column}", caption, alt, figure)
 
 
 def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
@@ -133,7 +119,7 @@ def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
     index = comparison.columns.index(column)
     names = [*comparison.columns[:index], *comparison.columns[index + 1 :]]
     lines: dict[tuple[str, ...], list[Point]] = {}
-    for arm, estimate in zip(comparison.arms, comparison.estimates[metric], strict=True):
+    for arm, estimate in comparison.estimates[metric].items():
         if estimate.seeds:
             rest = (*arm.key[:index], *arm.key[index + 1 :])
             lines.setdefault(rest, []).append(Point(_number(arm.key[index]), arm, estimate))
@@ -151,7 +137,7 @@ def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:
     styles = [_point(line.points[0].arm, comparison) | {"linestyle": "-"} for line in lines]
     if len({line.points[0].arm.method for line in lines}) == len(lines):
         return styles
-    return [style | _nth(place) for place, style in enumerate(styles)]
+    return [style | nth_style(place) for place, style in enumerate(styles)]
 
 
 def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
@@ -159,8 +145,9 @@ def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
 
     The line joins what nothing beats in both.
     """
-    pairs = zip(comparison.arms, comparison.estimates["cost/seconds"], comparison.estimates[metric], strict=True)
-    points = [(arm, cost, quality) for arm, cost, quality in pairs if cost.seeds and quality.seeds][:MOST_ARMS]
+    seconds, means = comparison.estimates["cost/seconds"], comparison.estimates[metric]
+    measured = [arm for arm in comparison.arms if seconds[arm].seeds and means[arm].seeds]
+    points = [(arm, seconds[arm], means[arm]) for arm in measured[:MOST_ARMS]]
     if len(points) < 2:
         return None
     costs = [cost.mean for _, cost, _ in points]
@@ -195,13 +182,8 @@ def pareto(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:
 
 def _point(arm: Arm, comparison: Comparison) -> dict[str, Any]:
     methods = list(dict.fromkeys(other.method for other in comparison.arms))
-    style = _nth(methods.index(arm.method))
-    style["color"] = FIXED.get(arm.method, style["color"])
+    style = nth_style(methods.index(arm.method), arm.method)
     return style | {"linestyle": "none", "linewidth": 1.2, "markersize": 5, "capsize": 2.5}
-
-
-def _nth(place: int) -> dict[str, Any]:
-    return {"color": OKABE_ITO[place % len(OKABE_ITO)], "marker": MARKERS[place % len(MARKERS)]}
 
 
 def _error(estimate: Estimate) -> numpy.ndarray:

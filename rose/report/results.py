@@ -89,16 +89,11 @@ def _job_directories(sweep: Path) -> list[Path]:
     return sorted(path for path in sweep.iterdir() if _is_job(path))
 
 
-def collect(sweep: Path) -> pandas.DataFrame:
+def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
     """One row a job: swept keys, naming columns, `state`, metrics; then the zero-shot rows.
 
-    Raises RoseError where there is no such folder or no job in it.
+    Ordered by the naming columns and the swept keys; same jobs, same table.
     """
-    return tabulate(read_jobs(sweep))
-
-
-def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
-    """The rows of `collect`, ordered by the naming columns and the swept keys; same jobs, same table."""
     columns = naming_columns(jobs)
     names = [*columns, "state"]
     rows = []

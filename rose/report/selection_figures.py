@@ -16,7 +16,7 @@ def sources(selections: SweepSelections) -> Drawing | None:
     names = list(selections.pool_sources)[:MOST_SOURCES]
     rows = [("pool", selections.pool_sources), *((arm.label, arm.sources) for arm in selections.arms if arm.rows)]
     shown = [*names, "other"] if len(selections.pool_sources) > len(names) else names
-    columns = legend_columns([short(name) for name in shown])
+    columns = legend_columns(shown)
     figure, axes = new_figure(0.75 + 0.24 * len(rows) + 0.19 * -(-len(shown) // columns))
     left = numpy.zeros(len(rows))
     for place, name in enumerate(shown):

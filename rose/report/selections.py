@@ -6,7 +6,7 @@ Reads as little as it can: ids and sources from the front of each line, a pool o
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations, islice
 from pathlib import Path
@@ -131,7 +131,8 @@ def _chosen(jobs: list[JobRecord], problems: list[str]) -> dict[str, dict[str, s
         if name not in by_stage:
             by_stage[name] = {}
             try:
-                by_stage[name] = dict(fronts(job.dir / "selected.jsonl"))
+                with open(job.dir / "selected.jsonl", encoding="utf-8") as file:
+                    by_stage[name] = dict(map(front, file))
             except (ValueError, KeyError, OSError) as error:
                 problems.append(f"{job.dir.name}/selected.jsonl cannot be read: {one_line(error)}")
         result[job.dir.name] = by_stage[name]
@@ -181,12 +182,6 @@ def _from_pools(having: list[Selecting], wanted: dict[Path, set[str]], result: S
         selection.bottom = [
             replace(rows[row.id], score=row.score, rank=None) if row.id in rows else row for row in selection.bottom
         ]
-
-
-def fronts(path: Path) -> Iterator[tuple[str, str]]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            yield front(line)
 
 
 def front(line: str) -> tuple[str, str]:

@@ -51,10 +51,9 @@ def suspicions(
     lines = []
     if missing := unfinished(jobs):
         lines.append(f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below.")
-    lines += _few_seeds(comparison) + _gaps(comparison) + _unstable(comparison) + _harmed(comparison)
-    lines += _disagreement(comparison)
-    lines += _warned(findings)
-    lines += _by_chance(selections) + _by_length(comparison, findings) + _judge(comparison)
+    for look in (_few_seeds, _gaps, _unstable, _harmed, _disagreement):
+        lines += look(comparison)
+    lines += _warned(findings) + _by_chance(selections) + _by_length(comparison, findings) + _judge(comparison)
     return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
 
 
@@ -114,11 +113,11 @@ def _few_seeds(comparison: Comparison) -> list[str]:
 def _gaps(comparison: Comparison) -> list[str]:
     lines = []
     for metric in comparison.metrics:
-        pairs = zip(comparison.arms, comparison.estimates[metric], strict=True)
-        short = [f"{arm.label} {e.seeds} of {len(arm.results)}" for arm, e in pairs if 0 < e.seeds < len(arm.results)]
+        seeds = [(arm, estimate.seeds) for arm, estimate in comparison.estimates[metric].items()]
+        short = [f"{arm.label} {n} of {len(arm.results)}" for arm, n in seeds if 0 < n < len(arm.results)]
         if short and metric != "cost/seconds":
             lines.append(f"{metric} is not known for every finished job: {_list(short)}.")
-    if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main]):
+    if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main].values()):
         lines.append(f"No items.parquet holds {comparison.main}: its intervals are over seeds alone.")
     return lines
 

@@ -26,17 +26,17 @@ def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
 def cells(comparison: Comparison) -> list[list[str]]:
     """The table, header first: the columns that differ, finished jobs, a cell a metric."""
     table = [[*comparison.columns, "n", *comparison.metrics]]
-    for place, arm in enumerate(comparison.arms):
+    for arm in comparison.arms:
         row = [*arm.key, str(arm.done) if arm.done == arm.jobs else f"{arm.done} of {arm.jobs}"]
         width = len(comparison.metrics)
         if arm.same_as:
             row += [f"the same as {arm.same_as.label}", *[""] * width][:width]
         for metric in () if arm.same_as else comparison.metrics:
-            estimate = comparison.estimates[metric][place]
+            estimate = comparison.estimates[metric][arm]
             text = interval(estimate)
             if estimate.seeds not in (0, arm.done):
                 text += f", n={estimate.seeds}"
-            row.append(f"**{text}**" if place in comparison.best[metric] else text)
+            row.append(f"**{text}**" if arm in comparison.best[metric] else text)
         table.append([cell.replace("|", "\\|") for cell in row])
     return table
 
@@ -116,7 +116,8 @@ def _measured(job: JobRecord) -> bool:
 
 
 def _over(comparison: Comparison) -> str:
-    shown = [entry for name in comparison.metrics for entry in comparison.estimates[name] if entry.has_interval]
+    estimates = [comparison.estimates[name][arm] for name in comparison.metrics for arm in comparison.arms]
+    shown = [estimate for estimate in estimates if estimate.has_interval]
     if not shown:
         return "no interval: one seed and no items.parquet"
     if not any(estimate.items for estimate in shown):
