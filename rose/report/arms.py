@@ -16,7 +16,7 @@ REFERENCES = ("random", "less")
 # Rows compete only where these agree: the same question asked of the same amount of data.
 TASK = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
 BUDGET = ("selection", "selection.count", "selection.tokens", "selection.slice", "selection.slices")
-MEASURED = ("done", "failed")  # a job that failed at its judging was measured by all that came before
+MEASURED = ("done", "failed")  # what failed at its judging was measured by all that came before
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
 
     `tables` are the items of its rows; `columns` tell the arms apart.
     """
-    selecting = "model" if "student" in frame else None  # no part of the task where a student is measured
+    selecting = "model" if "student" in frame else None  # no part of the task of a student
     task = [name for name in columns if _is_task(name) and name.split(".")[0] != selecting]
     seeds = [str(name) for name in frame if is_seed(str(name))]
     rows: dict[tuple[str, ...], list[tuple[Mapping, Table]]] = {}
@@ -104,10 +104,7 @@ def _arm(cells: dict[str, str], task: list[str], seeds: list[str], rows: list[tu
 
 
 def _merged(arms: list[Arm]) -> list[Arm]:
-    """With `same_as`: an idle key or a second name makes no second rival.
-
-    A reference stands for the others.
-    """
+    """With `same_as`: a second name makes no second rival. A reference stands for the others."""
     stands: dict[Arm, Arm] = {}
     for arm in sorted(arms, key=lambda arm: ((*REFERENCES, arm.method).index(arm.method), -len(arm.runs))):
         alike = (first for other, first in stands.items() if other.task == arm.task and _alike(arm, other))

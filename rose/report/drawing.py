@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 WIDTH = 5.0  # inches
-INK, RULE = "#1b1f24", "#9aa4b0"  # text and lines; the page puts its own text colour in place of the first
+INK, RULE = "#1b1f24", "#9aa4b0"  # text, which the page gives its own colour, and lines
 OKABE_ITO = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FIXED = {"rose": "#d55e00", "less": "#0072b2", "random": "#8a8f98", "zero_shot": "#8a8f98", "full": "#8a8f98"}
 MARKERS = "osD^vPX*<>"

@@ -1,8 +1,8 @@
-"""The report's figures, each from what was compared or selected; where there are no data there is no figure."""
+"""The report's figures, each from what was compared or selected; without data there is none."""
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> l
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the PNG lacks it, the page's font may not
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font may have it
         return [save(drawing, folder) for drawing in _all(comparison, selections)]
 
 
@@ -116,20 +116,19 @@ def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
 
 def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
     """The arms that have the metric, those that differ in `column` alone on one line."""
-    index = comparison.columns.index(column)
-    names = [*comparison.columns[:index], *comparison.columns[index + 1 :]]
-    lines: dict[tuple[str, ...], list[Point]] = {}
+    lines: dict[tuple[tuple[str, str], ...], list[Point]] = {}
     for arm, estimate in comparison.estimates[metric].items():
         if estimate.seeds:
-            rest = (*arm.key[:index], *arm.key[index + 1 :])
-            lines.setdefault(rest, []).append(Point(_number(arm.key[index]), arm, estimate))
-    return [Line(_label(names, cells), sorted(points, key=lambda point: point.x)) for cells, points in lines.items()]
+            cells = dict(zip(comparison.columns, arm.key, strict=True))
+            x = _number(cells.pop(column))
+            lines.setdefault(tuple(cells.items()), []).append(Point(x, arm, estimate))
+    return [Line(_label(cells), sorted(points, key=lambda point: point.x)) for cells, points in lines.items()]
 
 
-def _label(names: list[str], cells: tuple[str, ...]) -> str:
+def _label(cells: Iterable[tuple[str, str]]) -> str:
     """The cells that are not blank; a number says nothing without its column's name."""
-    pairs = [(name, cell) for name, cell in zip(names, cells, strict=True) if cell]
-    return printable(" ".join(cell if math.isnan(_number(cell)) else f"{name} {cell}" for name, cell in pairs))
+    words = (cell if math.isnan(_number(cell)) else f"{column} {cell}" for column, cell in cells if cell)
+    return printable(" ".join(words))
 
 
 def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What each test item was worth: the jobs' items.parquet, brought to one numbering of items and prompts."""
+"""What each test item was worth: the jobs' items.parquet, with items and prompts numbered as one."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ class Items:
         return numpy.array(self._prompt_of)[items]
 
     def read(self, paths: Iterable[Path]) -> Table:
-        """The items of several stages or of a job, each file's metrics where it has them; empty without files."""
+        """The items of several stages or of a job, with all files' metrics; empty without files."""
         tables = [table for path in paths if path.exists() and (table := self._read(path))]
         if len(tables) < 2:
             return tables[0] if tables else {}

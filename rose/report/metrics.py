@@ -1,10 +1,10 @@
-"""What a metric's name says of it: which way is better, how far it can go, and its place in a table."""
+"""What a metric's name says of it: which way is better, how far it can go, its place in a table."""
 
 import math
 
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
 SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # lie between 0 and 1
-# The table's columns, in order, QUALITY being what a reader wants to win at; accuracy_ stands for that of every task.
+# The table's columns, in order. QUALITY: what a reader wants to win at; accuracy_: that of any task.
 QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
 HEADLINE = (*QUALITY, "precision", "cost/seconds")
 MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")  # the page's

@@ -1,4 +1,4 @@
-"""A sweep's folder → report.html, report.md, results.csv, results.parquet and figures/, all from disk."""
+"""A sweep's folder → report.html, report.md, results.csv, results.parquet, figures/; from disk."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""A sweep's jobs on disk as one table: a row a job, then the base model's rows (`method=zero_shot`)."""
+"""A sweep's jobs on disk as one table: a row a job, then the base model's (`method=zero_shot`)."""
 
 import json
 from collections.abc import Sequence
@@ -13,8 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rose.errors import RoseError, one_line
 from rose.stages.kinds import MEASURES, ZERO_SHOT, own_cost
 
-StageEntry = dict[str, Any]  # of stages.json: "dir", "state" (computed, reused) and, where known, its cost
-
+StageEntry = dict[str, Any]  # of stages.json: "dir", "state" (computed, reused) and what it cost
 # Naming column → the configuration key it shows; a group's own name is enough to identify it.
 NAMING = {
     "method": "method.name",
@@ -36,7 +35,7 @@ class JobRecord:
     config: DictConfig
     choices: dict[str, str]  # configuration group → the option chosen
     overrides: list[str]
-    state: str  # running | done | failed; missing without status.json, unreadable when a file is broken
+    state: str  # running | done | failed; missing (no status.json), unreadable (a file is broken)
     error: str
     metrics: dict[str, float]
     stages: dict[str, StageEntry]
@@ -58,7 +57,7 @@ class JobRecord:
         return root / folder if folder and root and (root / folder).is_dir() else None
 
     def value(self, key: str) -> Any:
-        """The value of a configuration key or the option chosen for a group; None where there is none."""
+        """The value of a configuration key, or the option chosen for a group, or None."""
         if key in self.choices:
             return self.choices[key]
         try:
@@ -82,7 +81,7 @@ def read_jobs(sweep: Path) -> list[JobRecord]:
 
 
 def _job_directories(sweep: Path) -> list[Path]:
-    """Those of the last command that ran this sweep, begun or not; without its list, whatever is there."""
+    """Those of the last command that ran this sweep, begun or not; without a list all there are."""
     if (sweep / "sweep.json").exists():
         listed = json.loads((sweep / "sweep.json").read_text())["jobs"]
         return sorted(sweep / name for name in dict.fromkeys(listed))
@@ -117,10 +116,10 @@ def naming_columns(jobs: list[JobRecord]) -> list[str]:
 
 
 def swept_keys(jobs: list[JobRecord]) -> list[str]:
-    """The overridden keys and groups, other than the naming columns, whose value differs between jobs."""
+    """The overridden keys and groups, without the naming columns, whose value differs between jobs."""
     overrides = [entry for job in jobs for entry in job.overrides]
     keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
-    named = {*NAMING, *NAMING.values(), "model@student", "student.name"} - {"ratio"}
+    named = {*NAMING, *NAMING.values(), "model@student", "student.name"}
     return [key for key in keys if key not in named and len({job.value(key) for job in jobs}) > 1]
 
 
@@ -131,15 +130,15 @@ def costs(stages: dict[str, StageEntry]) -> dict[str, float]:
     was computed, by whichever job; memory is the greatest of them.
     """
     metrics: dict[str, float] = {}
-    own: dict[str, list[float]] = {}
+    alone: dict[str, list[float]] = {}
     for name, stage in stages.items():
         for key in stage.keys() - {"dir", "state"}:
             metrics[f"cost/{name}/{key}"] = stage[key]
             if own_cost(name):
-                own.setdefault(key, []).append(stage[key])
+                alone.setdefault(key, []).append(stage[key])
         if "state" in stage:
             metrics[f"cost/{name}/reused"] = float(stage["state"] == "reused")
-    for key, values in own.items():
+    for key, values in alone.items():
         metrics[f"cost/{key}"] = max(values) if key == "peak_memory" else sum(values)
     return metrics
 

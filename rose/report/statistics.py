@@ -53,7 +53,7 @@ class Estimate:
     high: float
     p: float  # two-sided, of a true mean of zero
     seed_variance: float = numpy.nan  # of one seed's value
-    prompt_variance: float = 0.0  # of the mean, from the choice of prompts; no number of seeds takes it away
+    prompt_variance: float = 0.0  # of the mean, from the choice of prompts; more seeds leave it
 
     @property
     def has_interval(self) -> bool:
@@ -81,7 +81,7 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     mean, seeds, items = float(means.mean()), len(values), int(seen.sum())
     if numpy.nanmin(values) == numpy.nanmax(values) and mean in bounds:
         low, high = _never_seen(mean, bounds, len(names))
-        return Estimate(seeds, items, mean, low, high, min(1.0, 2 * 0.5 ** len(names)), 0.0, 0.0)
+        return Estimate(seeds, items, mean, low, high, min(1.0, 2 * 0.5 ** len(names)), 0.0)  # p: sign test
     shared, total = _prompt_variance(sums, counts, means)
     variance = float(means.var(ddof=1)) if seeds > 1 else numpy.nan
     if seeds > 1:  # where they agree by luck, never narrower than the prompts alone
@@ -98,18 +98,14 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
 def _never_seen(mean: float, bounds: tuple[float, float], prompts: int) -> tuple[float, float]:
     """The interval where all values lie on one bound, so that no resample differs.
 
-    The other limit is that of a share that was never seen in so many prompts (Clopper and Pearson,
-    1934); the sign test gives its p.
+    The other limit is that of a share never seen in so many prompts (Clopper and Pearson, 1934).
     """
     rest = (bounds[1] - bounds[0]) * (1 - ((1 - LEVEL) / 2) ** (1 / prompts))
     return (mean, mean + rest) if mean == bounds[0] else (mean - rest, mean)
 
 
 def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
-    """The estimate for one value a seed, [seeds]: Student's t interval.
-
-    None where the values do not differ.
-    """
+    """The estimate for one value a seed, [seeds]: Student's t interval, none where all are equal."""
     values = numpy.asarray(values, float)
     values = values[~numpy.isnan(values)]
     if not len(values):
@@ -151,15 +147,15 @@ def wins(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:
 def holm(p: list[float]) -> list[float]:
     """Holm's step-down correction (1979) of the p values; NaN stays NaN and does not count."""
     values = numpy.array(p, dtype=float)
-    known = numpy.flatnonzero(~numpy.isnan(values))  # statsmodels has the same, and takes seconds to import
-    order = known[numpy.argsort(values[known])]
+    there = numpy.flatnonzero(~numpy.isnan(values))  # statsmodels takes seconds to import
+    order = there[numpy.argsort(values[there])]
     steps = values[order] * numpy.arange(len(order), 0, -1)
     values[order] = numpy.minimum(numpy.maximum.accumulate(steps), 1)
     return values.tolist()
 
 
 def more_seeds(difference: Estimate, comparisons: int) -> float:
-    """About how many more seeds would tell `difference` from zero; inf where only more prompts would.
+    """About how many more seeds would tell `difference` from zero; inf where only prompts would.
 
     Supposes that difference and spread are as seen: with K seeds the mean has variance
     seed_variance / K + prompt_variance and Satterthwaite's degrees of freedom. The least K is taken
@@ -183,9 +179,9 @@ def more_seeds(difference: Estimate, comparisons: int) -> float:
 
 def _by_prompt(values: numpy.ndarray, codes: numpy.ndarray, prompts: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Sum and number of each row's values by prompt: two arrays [rows, prompts]."""
-    known = ~numpy.isnan(values)
-    sums = [numpy.bincount(codes, weights=row, minlength=prompts) for row in numpy.where(known, values, 0.0)]
-    return numpy.array(sums), numpy.array([numpy.bincount(codes, weights=row, minlength=prompts) for row in known])
+    there = ~numpy.isnan(values)
+    sums = [numpy.bincount(codes, weights=row, minlength=prompts) for row in numpy.where(there, values, 0.0)]
+    return numpy.array(sums), numpy.array([numpy.bincount(codes, weights=row, minlength=prompts) for row in there])
 
 
 def _resampled(sums: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
@@ -217,10 +213,9 @@ def _student(freedom: int) -> numpy.ndarray:
 
 
 def _prompt_variance(sums: numpy.ndarray, counts: numpy.ndarray, means: numpy.ndarray) -> tuple[float, float]:
-    """Of the mean over seeds: the variance from prompts that seeds share, and from prompts altogether.
+    """Of the mean over seeds: the variance from prompts that seeds share, and from all prompts.
 
-    The former is the covariance of two seeds' means, averaged over all pairs of seeds; one seed has
-    no pair, and the two are the same.
+    The former is the mean covariance of two seeds' means; with one seed the two are the same.
     """
     seeds, prompts = sums.shape
     parts = (sums - counts * means[:, None]) / counts.sum(axis=1, keepdims=True)

@@ -15,7 +15,7 @@ from rose.report.table import unfinished
 from rose.report.text import number
 
 FIRM = 0.9  # share of resamples that a winner should win
-LIKE_CHANCE = 1.5  # times the overlap of random choices: seeds that agree no more than this chose by chance
+LIKE_CHANCE = 1.5  # times the overlap of random choices: seeds that agree no more chose by chance
 CORRELATED = 0.3
 JUDGE_GAPS = ("judge_malformed", "judge_refused", "judge_failed")
 

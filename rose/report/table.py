@@ -1,4 +1,4 @@
-"""A sweep's results as Markdown: means with 95 % intervals, what they tell, and what must be known to read them."""
+"""A sweep's results as Markdown: means with 95 % intervals, what they tell, how to read them."""
 
 from rose.report.arms import Arm, is_seed
 from rose.report.comparison import Comparison, Difference, verdict
@@ -12,7 +12,7 @@ SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # these do not
 
 
 def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
-    """Markdown of the sweep: the table, a verdict a row, notes, and the jobs that did not finish."""
+    """The table, a verdict a row, notes, and the jobs that did not finish."""
     same = [f"{name} {value}" for name, value in comparison.same.items()]
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_markdown(cells(comparison), len(comparison.columns)))
@@ -28,17 +28,17 @@ def cells(comparison: Comparison) -> list[list[str]]:
     table = [[*comparison.columns, "n", *comparison.metrics]]
     for arm in comparison.arms:
         row = [*arm.key, str(arm.done) if arm.done == arm.jobs else f"{arm.done} of {arm.jobs}"]
-        width = len(comparison.metrics)
-        if arm.same_as:
-            row += [f"the same as {arm.same_as.label}", *[""] * width][:width]
-        for metric in () if arm.same_as else comparison.metrics:
-            estimate = comparison.estimates[metric][arm]
-            text = interval(estimate)
-            if estimate.seeds not in (0, arm.done):
-                text += f", n={estimate.seeds}"
-            row.append(f"**{text}**" if arm in comparison.best[metric] else text)
+        row += [_cell(comparison, arm, metric) for metric in comparison.metrics]
         table.append([cell.replace("|", "\\|") for cell in row])
     return table
+
+
+def _cell(comparison: Comparison, arm: Arm, metric: str) -> str:
+    if arm.same_as:
+        return f"the same as {arm.same_as.label}" if metric == comparison.metrics[0] else ""
+    estimate = comparison.estimates[metric][arm]
+    text = interval(estimate) + (f", n={estimate.seeds}" if estimate.seeds not in (0, arm.done) else "")
+    return f"**{text}**" if arm in comparison.best[metric] else text
 
 
 def interval(estimate: Estimate, sign: str = "") -> str:
@@ -55,13 +55,13 @@ def interval(estimate: Estimate, sign: str = "") -> str:
 
 
 def gain(difference: Difference) -> str:
-    """The difference as `interval` shows it, and whether the correction alone keeps it from being told."""
+    """The difference as `interval` shows it, and whether the correction alone hides it."""
     text = interval(difference.estimate, "+")
     return f"{text.removesuffix(')')} before correction)" if difference.lost_by_correction else text
 
 
 def answers_of(comparison: Comparison, arm: Arm, joint: str = ", ") -> list[str]:
-    """The verdicts on an arm in the main metric: answer, difference and, after `joint`, what would tell."""
+    """The verdicts on an arm in the main metric: answer, difference and what would tell."""
     metric, lines = comparison.main, []
     if metric is None:
         return lines
