@@ -28,7 +28,7 @@ class Difference:
     family: int = 1  # comparisons corrected for
 
     def better(self, metric: str) -> bool | None:
-        """True or False where the difference is told from zero, None where not, or with one seed."""
+        """True or False where the difference is told from zero, else None, as with one seed."""
         if not (self.p < SIGNIFICANT) or self.estimate.seeds < 2:
             return None
         return direction(metric) * self.estimate.mean > 0

@@ -170,7 +170,7 @@ def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
 
 
 def pareto(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:
-    """The positions that no other beats: none costs at most as much, is as good, and better in one."""
+    """The positions that no other beats: by costing no more, being as good, and better in one."""
     points = [(cost, -quality) for cost, quality in zip(costs, qualities, strict=True)]
     return [
         index

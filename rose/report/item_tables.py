@@ -1,4 +1,4 @@
-"""What each test item was worth: the jobs' items.parquet, with items and prompts numbered as one."""
+"""What each test item was worth: the jobs' items.parquet with items and prompts numbered as one."""
 
 from collections.abc import Iterable
 from pathlib import Path

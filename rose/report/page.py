@@ -16,8 +16,8 @@ from rose.report.table import notes, unfinished
 from rose.report.text import number, printable, shorten
 
 HERE = Path(__file__).parent
-MOST_LINES = 6  # of an answer on the first screen
-MOST_CHARACTERS, MOST_MESSAGES = 600, 4  # of a row to read
+# Lines of an answer on the first screen; characters and messages of a row to read.
+LIMITS = {"most_lines": 6, "most_characters": 600, "most_messages": 4}
 SECTIONS = {
     "unfinished": "Not finished",
     "results": "Results",
@@ -53,7 +53,6 @@ def render_page(
             "What did it cost?": what_it_cost(comparison, jobs),
             "What looks suspicious?": lines or ["Nothing that is checked here."],
         },
-        most_lines=MOST_LINES,
         sections={anchor: name for anchor, name in SECTIONS.items() if there.get(anchor, True)},
         unfinished=missing,
         comparison=comparison,
@@ -66,8 +65,6 @@ def render_page(
         suspicions=lines,
         findings=sorted(findings, key=lambda finding: (finding.name, finding.arm)),
         selections=selections,
-        most_characters=MOST_CHARACTERS,
-        most_messages=MOST_MESSAGES,
         stages=_stages(jobs),
     )
 
@@ -81,6 +78,7 @@ def _template() -> jinja2.Template:
         finalize=lambda value: printable(value) if type(value) is str else value,  # not what is marked as safe
     )
     environment.filters |= {"number": number, "cut": shorten, "lower_is_better": lower_is_better}
+    environment.globals |= LIMITS
     return environment.get_template("page.html.jinja")
 
 
@@ -110,10 +108,7 @@ def _missing(selections: SweepSelections) -> str:
 
 
 def _stages(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
-    """Stage, artifacts, jobs that use them, and what these took; the slowest first.
-
-    That is seconds, tokens, GFLOPs, greatest peak of memory, bytes.
-    """
+    """Stage, artifacts, jobs that use them, and `_sizes` of these; the slowest first."""
     users = Counter(name for job in jobs for name in job.stages)
     artifacts: dict[str, dict[str, StageEntry]] = {name: {} for name in users}
     for job in jobs:
@@ -125,6 +120,7 @@ def _stages(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
 
 
 def _sizes(stages: list[StageEntry]) -> tuple[float, ...]:
+    """Seconds, tokens, GFLOPs, greatest peak of memory in MiB, MiB on disk."""
     seconds, tokens, flops, size = (
         sum(stage.get(key, 0) for stage in stages) for key in ("seconds", "tokens_forward", "flops", "bytes")
     )

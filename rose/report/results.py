@@ -42,7 +42,7 @@ class JobRecord:
 
     @property
     def result(self) -> str | None:
-        """Directories of the evaluating stages: jobs that share them have one result between them."""
+        """Directories of the stages that measure: jobs that share them have one result."""
         return _measured(self.stages, MEASURES)
 
     @property
@@ -110,13 +110,13 @@ def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
 
 
 def naming_columns(jobs: list[JobRecord]) -> list[str]:
-    """The swept keys, `student` where any job fine-tunes another model than selects, and NAMING's."""
+    """The swept keys, `student` where any job fine-tunes another model, and NAMING's."""
     student = ["student"] if any(job.value("student.name") for job in jobs) else []
     return [*swept_keys(jobs), *student, *NAMING]
 
 
 def swept_keys(jobs: list[JobRecord]) -> list[str]:
-    """The overridden keys and groups, without the naming columns, whose value differs between jobs."""
+    """The overridden keys and groups, NAMING's aside, whose value differs between jobs."""
     overrides = [entry for job in jobs for entry in job.overrides]
     keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
     named = {*NAMING, *NAMING.values(), "model@student", "student.name"}

@@ -10,7 +10,7 @@ MOST_SOURCES = 7
 
 
 def sources(selections: SweepSelections) -> Drawing | None:
-    """Shares of the pool's sources, in it and in each selection; none where it has but one source."""
+    """Shares of the pool's sources, in it and in each selection; none where it has but one."""
     if len(selections.pool_sources) < 2:
         return None
     names = list(selections.pool_sources)[:MOST_SOURCES]

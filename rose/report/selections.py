@@ -185,7 +185,7 @@ def _from_pools(having: list[Selecting], wanted: dict[Path, set[str]], result: S
 
 
 def front(line: str) -> tuple[str, str]:
-    """Id and source of a row, without parsing the rest where they stand first, as Rose writes it."""
+    """Id and source of a row; the rest is not parsed where they stand first, as Rose writes it."""
     if line.startswith('{"id": "'):
         identity, end = PARSE.raw_decode(line, 7)
         if line.startswith(', "dataset": "', end):

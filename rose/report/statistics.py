@@ -105,7 +105,7 @@ def _never_seen(mean: float, bounds: tuple[float, float], prompts: int) -> tuple
 
 
 def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
-    """The estimate for one value a seed, [seeds]: Student's t interval, none where all are equal."""
+    """The estimate for one value a seed, [seeds]: Student's t; no interval where all are equal."""
     values = numpy.asarray(values, float)
     values = values[~numpy.isnan(values)]
     if not len(values):
@@ -199,7 +199,7 @@ def _resampled(sums: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
 
 @lru_cache(maxsize=4)
 def _weights(prompts: int) -> numpy.ndarray:
-    """How often each prompt is drawn in each resample: [RESAMPLES, prompts]; the same every time."""
+    """How often each prompt is drawn in each resample, [RESAMPLES, prompts]; always the same."""
     generator = numpy.random.default_rng(0)
     rows = (numpy.bincount(generator.integers(prompts, size=prompts), minlength=prompts) for _ in range(RESAMPLES))
     return numpy.array([row.astype(numpy.float32) for row in rows])
@@ -207,7 +207,7 @@ def _weights(prompts: int) -> numpy.ndarray:
 
 @lru_cache(maxsize=16)
 def _student(freedom: int) -> numpy.ndarray:
-    """Student's t at evenly spaced probabilities, shuffled: no more noise than the prompts bring."""
+    """Student's t at even probabilities, shuffled: no more noise than the prompts bring."""
     size = RESAMPLES * TILES
     return numpy.random.default_rng(2).permutation(stats.t.ppf((numpy.arange(size) + 0.5) / size, freedom))
 

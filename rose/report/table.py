@@ -60,7 +60,7 @@ def gain(difference: Difference) -> str:
     return f"{text.removesuffix(')')} before correction)" if difference.lost_by_correction else text
 
 
-def answers_of(comparison: Comparison, arm: Arm, joint: str = ", ") -> list[str]:
+def answers_of(comparison: Comparison, arm: Arm, before_advice: str = ", ") -> list[str]:
     """The verdicts on an arm in the main metric: answer, difference and what would tell."""
     metric, lines = comparison.main, []
     if metric is None:
@@ -68,7 +68,7 @@ def answers_of(comparison: Comparison, arm: Arm, joint: str = ", ") -> list[str]
     for difference in comparison.to(metric, arm):
         (answer, advice), shown = verdict(difference, metric), gain(difference)
         line = f"better than {difference.reference.name}: {answer}{f', {shown}' if shown else ''}"
-        lines.append(f"{line}{joint}{advice}" if advice else line)
+        lines.append(f"{line}{before_advice}{advice}" if advice else line)
     return lines
 
 
@@ -161,7 +161,7 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _markdown(table: list[list[str]], text_columns: int) -> str:
-    """A padded Markdown table of `table`, header first; the first `text_columns` columns are left-aligned."""
+    """A padded Markdown table, header first; its first `text_columns` columns are left-aligned."""
     widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]  # GFM wants a dash
     rule = ["-" * width for width in widths]
     rule[text_columns:] = [dashes[:-1] + ":" for dashes in rule[text_columns:]]
