@@ -3,11 +3,12 @@
 import math
 
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
-SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # lie between 0 and 1
+SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # from 0 to 1
 # The table's columns, in order. QUALITY: what a reader wants to win at; accuracy_: of any task.
 QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
 HEADLINE = (*QUALITY, "precision", "cost/seconds")
-MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")  # the page's
+# What the page has beside these.
+MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")
 
 
 def lower_is_better(metric: str) -> bool:

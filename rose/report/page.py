@@ -75,7 +75,7 @@ def _template() -> jinja2.Template:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is marked as safe
+        finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is safe
     )
     environment.filters |= {"number": number, "cut": shorten, "lower_is_better": lower_is_better}
     environment.globals |= LIMITS

@@ -1,6 +1,7 @@
 """What the arms selected: sources, lengths, overlap, and the rows at both ends of their rankings.
 
-Reads as little as it can: ids and sources from the front of each line, a pool once, and texts of the rows shown.
+Reads as little as it can: ids and sources from the front of each line, a pool once, and the texts
+of the rows shown.
 """
 
 import json
@@ -62,7 +63,7 @@ class SweepSelections:
     arms: list[ArmSelection] = field(default_factory=list)
     pool_sources: dict[str, float] = field(default_factory=dict)
     pool_lengths: list[float] = field(default_factory=list)
-    overlap: numpy.ndarray = field(default_factory=lambda: numpy.zeros((0, 0)))  # as `overlap` gives it
+    overlap: numpy.ndarray = field(default_factory=lambda: numpy.zeros((0, 0)))  # of `overlap`
     left_out: int = 0  # arms beyond MOST_ARMS
     problems: list[str] = field(default_factory=list)
 

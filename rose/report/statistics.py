@@ -81,7 +81,8 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     mean, seeds, items = float(means.mean()), len(values), int(seen.sum())
     if numpy.nanmin(values) == numpy.nanmax(values) and mean in bounds:
         low, high = _never_seen(mean, bounds, len(names))
-        return Estimate(seeds, items, mean, low, high, min(1.0, 2 * 0.5 ** len(names)), 0.0)  # p: sign test
+        sign_test = min(1.0, 2 * 0.5 ** len(names))
+        return Estimate(seeds, items, mean, low, high, sign_test, seed_variance=0.0)
     shared, total = _prompt_variance(sums, counts, means)
     variance = float(means.var(ddof=1)) if seeds > 1 else numpy.nan
     if seeds > 1:  # where they agree by luck, never narrower than the prompts alone

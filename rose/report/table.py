@@ -8,7 +8,7 @@ from rose.report.statistics import Estimate
 from rose.report.text import number
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
-SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # these do not follow `seed` by themselves
+SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # do not follow `seed`
 
 
 def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
@@ -162,7 +162,8 @@ def _bullets(lines: list[str]) -> str:
 
 def _markdown(table: list[list[str]], text_columns: int) -> str:
     """A padded Markdown table, header first; its first `text_columns` columns are left-aligned."""
-    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]  # GFM wants a dash
+    # GitHub's Markdown wants a dash beside the colon.
+    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]
     rule = ["-" * width for width in widths]
     rule[text_columns:] = [dashes[:-1] + ":" for dashes in rule[text_columns:]]
     lines = []

@@ -13,7 +13,7 @@ def number(value: float, sign: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with every control and reordering character spelt out, and what cannot be encoded replaced."""
+    """`text` with control and reordering characters spelt out, what has no encoding replaced."""
     if text.isprintable() and text.isascii():
         return text
     return "".join(map(_spelt, text))
