@@ -8,7 +8,7 @@ import pandas
 from scipy import stats
 
 from rose.report.comparison import compare
-from rose.report.results import read_jobs
+from rose.report.results import read_jobs, tabulate
 from rose.report.table import render
 
 
@@ -92,6 +92,10 @@ def write_selection(
     (job / "selected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     stages = json.loads((job / "stages.json").read_text())
     (job / "stages.json").write_text(json.dumps(stages | {"pool": {"dir": f"stages/pool/{pool_name}", "seconds": 1.0}}))
+
+
+def collect(sweep: Path) -> pandas.DataFrame:
+    return tabulate(read_jobs(sweep))
 
 
 def text_of(sweep: Path) -> str:

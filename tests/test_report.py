@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas
 import pytest
 from omegaconf import OmegaConf
-from report_jobs import mean_and_interval, paired_sweep, row_of, text_of, write_items, write_job
+from report_jobs import collect, mean_and_interval, paired_sweep, row_of, text_of, write_items, write_job
 
 from rose.errors import RoseError
 from rose.report.comparison import compare
 from rose.report.report import write_report
-from rose.report.results import collect, read_jobs
+from rose.report.results import read_jobs
 
 
 @pytest.fixture
@@ -208,10 +208,10 @@ def test_the_base_model_s_items_come_from_its_own_stage(tmp_path: Path):
     write_items(tmp_path / "stages" / "evaluation" / "base" / "items.parquet", {"chosen_loss": [2.0] * 40})
     write_items(tmp_path / "stages" / "verdicts" / "base" / "items.parquet", {"win_rate": [0.0, 1.0] * 20})
     comparison = compare(read_jobs(sweep))
-    base = comparison.estimates["win_rate"][0]
+    base = comparison.estimates["win_rate"][comparison.arms[0]]
     assert comparison.arms[0].method == "zero_shot"
     assert (base.seeds, base.items, base.mean) == (1, 40, 0.5)
-    assert comparison.estimates["chosen_loss"][0].mean == 2.0
+    assert comparison.estimates["chosen_loss"][comparison.arms[0]].mean == 2.0
     assert comparison.stability[()]["rose"] > 0.9
 
 

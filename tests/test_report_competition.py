@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy
 import pytest
-from report_jobs import mean_and_interval, paired_sweep, row_of, text_of, write_items, write_job
+from report_jobs import collect, mean_and_interval, paired_sweep, row_of, text_of, write_items, write_job
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from rose.report.comparison import compare
-from rose.report.results import collect, read_jobs
+from rose.report.results import read_jobs
 from rose.report.table import render
 
 
@@ -145,7 +145,7 @@ def test_items_pair_what_seeds_alone_could_not_tell(tmp_path: Path):
     assert difference.better("reward") is True
     assert comparison.stability[()]["rose"] > 0.99
     assert "- rose: better than random: yes, +0.0" in render(jobs, comparison, "x")
-    widths = [e.high - e.low for e in comparison.estimates["reward"]]
+    widths = [e.high - e.low for e in comparison.estimates["reward"].values()]
     assert all(0.2 < width < 0.4 for width in widths)  # 2 × 1.96 / √200
 
 

@@ -1,4 +1,4 @@
-"""What the arms' numbers say: intervals, differences to random and to LESS, how firm the winner is, a verdict a row.
+"""What the arms' numbers say: intervals, differences to random and to LESS, verdicts, firm winners.
 
 Arms compete where they were asked the same question of the same amount of data: a setting.
 """
@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 import numpy
 import pandas
 
-from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, lower_is_better, mean, same_task, show
-from rose.report.item_tables import Items, align, read_items
+from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, mean, same_task, show
+from rose.report.item_tables import Items, align, all_items, read_items
+from rose.report.metrics import HEADLINE, MORE, direction, is_quality, stands_for
 from rose.report.results import NAMING, JobRecord, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 
-# The table's columns, in order, QUALITY being what a reader wants to win at; accuracy_ stands for that of every task.
-QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
-HEADLINE = (*QUALITY, "precision", "cost/seconds")
-MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")  # the page's
 SIGNIFICANT = 0.05
 
 
@@ -31,14 +28,14 @@ class Difference:
     family: int = 1  # comparisons corrected for
 
     def better(self, metric: str) -> bool | None:
-        """True or False where the difference is told from zero, None where not, or with one seed."""
+        """True or False where the difference is told from zero, else None, as with one seed."""
         if not (self.p < SIGNIFICANT) or self.estimate.seeds < 2:
             return None
-        return (self.estimate.mean < 0) == lower_is_better(metric)
+        return direction(metric) * self.estimate.mean > 0
 
     @property
     def lost_by_correction(self) -> bool:
-        """Whether the interval, which is not corrected, leaves zero out, and the difference cannot be told."""
+        """Whether the interval, which is not corrected, leaves zero out where nothing is told."""
         outside = self.estimate.low > 0 or self.estimate.high < 0
         return outside and self.p >= SIGNIFICANT and self.estimate.seeds > 1
 
@@ -54,37 +51,42 @@ class Comparison:
     metrics: list[str]  # of the table
     more: list[str]  # further ones of the page's
     main: str | None  # the first quality metric there is
-    estimates: dict[str, list[Estimate]]  # by metric, in the order of the arms
+    estimates: dict[str, dict[Arm, Estimate]]  # by metric; every arm has one
     differences: dict[str, list[Difference]]  # by metric
     settings: list[tuple[str, ...]]
-    stability: dict[tuple[str, ...], dict[str, float]]  # of `main`, setting → arm's label → share of wins
-    best: dict[str, set[int]]  # by metric, the arms told better than all others of their setting, as every line says
+    stability: dict[tuple[str, ...], dict[str, float]]  # of `main`: setting → label → share of wins
+    best: dict[str, set[Arm]]  # by metric, those told better than all others of their setting
     problems: list[str]  # files that cannot be read
 
     def to(self, metric: str, arm: Arm) -> list[Difference]:
         return [difference for difference in self.differences.get(metric, []) if difference.arm is arm]
 
-    def of_setting(self, setting: tuple[str, ...]) -> list[int]:
-        return [number for number, arm in enumerate(self.arms) if _competes(arm, setting)]
+    def measured(self, metric: str, setting: tuple[str, ...]) -> list[tuple[Arm, Estimate]]:
+        """The arms that compete in a setting and have the metric, in the table's order."""
+        return [(arm, e) for arm, e in self.estimates[metric].items() if e.seeds and _competes(arm, setting)]
+
+    def ranked(self, metric: str, setting: tuple[str, ...]) -> list[tuple[Arm, Estimate]]:
+        """The same, the best mean first."""
+        return sorted(self.measured(metric, setting), key=lambda pair: -direction(metric) * pair[1].mean)
 
 
 def compare(jobs: list[JobRecord]) -> Comparison:
     """Reads the jobs' items and works out everything; deterministic."""
     frame, items = tabulate(jobs), Items()
-    own, base = read_items(jobs, items)
+    tuned, base = read_items(jobs, items)
     runs = frame.iloc[: len(jobs)]  # without the zero-shot rows, which come last
     clear = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
-    setting = [name for name in dict.fromkeys([*NAMING, *naming_columns(jobs)]) if not is_seed(name)]
-    varying = [name for name in setting if clear[name].nunique(dropna=False) > 1]
+    naming = [name for name in dict.fromkeys([*NAMING, *naming_columns(jobs)]) if not is_seed(name)]
+    varying = [name for name in naming if len(clear[name].unique()) > 1]
     columns = list(dict.fromkeys(["method", *varying]))
-    same = {name: show(value) for name in setting if name not in columns for value in clear[name].head(1)}
-    tables = [own.get(job, {}) for job in runs["job"]] + [base.get(job, {}) for job in frame["job"].iloc[len(jobs) :]]
+    same = {name: show(value) for name in naming if name not in columns for value in clear[name].head(1)}
+    tables = [(tuned if row < len(jobs) else base)[job] for row, job in enumerate(frame["job"])]
     arms = group(frame, tables, columns)
-    known = [name for name in frame if frame[name].notna().any()]
-    metrics = [name for entry in HEADLINE for name in known if stands_for(entry, name)]
-    more = [name for name in MORE if name in known]
+    filled = [str(name) for name in frame.dropna(axis="columns", how="all")]
+    metrics = [name for entry in HEADLINE for name in filled if stands_for(entry, name)]
+    more = [name for name in MORE if name in filled]
     main = next((name for name in metrics if is_quality(name)), None)
-    estimates = {name: [mean(arm, name, items) for arm in arms] for name in [*metrics, *more]}
+    estimates = {name: {arm: mean(arm, name, items) for arm in arms} for name in [*metrics, *more]}
     differences = {name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
@@ -99,25 +101,19 @@ def compare(jobs: list[JobRecord]) -> Comparison:
         differences=differences,
         settings=settings,
         stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(arms, name, estimates[name], differences.get(name, []), items) for name in estimates},
+        best={name: _best(name, estimates[name], differences.get(name, []), items) for name in estimates},
         problems=items.problems,
     )
 
 
-def stands_for(entry: str, metric: str) -> bool:
-    """Whether `metric` is the entry, or begins with it where that ends with an underscore."""
-    return metric == entry or (entry.endswith("_") and metric.startswith(entry))
-
-
-def is_quality(metric: str) -> bool:
-    return any(stands_for(entry, metric) for entry in QUALITY)
-
-
 def verdict(difference: Difference, metric: str) -> tuple[str, str]:
-    """Whether the arm is better than its reference: `yes`, `no, …` or `cannot tell …`; and what would tell, or ""."""
-    estimate, known = difference.estimate, difference.better(metric)
-    if known is not None:
-        return "yes" if known else "no, worse", ""
+    """Whether the arm is better than its reference, and what would tell, or "".
+
+    The answer is `yes`, `no, …` or `cannot tell …`.
+    """
+    estimate, better = difference.estimate, difference.better(metric)
+    if better is not None:
+        return "yes" if better else "no, worse", ""
     n = f"cannot tell with n = {estimate.seeds} seed{'' if estimate.seeds == 1 else 's'}"
     if not estimate.seeds:
         return "cannot tell, no seed in common", ""
@@ -141,67 +137,61 @@ def _competes(arm: Arm, setting: tuple[str, ...]) -> bool:
 
 def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]:
     """Of every arm to the arms of REFERENCES in its setting, corrected together."""
-    found = []
+    entries = []
     for method in REFERENCES:
-        for arm in (arm for arm in arms if not arm.same_as):
+        for arm in filter(lambda arm: not arm.same_as, arms):
             rivals = [other for other in arms if other.method == method and _competes(other, arm.task)]
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
-                found.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
-    return _corrected(
-        [entry for entry in found if entry.estimate.seeds or not entry.arm.runs.keys() & entry.reference.runs.keys()]
-    )
+                entries.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
+    return _corrected([e for e in entries if e.estimate.seeds or not e.arm.runs.keys() & e.reference.runs.keys()])
 
 
-def _corrected(found: list[Difference]) -> list[Difference]:
-    p = holm([entry.estimate.p for entry in found])
-    family = max(1, int(numpy.isfinite(p).sum()))
-    return [replace(entry, p=own, family=family) for entry, own in zip(found, p, strict=True)]
+def _corrected(entries: list[Difference]) -> list[Difference]:
+    corrected = holm([entry.estimate.p for entry in entries])
+    family = max(1, int(numpy.isfinite(corrected).sum()))
+    return [replace(entry, p=p, family=family) for entry, p in zip(entries, corrected, strict=True)]
 
 
-def _best(
-    arms: list[Arm], metric: str, estimates: list[Estimate], differences: list[Difference], items: Items
-) -> set[int]:
-    """The arms told better than every other of their setting, where that has a reference; one seed tells nothing.
+def _best(metric: str, estimates: dict[Arm, Estimate], differences: list[Difference], items: Items) -> set[Arm]:
+    """The arms told better than every other of their setting, where that has a reference.
 
-    The best mean is found by looking, so its comparisons are corrected together with all `differences`: what is told
-    here is told there, and no line contradicts it.
+    One seed tells nothing. The best mean is found by looking, so its comparisons are corrected
+    together with all `differences`: what is told here is told there, and no line contradicts it.
     """
-    sign, best = -1 if lower_is_better(metric) else 1, set()
-    for task in dict.fromkeys(arm.task for arm in arms):
-        numbers = [i for i, arm in enumerate(arms) if _competes(arm, task) and estimates[i].seeds]
-        if len(numbers) < 2:
-            continue
-        first = max(numbers, key=lambda number: sign * estimates[number].mean)
-        if arms[first].task == task and _told_best(arms[first], [arms[i] for i in numbers], metric, differences, items):
-            best.add(first)  # what goes with several settings has to win in all of them
+    best = set()
+    for task in dict.fromkeys(arm.task for arm in estimates):
+        rivals = [arm for arm in estimates if _competes(arm, task) and estimates[arm].seeds]
+        first = max(rivals, key=lambda arm: direction(metric) * estimates[arm].mean, default=None)
+        # What goes with several settings has to win in all of them.
+        if first and first.task == task and _told_best(first, rivals, metric, differences, items):
+            best.add(first)
     return best
 
 
-def _told_best(arm: Arm, setting: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
+def _told_best(arm: Arm, rivals: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
     lines = [entry for entry in differences if arm in (entry.arm, entry.reference)]
     met = [arm, *(entry.arm for entry in lines), *(entry.reference for entry in lines)]
-    others = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in setting if rival not in met]
-    own = [entry for entry in _corrected([*differences, *others]) if arm in (entry.arm, entry.reference)]
-    return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in own)
+    more = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in rivals if rival not in met]
+    against = [entry for entry in _corrected([*differences, *more]) if arm in (entry.arm, entry.reference)]
+    return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in against)
 
 
 def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items) -> dict[str, float]:
-    """How often each arm of the setting wins, over the seeds that all of them have; {} where there are no items."""
+    """How often each arm of the setting wins, over the seeds all of them have; {} without items."""
     rivals = [arm for arm in arms if _competes(arm, task) and arm.runs]
     seeds = [key for key in (rivals[0].runs if rivals else ()) if all(key in arm.runs for arm in rivals)]
     results = [[arm.runs[key] for key in seeds] for arm in rivals]
     if len(rivals) < 2 or not seeds or not all(metric in result.items for row in results for result in row):
         return {}
-    numbers = numpy.unique(numpy.concatenate([result.items["item"] for row in results for result in row]))
+    numbers = all_items(result.items for row in results for result in row)
     values = numpy.array([[align(result.items, metric, numbers) for result in row] for row in results])
     some = ~numpy.isnan(values).all(axis=(0, 1))
     if numpy.isnan(values).all(axis=2).any():
         return {}
-    sign = -1 if lower_is_better(metric) else 1
-    share = wins(sign * values[:, :, some], items.prompts(numbers[some]))
-    return {arm.label: float(value) for arm, value in zip(rivals, share, strict=True)}
+    shares = wins(direction(metric) * values[:, :, some], items.prompts(numbers[some]))
+    return {arm.label: float(share) for arm, share in zip(rivals, shares, strict=True)}
 
 
 def _is_part(task: tuple[str, ...], arms: list[Arm]) -> bool:

@@ -1,26 +1,28 @@
-"""What the figures share: style, axes, PNG and SVG on disk, and SVG for the page, in the page's own text colour.
+"""What the figures share: style, axes, PNG and SVG on disk, and SVG in the page's own text colour.
 
-One column wide, so that the text stays readable on a phone. Colours are Okabe and Ito's (2008), told apart by
-colour-blind readers too, and no figure says anything by colour alone. matplotlib is imported late: half a second.
+One column wide, so that the text stays readable on a phone. Colours are Okabe and Ito's (2008),
+told apart by colour-blind readers too, and no figure says anything by colour alone. matplotlib is
+imported late: half a second.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rose.report.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 WIDTH = 5.0  # inches
-INK, RULE = "#1b1f24", "#9aa4b0"  # text and lines; the page puts its own text colour in place of the first
+INK, RULE = "#1b1f24", "#9aa4b0"  # text, which the page gives its own colour, and lines
 OKABE_ITO = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FIXED = {"rose": "#d55e00", "less": "#0072b2", "random": "#8a8f98", "zero_shot": "#8a8f98", "full": "#8a8f98"}
 MARKERS = "osD^vPX*<>"
-STYLE = {
+STYLE: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -60,10 +62,6 @@ class Drawing:
     figure: "Figure"
 
 
-def slug(name: str) -> str:
-    return re.sub(r"\W+", "_", name).strip("_").lower()
-
-
 def new_figure(height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
@@ -79,19 +77,26 @@ def label_rows(axes: "Axes", labels: list[str]) -> None:
 
 def legend_columns(labels: list[str]) -> int:
     """How many fit side by side below or above the axes."""
-    return max(1, min(3, 66 // (max(map(len, labels), default=0) + 6)))
+    return max(1, min(3, 66 // (max((len(short(label)) for label in labels), default=0) + 6)))
+
+
+def nth_style(place: int, method: str = "") -> dict[str, Any]:
+    """A colour and a marker; some methods have a colour of their own."""
+    color = FIXED.get(method, OKABE_ITO[place % len(OKABE_ITO)])
+    return {"color": color, "marker": MARKERS[place % len(MARKERS)]}
 
 
 def short(label: str) -> str:
+    """Cut in the middle: arms that have a beginning in common differ at the end."""
     text = printable(label)
-    return text if len(text) <= 28 else text[:27] + "…"
+    return text if len(text) <= 28 else f"{text[:13]}…{text[-14:]}"
 
 
 def save(drawing: Drawing, folder: Path) -> Plot:
     """Writes `folder`/NAME.svg and .png."""
     import matplotlib
 
-    name, figure = drawing.name, drawing.figure
+    name, figure = re.sub(r"\W+", "_", drawing.name).strip("_").lower(), drawing.figure
     with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure, the same file
         figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None, "Creator": None})
     figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
@@ -100,7 +105,7 @@ def save(drawing: Drawing, folder: Path) -> Plot:
 
 
 def inline(svg: str, name: str) -> str:
-    """The <svg> element for a page: the page's text colour and font, and ids that no other figure has."""
+    """The <svg> element for a page: in its text colour and font, with ids no other figure has."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\1{name}-", svg)

@@ -1,117 +1,106 @@
-"""The report's figures, each from what was compared or selected; where there are no data there is no figure."""
+"""The report's figures, each from what was compared or selected; without data there is none."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy
 
-from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import Comparison, is_quality
-from rose.report.drawing import (
-    FIXED,
-    MARKERS,
-    OKABE_ITO,
-    RULE,
-    STYLE,
-    Drawing,
-    Plot,
-    label_rows,
-    legend_columns,
-    new_figure,
-    save,
-    short,
-    slug,
-)
+from rose.report.arms import Arm
+from rose.report.comparison import Comparison
+from rose.report.drawing import RULE, STYLE, Drawing, Plot, label_rows, legend_columns, new_figure, nth_style, save
+from rose.report.metrics import direction, is_quality, lower_is_better
 from rose.report.selection_figures import lengths, overlap, sources
-from rose.report.selections import Selections
+from rose.report.selections import SweepSelections
 from rose.report.statistics import Estimate
+from rose.report.table import interval
 from rose.report.text import number, printable
 
 MOST_ARMS, MOST_LINES = 40, 8
 
 
-def draw(comparison: Comparison, selections: Selections, folder: Path) -> list[Plot]:
-    """Draws what there are data for and writes `folder`/NAME.png and .svg, in place of what was there."""
+class Point(NamedTuple):
+    x: float  # NaN where the arm has none
+    arm: Arm
+    estimate: Estimate
+
+
+class Line(NamedTuple):
+    label: str
+    points: list[Point]
+
+
+def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> list[Plot]:
+    """Writes `folder`/NAME.png and .svg of what there are data for, in place of what was there."""
     import matplotlib
 
     folder.mkdir(exist_ok=True)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
         old.unlink()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the PNG lacks it, the page's font may not
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font may have it
         return [save(drawing, folder) for drawing in _all(comparison, selections)]
 
 
-def _all(comparison: Comparison, selections: Selections) -> list[Drawing]:
-    found = []
-    for metric in comparison.metrics:
-        if is_quality(metric) or metric == "precision":
-            found.append(by_method(comparison, metric))
-    if comparison.main:
-        found += [curve(comparison, column) for column in numeric_columns(comparison)]
-        if "cost/seconds" in comparison.metrics:
-            found.append(cost_against_quality(comparison))
-    found += [sources(selections), lengths(selections), overlap(selections)]
-    return [entry for entry in found if entry]
+def _all(comparison: Comparison, selections: SweepSelections) -> list[Drawing]:
+    metrics, main = comparison.metrics, comparison.main
+    drawings = [by_method(comparison, name) for name in metrics if is_quality(name) or name == "precision"]
+    if main:
+        drawings += [curve(comparison, main, column) for column in numeric_columns(comparison)]
+        if "cost/seconds" in metrics:
+            drawings.append(cost_against_quality(comparison, main))
+    drawings += [sources(selections), lengths(selections), overlap(selections)]
+    return [drawing for drawing in drawings if drawing]
 
 
 def by_method(comparison: Comparison, metric: str) -> Drawing:
     """A metric's means with their intervals, a row an arm."""
-    known = [(arm, e) for arm, e in zip(comparison.arms, comparison.estimates[metric], strict=True) if e.seeds]
-    left_out = max(0, len(known) - MOST_ARMS)
+    rows = [(arm, estimate) for arm, estimate in comparison.estimates[metric].items() if estimate.seeds]
+    left_out = max(0, len(rows) - MOST_ARMS)
     if left_out:
-        sign = 1 if lower_is_better(metric) else -1
-        known = sorted(known, key=lambda pair: sign * pair[1].mean)[:MOST_ARMS]
-    figure, axes = new_figure(0.55 + 0.24 * len(known))
-    for row, (arm, estimate) in enumerate(known):
-        axes.errorbar(estimate.mean, row, xerr=_error(estimate), **_point(arm, comparison))
-    label_rows(axes, [arm.label for arm, _ in known])
+        rows = sorted(rows, key=lambda pair: -direction(metric) * pair[1].mean)[:MOST_ARMS]
+    figure, axes = new_figure(0.55 + 0.24 * len(rows))
+    for place, (arm, estimate) in enumerate(rows):
+        axes.errorbar(estimate.mean, place, xerr=_error(estimate), **_point(arm, comparison))
+    label_rows(axes, [arm.label for arm, _ in rows])
     axes.set_xlabel(metric + (" (lower is better)" if lower_is_better(metric) else ""))
     axes.grid(axis="x")
     caption = f"{metric} by method: mean and 95 % interval." + (f" {left_out} further rows left out." * bool(left_out))
-    return Drawing(f"{slug(metric)}_by_method", caption, _said(known), figure)
+    return Drawing(f"{metric}_by_method", caption, _alt(rows), figure)
 
 
 def numeric_columns(comparison: Comparison) -> list[str]:
-    """Columns that differ between arms, with numbers alone in them: ratios, slices, shots, dimensions."""
+    """Columns that differ between arms, with numbers alone in them: ratios, slices, dimensions."""
     columns = []
     for index, name in enumerate(comparison.columns):
         values = {arm.key[index] for arm in comparison.arms} - {""}
-        if name != "method" and len(values) > 1 and all(_number(value) is not None for value in values):
+        if name != "method" and len(values) > 1 and not any(math.isnan(_number(value)) for value in values):
             columns.append(name)
     return columns
 
 
-def curve(comparison: Comparison, column: str) -> Drawing | None:
-    """The main metric against a column of numbers, a line for each combination of the others; blanks are levels."""
-    metric, index = comparison.main, comparison.columns.index(column)
-    lines: dict[tuple[str, ...], list[tuple[float, Arm, Estimate]]] = {}
-    for arm, estimate in zip(comparison.arms, comparison.estimates[metric], strict=True):
-        if estimate.seeds:
-            others = tuple(cell for place, cell in enumerate(arm.key) if place != index)
-            lines.setdefault(others, []).append((_number(arm.key[index]) or numpy.nan, arm, estimate))
-    across = sorted({x for points in lines.values() for x, *_ in points if not numpy.isnan(x)})
+def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
+    """A metric against a column of numbers, a line for each combination of the other cells.
+
+    A line with a blank in that column is a level.
+    """
+    lines = _lines(comparison, metric, column)
+    across = sorted({point.x for line in lines for point in line.points if not math.isnan(point.x)})
     if len(across) < 2:
         return None
-    shown = list(lines.items())[:MOST_LINES]
-    labels = [short(" ".join(filter(None, others))) for others, _ in shown]
-    columns = legend_columns(labels)
+    shown = lines[:MOST_LINES]
+    columns = legend_columns([line.label for line in shown])
     figure, axes = new_figure(2.9 + 0.19 * -(-len(shown) // columns))
-    alike = len({points[0][1].method for _, points in shown}) < len(shown)  # lines of one method need other colours
-    for place, (_, points) in enumerate(shown):
-        points.sort(key=lambda point: point[0])
-        style = _point(points[0][1], comparison) | {
-            "label": printable(" ".join(filter(None, others))),
-            "linestyle": "-",
-        }
-        if alike:
-            style |= {"color": OKABE_ITO[place % len(OKABE_ITO)], "marker": MARKERS[place % len(MARKERS)]}
-        if len(points) == 1 and numpy.isnan(points[0][0]):
-            axes.axhline(points[0][2].mean, color=style["color"], label=style["label"], linestyle=":", linewidth=1.2)
+    for line, style in zip(shown, _styles(shown, comparison), strict=True):
+        first = line.points[0]
+        if len(line.points) == 1 and math.isnan(first.x):
+            axes.axhline(first.estimate.mean, color=style["color"], label=line.label, linestyle=":", linewidth=1.2)
             continue
-        error = numpy.array([_error(estimate)[:, 0] for *_, estimate in points]).T
-        axes.errorbar([x for x, *_ in points], [e.mean for *_, e in points], yerr=error, **style)
+        error = numpy.hstack([_error(point.estimate) for point in line.points])
+        means = [point.estimate.mean for point in line.points]
+        axes.errorbar([point.x for point in line.points], means, yerr=error, label=line.label, **style)
     if across[0] > 0 and across[-1] >= 8 * across[0]:
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{x:g}" for x in across])
@@ -121,58 +110,79 @@ def curve(comparison: Comparison, column: str) -> Drawing | None:
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, fontsize=8)
     left_out = f" {len(lines) - len(shown)} further lines left out." if len(lines) > len(shown) else ""
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
-    points = [(arm, estimate) for _, line in shown for _, arm, estimate in line]
-    return Drawing(f"{slug(metric)}_against_{slug(column)}", caption, _said(points), figure)
+    alt = _alt([(point.arm, point.estimate) for line in shown for point in line.points])
+    return Drawing(f"{metric}_against_{column}", caption, alt, figure)
 
 
-def cost_against_quality(comparison: Comparison) -> Drawing | None:
-    """The main metric against the seconds of the method's own stages; the line joins what nothing beats in both."""
-    metric = comparison.main
-    pairs = zip(comparison.arms, comparison.estimates["cost/seconds"], comparison.estimates[metric], strict=True)
-    known = [(arm, cost, quality) for arm, cost, quality in pairs if cost.seeds and quality.seeds][:MOST_ARMS]
-    if len(known) < 2:
+def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
+    """The arms that have the metric, those that differ in `column` alone on one line."""
+    lines: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+    for arm, estimate in comparison.estimates[metric].items():
+        if estimate.seeds:
+            cells = dict(zip(comparison.columns, arm.key, strict=True))
+            x = _number(cells.pop(column))
+            lines.setdefault(tuple(cells.items()), []).append(Point(x, arm, estimate))
+    return [Line(_label(cells), sorted(points, key=lambda point: point.x)) for cells, points in lines.items()]
+
+
+def _label(cells: Iterable[tuple[str, str]]) -> str:
+    """The cells that are not blank; a number says nothing without its column's name."""
+    words = (cell if math.isnan(_number(cell)) else f"{column} {cell}" for column, cell in cells if cell)
+    return printable(" ".join(words))
+
+
+def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:
+    """A colour and a marker a line: its method's, unless several are of one method."""
+    styles = [_point(line.points[0].arm, comparison) | {"linestyle": "-"} for line in lines]
+    if len({line.points[0].arm.method for line in lines}) == len(lines):
+        return styles
+    return [style | nth_style(place) for place, style in enumerate(styles)]
+
+
+def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
+    """A metric against the seconds of the method's own stages.
+
+    The line joins what nothing beats in both.
+    """
+    seconds, means = comparison.estimates["cost/seconds"], comparison.estimates[metric]
+    measured = [arm for arm in comparison.arms if seconds[arm].seeds and means[arm].seeds]
+    points = [(arm, seconds[arm], means[arm]) for arm in measured[:MOST_ARMS]]
+    if len(points) < 2:
         return None
-    front = pareto([cost.mean for _, cost, _ in known], [q.mean for *_, q in known], lower_is_better(metric))
+    costs = [cost.mean for _, cost, _ in points]
+    front = pareto(costs, [direction(metric) * quality.mean for *_, quality in points])
+    joined = [points[place] for place in sorted(front, key=lambda place: costs[place])]
     figure, axes = new_figure(3.2)
-    ordered = sorted((known[index] for index in front), key=lambda entry: entry[1].mean)
-    steps = [(cost.mean, quality.mean) for _, cost, quality in ordered]
+    steps = [(cost.mean, quality.mean) for _, cost, quality in joined]
     axes.plot(*zip(*steps, strict=True), color=RULE, linewidth=1, zorder=1)
-    for arm, cost, quality in known:
+    for arm, cost, quality in points:
         axes.errorbar(cost.mean, quality.mean, xerr=_error(cost), yerr=_error(quality), **_point(arm, comparison))
         axes.annotate(printable(arm.label), (cost.mean, quality.mean), (5, 5), textcoords="offset points", fontsize=8)
     axes.set(xlabel="seconds of the method's own stages", ylabel=metric)
-    if max(cost.mean for _, cost, _ in known) >= 8 * min(max(cost.mean, 1e-9) for _, cost, _ in known):
+    if max(costs) >= 8 * max(min(costs), 1e-9):
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid()
-    labels = ", ".join(arm.label for arm, *_ in ordered)
-    said = "; ".join(f"{a.label} {number(c.mean)} s, {number(q.mean)}" for a, c, q in known)
+    labels = ", ".join(arm.label for arm, *_ in joined)
+    alt = "; ".join(f"{arm.label} {number(cost.mean)} s, {number(quality.mean)}" for arm, cost, quality in points)
     caption = f"Cost against {metric}. The line joins the Pareto front, which nothing beats in both: {labels}."
-    return Drawing("cost_against_quality", caption, said, figure)
+    return Drawing("cost_against_quality", caption, alt, figure)
 
 
-def pareto(costs: Sequence[float], qualities: Sequence[float], lower_is_better: bool = False) -> list[int]:
-    """The positions that no other beats: none costs at most as much and is at least as good, and better in one."""
-    sign = -1 if lower_is_better else 1
-    points = [(cost, -sign * quality) for cost, quality in zip(costs, qualities, strict=True)]
+def pareto(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:
+    """The positions that no other beats: by costing no more, being as good, and better in one."""
+    points = [(cost, -quality) for cost, quality in zip(costs, qualities, strict=True)]
     return [
         index
-        for index, own in enumerate(points)
-        if not any(other != own and other[0] <= own[0] and other[1] <= own[1] for other in points)
+        for index, point in enumerate(points)
+        if not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
     ]
 
 
-def _point(arm: Arm, comparison: Comparison) -> dict:
+def _point(arm: Arm, comparison: Comparison) -> dict[str, Any]:
     methods = list(dict.fromkeys(other.method for other in comparison.arms))
-    place = methods.index(arm.method)
-    return {
-        "color": FIXED.get(arm.method, OKABE_ITO[place % len(OKABE_ITO)]),
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": "none",
-        "linewidth": 1.2,
-        "markersize": 5,
-        "capsize": 2.5,
-    }
+    style = nth_style(methods.index(arm.method), arm.method)
+    return style | {"linestyle": "none", "linewidth": 1.2, "markersize": 5, "capsize": 2.5}
 
 
 def _error(estimate: Estimate) -> numpy.ndarray:
@@ -180,12 +190,13 @@ def _error(estimate: Estimate) -> numpy.ndarray:
     return numpy.nan_to_num(numpy.maximum(sides, 0))
 
 
-def _said(known: Sequence[tuple[Arm, Estimate]]) -> str:
-    return "; ".join(f"{arm.label} {number(e.mean)} ({number(e.low)} to {number(e.high)})" for arm, e in known)
+def _alt(means: Sequence[tuple[Arm, Estimate]]) -> str:
+    return "; ".join(f"{arm.label} {interval(estimate)}" for arm, estimate in means)
 
 
-def _number(text: str) -> float | None:
+def _number(cell: str) -> float:
+    """NaN where the cell is none."""
     try:
-        return float(text)
+        return float(cell)
     except ValueError:
-        return None
+        return math.nan

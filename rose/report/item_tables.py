@@ -1,4 +1,4 @@
-"""What each test item was worth: the jobs' items.parquet, brought to one numbering of items and prompts."""
+"""What each test item was worth: the jobs' items.parquet with items and prompts numbered as one."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ Table = dict[str, numpy.ndarray]  # "item": numbers, ascending; then a column of
 
 
 class Items:
-    """Numbers for the items and prompts of all jobs: equal numbers are the same item, whichever job it is from."""
+    """Numbers for the items and prompts of all jobs: equal ones are the same item of any job."""
 
     def __init__(self) -> None:
         self._items: dict[tuple[str, str, str], int] = {}
@@ -28,11 +28,11 @@ class Items:
         return numpy.array(self._prompt_of)[items]
 
     def read(self, paths: Iterable[Path]) -> Table:
-        """The items of several stages or of a job, each file's metrics where it has them; empty without files."""
+        """The items of several stages or of a job, with all files' metrics; empty without files."""
         tables = [table for path in paths if path.exists() and (table := self._read(path))]
         if len(tables) < 2:
             return tables[0] if tables else {}
-        items = numpy.unique(numpy.concatenate([table["item"] for table in tables]))
+        items = all_items(tables)
         merged: Table = {"item": items}
         for table in tables:
             for name in table.keys() - merged.keys():
@@ -58,6 +58,10 @@ class Items:
         return self._items[key]
 
 
+def all_items(tables: Iterable[Table]) -> numpy.ndarray:
+    return numpy.unique(numpy.concatenate([table["item"] for table in tables]))
+
+
 def align(table: Table, metric: str, items: numpy.ndarray) -> numpy.ndarray:
     """The values of a metric for `items`, NaN where the table has none."""
     values = numpy.full(len(items), numpy.nan)
@@ -67,19 +71,13 @@ def align(table: Table, metric: str, items: numpy.ndarray) -> numpy.ndarray:
 
 
 def read_items(jobs: list[JobRecord], items: Items) -> tuple[dict[str, Table], dict[str, Table]]:
-    """The items of jobs that have any, and of the base model as each job was measured against, by job name."""
-    own = {job.dir.name: items.read([job.dir / "items.parquet"]) for job in jobs}
-    known: dict[str, Table] = {}
+    """The items of each job, and of the base model as it was measured against, by job name."""
+    tuned = {job.dir.name: items.read([job.dir / "items.parquet"]) for job in jobs}
+    by_stages: dict[tuple[Path, ...], Table] = {}
     base = {}
     for job in jobs:
-        stages = [path for name in job.stages if name.startswith("zero_shot") and (path := job.stage(name))]
-        name = " ".join(map(str, stages))
-        if name not in known:
-            known[name] = items.read([path / "items.parquet" for path in stages])
-        base[job.dir.name] = known[name]
-    return {name: table for name, table in own.items() if table}, {name: table for name, table in base.items() if table}
-
-
-def metrics_of(tables: Iterable[Table]) -> list[str]:
-    """The metrics that any of `tables` has, in order."""
-    return sorted({name for table in tables for name in table} - {"item"})
+        stages = tuple(path for name in job.stages if name.startswith("zero_shot") and (path := job.stage(name)))
+        if stages not in by_stages:
+            by_stages[stages] = items.read(path / "items.parquet" for path in stages)
+        base[job.dir.name] = by_stages[stages]
+    return tuned, base

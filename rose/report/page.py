@@ -1,22 +1,23 @@
 """report.html: one file that needs no network and no script, escaped by Jinja2."""
 
+from collections import Counter
 from pathlib import Path
 
 import jinja2
 
-from rose.report.arms import lower_is_better
-from rose.report.comparison import Comparison, verdict
+from rose.report.comparison import Comparison, Difference, verdict
 from rose.report.drawing import Plot
 from rose.report.headlines import is_it_real, what_it_cost, who_won
-from rose.report.results import JobRecord
-from rose.report.selections import Selections
-from rose.report.suspicions import Check, suspicions
+from rose.report.metrics import lower_is_better
+from rose.report.results import JobRecord, StageEntry
+from rose.report.selections import SweepSelections
+from rose.report.suspicions import ArmFinding, suspicions
 from rose.report.table import notes, unfinished
 from rose.report.text import number, printable, shorten
 
 HERE = Path(__file__).parent
-MOST_LINES = 6  # of an answer on the first screen
-MOST_CHARACTERS, MOST_MESSAGES = 600, 4  # of a row to read
+# Lines of an answer on the first screen; characters and messages of a row to read.
+LIMITS = {"most_lines": 6, "most_characters": 600, "most_messages": 4}
 SECTIONS = {
     "unfinished": "Not finished",
     "results": "Results",
@@ -32,14 +33,15 @@ def render_page(
     title: str,
     jobs: list[JobRecord],
     comparison: Comparison,
-    selections: Selections,
-    checks: list[Check],
+    selections: SweepSelections,
+    findings: list[ArmFinding],
     plots: list[Plot],
 ) -> str:
     """The page as HTML. Every text of other people's is escaped and cut, and made printable."""
-    lines, missing = suspicions(comparison, selections, checks, jobs), unfinished(jobs)
-    told = _verdicts(comparison, comparison.main)
-    there = {"unfinished": missing, "verdicts": told, "figures": plots, "rows": selections.arms}
+    lines, missing = suspicions(comparison, selections, findings, jobs), unfinished(jobs)
+    answers = {metric: _verdicts(comparison, metric) for metric in comparison.differences}
+    main = answers.pop(comparison.main, []) if comparison.main else []
+    there = {"unfinished": missing, "verdicts": main, "figures": plots, "rows": selections.arms}
     return _template().render(
         title=title,
         style=(HERE / "page.css").read_text(),
@@ -51,27 +53,18 @@ def render_page(
             "What did it cost?": what_it_cost(comparison, jobs),
             "What looks suspicious?": lines or ["Nothing that is checked here."],
         },
-        most_lines=MOST_LINES,
         sections={anchor: name for anchor, name in SECTIONS.items() if there.get(anchor, True)},
         unfinished=missing,
         comparison=comparison,
         notes=notes(jobs, comparison),
-        verdicts=told,
-        others={
-            metric: entries
-            for metric in comparison.differences
-            if metric != comparison.main and (entries := [entry[:2] for entry in _verdicts(comparison, metric)])
-        },
-        stability=[
-            (" ".join(filter(None, key)), _shares(shares)) for key, shares in comparison.stability.items() if shares
-        ],
+        verdicts=main,
+        others={metric: entries for metric, entries in answers.items() if entries},
+        stability=[(" ".join(filter(None, key)), _shares(wins)) for key, wins in comparison.stability.items() if wins],
         plots=plots,
         missing=_missing(selections),
         suspicions=lines,
-        checks=sorted(checks, key=lambda check: (check.name, check.arm)),
+        findings=sorted(findings, key=lambda finding: (finding.name, finding.arm)),
         selections=selections,
-        most_characters=MOST_CHARACTERS,
-        most_messages=MOST_MESSAGES,
         stages=_stages(jobs),
     )
 
@@ -82,9 +75,10 @@ def _template() -> jinja2.Template:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is marked as safe
+        finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is safe
     )
     environment.filters |= {"number": number, "cut": shorten, "lower_is_better": lower_is_better}
+    environment.globals |= LIMITS
     return environment.get_template("page.html.jinja")
 
 
@@ -94,17 +88,17 @@ def _count(jobs: list[JobRecord]) -> str:
     return f"{text}, all done." if done == len(jobs) else f"{text}, {done} done."
 
 
-def _verdicts(comparison: Comparison, metric: str | None) -> list[tuple]:
-    return [(entry, *verdict(entry, metric)) for entry in comparison.differences.get(metric, [])]
+def _verdicts(comparison: Comparison, metric: str) -> list[tuple[Difference, str, str]]:
+    return [(entry, *verdict(entry, metric)) for entry in comparison.differences[metric]]
 
 
 def _shares(shares: dict[str, float]) -> list[tuple[str, str]]:
     """The arms that win at all, most often first."""
-    said = [(arm, f"{share:.0%}" if share >= 0.01 else "<1%") for arm, share in shares.items() if share > 0]
-    return sorted(said, key=lambda pair: -shares[pair[0]])
+    ranked = sorted((arm for arm in shares if shares[arm] > 0), key=lambda arm: -shares[arm])
+    return [(arm, f"{shares[arm]:.0%}" if shares[arm] >= 0.01 else "<1%") for arm in ranked]
 
 
-def _missing(selections: Selections) -> str:
+def _missing(selections: SweepSelections) -> str:
     lacking = []
     if len(selections.pool_sources) == 1:
         lacking.append(f"no source mix, since all rows come from {next(iter(selections.pool_sources))}")
@@ -114,23 +108,24 @@ def _missing(selections: Selections) -> str:
 
 
 def _stages(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
-    """Stage, artifacts, jobs that use them, seconds, tokens, GFLOPs, greatest peak memory, bytes; the slowest first."""
-    artifacts: dict[str, dict[str, dict]] = {}
-    users: dict[str, int] = {}
+    """Stage, artifacts, jobs that use them, and `_sizes` of these; the slowest first."""
+    users = Counter(name for job in jobs for name in job.stages)
+    artifacts: dict[str, dict[str, StageEntry]] = {name: {} for name in users}
     for job in jobs:
         for name, stage in job.stages.items():
-            artifacts.setdefault(name, {})[stage.get("dir", job.dir.name)] = stage
-            users[name] = users.get(name, 0) + 1
-    table = []
-    for name, stages in artifacts.items():
+            artifacts[name][stage.get("dir", job.dir.name)] = stage
+    sizes = {name: _sizes(list(stages.values())) for name, stages in artifacts.items()}
+    slowest = sorted(sizes, key=lambda name: (sizes[name][0], name), reverse=True)
+    return [(name, str(len(artifacts[name])), str(users[name]), *map(_amount, sizes[name])) for name in slowest]
 
-        def total(key: str, unit: float = 1, stages: dict = stages) -> float:
-            return sum(stage.get(key, 0) for stage in stages.values()) / unit
 
-        tokens, peak = total("tokens_forward"), max(stage.get("peak_memory", 0) for stage in stages.values())
-        sizes = (total("seconds"), tokens, total("flops", 1e9), peak / 2**20, total("bytes", 2**20))
-        table.append((sizes[0], (name, str(len(stages)), str(users[name]), *map(_amount, sizes))))
-    return [row for _, row in sorted(table, reverse=True)]
+def _sizes(stages: list[StageEntry]) -> tuple[float, ...]:
+    """Seconds, tokens, GFLOPs, greatest peak of memory in MiB, MiB on disk."""
+    seconds, tokens, flops, size = (
+        sum(stage.get(key, 0) for stage in stages) for key in ("seconds", "tokens_forward", "flops", "bytes")
+    )
+    peak = max(stage.get("peak_memory", 0) for stage in stages)
+    return seconds, tokens, flops / 1e9, peak / 2**20, size / 2**20
 
 
 def _amount(value: float) -> str:

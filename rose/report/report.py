@@ -1,4 +1,4 @@
-"""A sweep's folder → report.html, report.md, results.csv, results.parquet and figures/, all from disk."""
+"""A sweep's folder → report.html, report.md, results.csv, results.parquet, figures/; from disk."""
 
 import logging
 import os
@@ -9,11 +9,12 @@ import pandas
 
 from rose.errors import one_line
 from rose.report.comparison import Comparison, compare
-from rose.report.results import JobRecord, read_jobs, write_text
-from rose.report.selections import Selections, read_selections
-from rose.report.suspicions import read_checks
+from rose.report.results import JobRecord, read_jobs
+from rose.report.selections import SweepSelections, read_selections
+from rose.report.suspicions import read_findings
 from rose.report.table import render
 from rose.report.text import shorten
+from rose.stages.disk import replace
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +34,21 @@ class Report:
 def write_report(sweep: Path, redraw: bool = True) -> Report:
     """Writes the report into `sweep`; without `redraw`, a page of the same results stays as it is.
 
-    Raises RoseError where `sweep` is missing or holds no job. A page that cannot be drawn costs a warning: the tables
-    are there by then.
+    Raises RoseError where `sweep` is missing or holds no job. A page that cannot be drawn costs a
+    warning: the tables are there by then.
     """
     jobs = read_jobs(sweep)
-    comparison, title = compare(jobs), sweep.resolve().name
-    text, csv = render(jobs, comparison, title), comparison.frame.to_csv(index=False)
-    old, selections, path = sweep / "results.csv", Selections(), sweep / "report.html"
+    comparison = compare(jobs)
+    text, csv = render(jobs, comparison, sweep.resolve().name), comparison.frame.to_csv(index=False)
+    old, selections, path = sweep / "results.csv", SweepSelections(), sweep / "report.html"
     changed = not old.exists() or old.read_text(encoding="utf-8", errors="replace") != csv
-    write_text(sweep / "results.csv", csv)
-    write_text(sweep / "report.md", text)
+    _write(sweep / "results.csv", csv)
+    _write(sweep / "report.md", text)
     try:
         if redraw or changed or not path.exists():
             _write_parquet(comparison.frame, sweep / "results.parquet")
             selections = read_selections(comparison.arms, jobs)
-            _write_page(sweep, title, jobs, comparison, selections)
+            _write_page(sweep, jobs, comparison, selections)
     except Exception as error:
         if os.environ.get("ROSE_DEBUG"):
             raise
@@ -57,7 +58,7 @@ def write_report(sweep: Path, redraw: bool = True) -> Report:
     return Report(path, text, changed, comparison.frame, rows_read(selections), figures)
 
 
-def rows_read(selections: Selections) -> pandas.DataFrame:
+def rows_read(selections: SweepSelections) -> pandas.DataFrame:
     """The rows of the page's last part as a table; texts are made printable and cut."""
     columns = ["method", "end", "rank", "score", "id", "source", "text"]
     rows = [
@@ -70,22 +71,25 @@ def rows_read(selections: Selections) -> pandas.DataFrame:
 
 
 def _text(messages: list[dict]) -> str:
-    said = (f"{message.get('role')}: {message.get('content')}" for message in messages)
-    return shorten("\n\n".join(said), MOST_CHARACTERS)
+    turns = (f"{message.get('role')}: {message.get('content')}" for message in messages)
+    return shorten("\n\n".join(turns), MOST_CHARACTERS)
 
 
-def _write_page(sweep: Path, title: str, jobs: list[JobRecord], comparison: Comparison, selections: Selections) -> None:
+def _write_page(sweep: Path, jobs: list[JobRecord], comparison: Comparison, selections: SweepSelections) -> None:
     from rose.report.figures import draw
     from rose.report.page import render_page
 
-    checks = read_checks(comparison.arms, jobs, comparison.problems)
+    findings = read_findings(comparison.arms, jobs, comparison.problems)
     plots = draw(comparison, selections, sweep / "figures")
-    write_text(sweep / "report.html", render_page(title, jobs, comparison, selections, checks, plots))
+    page = render_page(sweep.resolve().name, jobs, comparison, selections, findings, plots)
+    _write(sweep / "report.html", page)
+
+
+def _write(path: Path, text: str) -> None:
+    replace(path, lambda part: part.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def _write_parquet(frame: pandas.DataFrame, path: Path) -> None:
     """The same table; a column that holds values of several types becomes text."""
     mixed = [name for name in frame if frame[name].dtype == object]
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    frame.astype({name: "string" for name in mixed}).to_parquet(part, index=False)
-    part.replace(path)
+    replace(path, lambda part: frame.astype(dict.fromkeys(mixed, "string")).to_parquet(part, index=False))

@@ -1,7 +1,6 @@
-"""A sweep's jobs on disk as one table: a row a job, then the base model's rows (`method=zero_shot`)."""
+"""A sweep's jobs on disk as one table: a row a job, then the base model's (`method=zero_shot`)."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rose.errors import RoseError, one_line
 from rose.stages.kinds import MEASURES, ZERO_SHOT, own_cost
 
-# Naming column → the configuration key it shows; a group's own name is enough to identify the group.
+StageEntry = dict[str, Any]  # of stages.json: "dir", "state" (computed, reused) and what it cost
+# Naming column → the configuration key it shows; a group's own name is enough to identify it.
 NAMING = {
     "method": "method.name",
     "model": "model.name",
@@ -35,14 +35,14 @@ class JobRecord:
     config: DictConfig
     choices: dict[str, str]  # configuration group → the option chosen
     overrides: list[str]
-    state: str  # running | done | failed; missing without status.json, unreadable when a file is broken
+    state: str  # running | done | failed; missing (no status.json), unreadable (a file is broken)
     error: str
     metrics: dict[str, float]
-    stages: dict[str, dict[str, Any]]  # stages.json
+    stages: dict[str, StageEntry]
 
     @property
     def result(self) -> str | None:
-        """Directories of the evaluating stages: jobs that share them have one result between them."""
+        """Directories of the stages that measure: jobs that share them have one result."""
         return _measured(self.stages, MEASURES)
 
     @property
@@ -57,7 +57,7 @@ class JobRecord:
         return root / folder if folder and root and (root / folder).is_dir() else None
 
     def value(self, key: str) -> Any:
-        """The value of a configuration key or the option chosen for a group; None where there is none."""
+        """The value of a configuration key, or the option chosen for a group, or None."""
         if key in self.choices:
             return self.choices[key]
         try:
@@ -81,29 +81,25 @@ def read_jobs(sweep: Path) -> list[JobRecord]:
 
 
 def _job_directories(sweep: Path) -> list[Path]:
-    """Those of the last command that ran this sweep, begun or not; without its list, whatever is there."""
+    """Those of the last command that ran this sweep, begun or not; without a list all there are."""
     if (sweep / "sweep.json").exists():
         listed = json.loads((sweep / "sweep.json").read_text())["jobs"]
         return sorted(sweep / name for name in dict.fromkeys(listed))
     return sorted(path for path in sweep.iterdir() if _is_job(path))
 
 
-def collect(sweep: Path) -> pandas.DataFrame:
+def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
     """One row a job: swept keys, naming columns, `state`, metrics; then the zero-shot rows.
 
-    Raises RoseError where there is no such folder or no job in it.
+    Ordered by the naming columns and the swept keys; same jobs, same table.
     """
-    return tabulate(read_jobs(sweep))
-
-
-def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
-    """The rows of `collect`, ordered by the naming columns and the swept keys; same jobs, same table."""
     columns = naming_columns(jobs)
     names = [*columns, "state"]
     rows = []
     for job in jobs:
-        own = {name: value for name, value in job.metrics.items() if not name.startswith(BASE)}
-        rows.append(_naming(job, columns) | {"state": job.state} | own | {"result": job.result, "job": job.dir.name})
+        metrics = {name: value for name, value in job.metrics.items() if not name.startswith(BASE)}
+        named = _naming(job, columns) | {"state": job.state}
+        rows.append(named | metrics | {"result": job.result, "job": job.dir.name})
     zero_shot = _zero_shot_rows(jobs, columns)
     metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result", "job"})
     order = ["model", "dataset", "preference", "projection", "method", "ratio", *columns]
@@ -114,45 +110,37 @@ def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
 
 
 def naming_columns(jobs: list[JobRecord]) -> list[str]:
-    """The swept keys, `student` where any job fine-tunes another model than the one that selects, and NAMING's."""
+    """The swept keys, `student` where any job fine-tunes another model, and NAMING's."""
     student = ["student"] if any(job.value("student.name") for job in jobs) else []
     return [*swept_keys(jobs), *student, *NAMING]
 
 
 def swept_keys(jobs: list[JobRecord]) -> list[str]:
-    """The overridden keys and groups, other than the naming columns, whose value differs between jobs."""
+    """The overridden keys and groups, NAMING's aside, whose value differs between jobs."""
     overrides = [entry for job in jobs for entry in job.overrides]
     keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
-    named = {*NAMING, *NAMING.values(), "model@student", "student.name"} - {"ratio"}
+    named = {*NAMING, *NAMING.values(), "model@student", "student.name"}
     return [key for key in keys if key not in named and len({job.value(key) for job in jobs}) > 1]
 
 
-def costs(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """`cost/<stage>/<what>` of each stage, `…/reused` (0 or 1) among them, and `cost/<what>` of the method alone.
+def costs(stages: dict[str, StageEntry]) -> dict[str, float]:
+    """`cost/<stage>/<what>` of each stage, `reused` (0 or 1) too, and `cost/<what>` of the method.
 
-    Alone: what the stages of the method's own, selection and fine-tuning included, cost when each was computed, by
-    whichever job; memory is the greatest of them.
+    The latter is what the method's own stages, selection and fine-tuning included, cost when each
+    was computed, by whichever job; memory is the greatest of them.
     """
-    each = {
-        name: {key: value for key, value in stage.items() if key not in ("dir", "state")}
-        for name, stage in stages.items()
-    }
-    metrics = {f"cost/{name}/{key}": value for name, cost in each.items() for key, value in cost.items()}
-    metrics |= {
-        f"cost/{name}/reused": float(stage["state"] == "reused") for name, stage in stages.items() if "state" in stage
-    }
-    own = [cost for name, cost in each.items() if own_cost(name)]
-    for key in sorted({key for cost in own for key in cost}):
-        values = [cost.get(key, 0) for cost in own]
+    metrics: dict[str, float] = {}
+    alone: dict[str, list[float]] = {}
+    for name, stage in stages.items():
+        for key in stage.keys() - {"dir", "state"}:
+            metrics[f"cost/{name}/{key}"] = stage[key]
+            if own_cost(name):
+                alone.setdefault(key, []).append(stage[key])
+        if "state" in stage:
+            metrics[f"cost/{name}/reused"] = float(stage["state"] == "reused")
+    for key, values in alone.items():
         metrics[f"cost/{key}"] = max(values) if key == "peak_memory" else sum(values)
     return metrics
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces `path` in one step: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    temporary.replace(path)
 
 
 def _naming(job: JobRecord, columns: list[str]) -> dict[str, Any]:
@@ -166,29 +154,27 @@ def _of_student(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _zero_shot_rows(jobs: list[JobRecord], columns: list[str]) -> list[dict[str, Any]]:
-    """One row per model, dataset, preference, seed and outcome; swept keys that made no difference stay blank.
+    """One row per model, dataset, preference, seed and outcome.
 
-    Where a job of method=zero_shot is that row itself, there is no second one.
+    Swept keys that made no difference stay blank. Where a job of method=zero_shot is that row
+    itself, there is no second one.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
-    own_jobs = {_task(_naming(job, columns)) for job in jobs if job.value("method.name") == "zero_shot"}
+    jobs_of_base = {_task(_naming(job, columns)) for job in jobs if job.value("method.name") == "zero_shot"}
     for job in jobs:
-        cut = len(BASE)
-        own = {name[cut:]: value for name, value in job.metrics.items() if name.startswith(BASE)}
-        if own:
-            row = _of_student(_naming(job, columns) | {"method": "zero_shot", "projection": None, "ratio": None})
-            if _task(row) in own_jobs:
-                continue
-            key = _task(row) + tuple(sorted(own.items()))
-            measured = {"result": job.zero_shot, "job": job.dir.name}
-            groups.setdefault(key, []).append(row | {"state": "done"} | own | measured)
-    return [
-        {
-            name: value if name == "job" or all(row[name] == value for row in group) else None
-            for name, value in group[0].items()
-        }
-        for group in groups.values()
-    ]
+        metrics = {name.removeprefix(BASE): value for name, value in job.metrics.items() if name.startswith(BASE)}
+        row = _of_student(_naming(job, columns) | {"method": "zero_shot", "projection": None, "ratio": None})
+        if metrics and _task(row) not in jobs_of_base:
+            result = {"state": "done", "result": job.zero_shot, "job": job.dir.name}
+            groups.setdefault(_task(row) + tuple(sorted(metrics.items())), []).append(row | metrics | result)
+    return [_common(rows) for rows in groups.values()]
+
+
+def _common(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all rows agree in, else None; the job is the first's."""
+    first = rows[0]
+    common = {name: value if all(row[name] == value for row in rows) else None for name, value in first.items()}
+    return common | {"job": first["job"]}
 
 
 def _task(row: dict[str, Any]) -> tuple:

@@ -3,20 +3,20 @@
 import numpy
 
 from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Drawing, label_rows, legend_columns, new_figure, short
-from rose.report.selections import Selections
+from rose.report.selections import SweepSelections
 from rose.report.text import number
 
 MOST_SOURCES = 7
 
 
-def sources(selections: Selections) -> Drawing | None:
-    """Shares of the pool's sources, in the pool and in each selection; none where the pool has but one source."""
+def sources(selections: SweepSelections) -> Drawing | None:
+    """Shares of the pool's sources, in it and in each selection; none where it has but one."""
     if len(selections.pool_sources) < 2:
         return None
     names = list(selections.pool_sources)[:MOST_SOURCES]
     rows = [("pool", selections.pool_sources), *((arm.label, arm.sources) for arm in selections.arms if arm.rows)]
     shown = [*names, "other"] if len(selections.pool_sources) > len(names) else names
-    columns = legend_columns([short(name) for name in shown])
+    columns = legend_columns(shown)
     figure, axes = new_figure(0.75 + 0.24 * len(rows) + 0.19 * -(-len(shown) // columns))
     left = numpy.zeros(len(rows))
     for place, name in enumerate(shown):
@@ -27,11 +27,11 @@ def sources(selections: Selections) -> Drawing | None:
     label_rows(axes, [label for label, _ in rows])
     axes.set(xlim=(0, 1), xlabel="share of rows")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=8)
-    said = "; ".join(f"{label}: {', '.join(f'{n} {s.get(n, 0):.0%}' for n in names)}" for label, s in rows)
-    return Drawing("source_mix", "Where the selected rows come from, and the pool's.", said, figure)
+    alt = "; ".join(f"{label}: {', '.join(f'{n} {s.get(n, 0):.0%}' for n in names)}" for label, s in rows)
+    return Drawing("source_mix", "Where the selected rows come from, and the pool's.", alt, figure)
 
 
-def lengths(selections: Selections) -> Drawing | None:
+def lengths(selections: SweepSelections) -> Drawing | None:
     """Tokens a row: median, middle half, and from the 5th to the 95th of 100."""
     rows = [("pool", selections.pool_lengths), *((arm.label, arm.lengths) for arm in selections.arms)]
     rows = [(label, quantiles) for label, quantiles in rows if quantiles]
@@ -46,12 +46,12 @@ def lengths(selections: Selections) -> Drawing | None:
     label_rows(axes, [label for label, _ in rows])
     axes.set_xlabel("tokens a row")
     axes.grid(axis="x")
-    said = "; ".join(f"{label}: median {number(q[2])}, {number(q[0])} to {number(q[4])}" for label, q in rows)
+    alt = "; ".join(f"{label}: median {number(q[2])}, {number(q[0])} to {number(q[4])}" for label, q in rows)
     caption = "Length of selected rows beside the pool's: median, middle half (thick), 5th to 95th percentile (thin)."
-    return Drawing("lengths", caption, said, figure)
+    return Drawing("lengths", caption, alt, figure)
 
 
-def overlap(selections: Selections) -> Drawing | None:
+def overlap(selections: SweepSelections) -> Drawing | None:
     """Jaccard overlap of selections."""
     labels, matrix = [arm.label for arm in selections.arms], selections.overlap
     if numpy.isnan(matrix).all():
@@ -64,9 +64,8 @@ def overlap(selections: Selections) -> Drawing | None:
     for (row, column), value in numpy.ndenumerate(matrix):
         if not numpy.isnan(value):
             color = "white" if value > 0.6 else INK
-            axes.text(
-                column + 0.5, row + 0.5, f"{value:.2f}".lstrip("0"), ha="center", va="center", fontsize=7, color=color
-            )
+            shown = f"{value:.2f}".lstrip("0")
+            axes.text(column + 0.5, row + 0.5, shown, ha="center", va="center", fontsize=7, color=color)
     names = [short(label) for label in labels]
     centers = numpy.arange(len(labels)) + 0.5
     axes.set_xticks(centers, names, rotation=45, ha="right", rotation_mode="anchor")
@@ -79,8 +78,8 @@ def overlap(selections: Selections) -> Drawing | None:
     caption = "Jaccard overlap of selections from one pool: between methods with the same seed, on the diagonal between"
     caption += " seeds; blank where no two share a pool."
     pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1) if not numpy.isnan(matrix[i, j])]
-    said = "; ".join(f"{labels[i]} and {labels[j]} {matrix[i, j]:.2f}" for i, j in pairs[:60])
-    return Drawing("overlap", caption + expected, said, figure)
+    alt = "; ".join(f"{labels[i]} and {labels[j]} {matrix[i, j]:.2f}" for i, j in pairs[:60])
+    return Drawing("overlap", caption + expected, alt, figure)
 
 
 def _rest(shares: dict[str, float], names: list[str]) -> float:

@@ -1,20 +1,23 @@
-"""Means over seeds and test prompts with 95 % intervals that hold with three seeds, and what follows from them.
+"""Means over seeds and test prompts with 95 % intervals that hold with three seeds.
 
-A method's mean is uncertain because of the seeds it was run with and the prompts it was tested on. With three seeds a
-bootstrap of the seeds is far too narrow, so the two are treated apart and added, draw by draw:
+A method's mean is uncertain because of the seeds it was run with and the prompts it was tested on.
+With three seeds a bootstrap of the seeds is far too narrow, so the two are treated apart and added,
+draw by draw:
 
-- seeds: Student's t with seeds − 1 degrees of freedom on the seeds' means. Their spread holds all that differs from
-  one seed to the next: the seed itself, and its luck with single prompts.
-- prompts: a bootstrap of whole prompts, the same ones for every seed and both arms of a difference, scaled to what
-  seeds share: the mean covariance between the means of two seeds that comes from their common prompts. What single
-  seeds owe to their prompts is in the t already and would count twice (Owen, 2007; Cameron, Gelbach and Miller, 2011).
-  Seeds that were tested on different prompts share nothing, and the t alone remains; but with seeds that happen to
-  agree the interval is never narrower than the prompts alone make it.
+- seeds: Student's t with seeds − 1 degrees of freedom on the seeds' means. Their spread holds all
+  that differs from one seed to the next: the seed itself, and its luck with single prompts.
+- prompts: a bootstrap of whole prompts, the same ones for every seed and both arms of a difference,
+  scaled to what seeds share: the mean covariance between the means of two seeds that comes from
+  their common prompts. What single seeds owe to their prompts is in the t already and would count
+  twice (Owen, 2007; Cameron, Gelbach and Miller, 2011). Seeds that were tested on different prompts
+  share nothing, and the t alone remains; but with seeds that happen to agree the interval is never
+  narrower than the prompts alone make it.
 
-The sum of the two is the Behrens–Fisher fiducial distribution, known to err on the wide side (Robinson, 1976). Coverage
-of the nominal 95 % in 2,000 simulated samples each of 100 prompts; effects of prompts and the rest have a standard
-deviation of 1, those of seeds as given, and "plain" resamples seeds and prompts with replacement and nothing else
-(`tests/test_report_statistics.py` repeats it with fewer samples):
+The sum of the two is the Behrens–Fisher fiducial distribution, known to err on the wide side
+(Robinson, 1976). Coverage of the nominal 95 % in 2,000 simulated samples each of 100 prompts;
+effects of prompts and the rest have a standard deviation of 1, those of seeds as given, and "plain"
+resamples seeds and prompts with replacement and nothing else (`tests/test_report_statistics.py`
+repeats it with fewer samples):
 
     seeds' deviation     0: 2 seeds .994, 3 seeds .984, 5 seeds .964   plain .965, .972, .969
                         .2: 2 seeds .984, 3 seeds .970, 5 seeds .965   plain .886, .926, .948
@@ -23,7 +26,7 @@ deviation of 1, those of seeds as given, and "plain" resamples seeds and prompts
     difference of two rates near .2, spread over seeds:
                             2 seeds .961, 3 seeds .962, 5 seeds .951   plain .742, .833, .879
 
-One seed: the interval is the bootstrap of the prompts and speaks of that one model, not of the method.
+One seed: the interval is the bootstrap of the prompts and speaks of that model, not of the method.
 """
 
 from dataclasses import dataclass
@@ -50,23 +53,23 @@ class Estimate:
     high: float
     p: float  # two-sided, of a true mean of zero
     seed_variance: float = numpy.nan  # of one seed's value
-    prompt_variance: float = 0.0  # of the mean, from the choice of prompts; no number of seeds takes it away
+    prompt_variance: float = 0.0  # of the mean, from the choice of prompts; more seeds leave it
 
     @property
     def has_interval(self) -> bool:
-        """Whether there is one to show: where no resample differs, its width of zero would say more than is known."""
+        """Whether there is one to show: a width of zero would say more than is known."""
         return self.high - self.low > 1e-12 * abs(self.mean)
 
 
+UNBOUNDED = (-numpy.inf, numpy.inf)
 NOTHING = Estimate(0, 0, numpy.nan, numpy.nan, numpy.nan, numpy.nan)
 
 
-def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[float, float] | None = None) -> Estimate:
-    """The estimate for `values` [seeds, items], NaN where a seed lacks an item, with items of one prompt kept together.
+def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
+    """The estimate for `values` [seeds, items], NaN where a seed lacks an item.
 
-    `prompts` [items] holds each item's prompt as a number. `bounds` are the least and greatest possible value: limits
-    are cut there. Where all values lie on one bound no resample differs, and the other limit is that of a share that
-    was never seen in so many prompts (Clopper and Pearson, 1934), with the sign test's p.
+    Items of one prompt are kept together; `prompts` [items] holds each item's as a number. Limits
+    are cut at `bounds`, the least and greatest possible value.
     """
     values = values[~numpy.isnan(values).all(axis=1)]
     if not len(values):
@@ -76,28 +79,34 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     sums, counts = _by_prompt(values, codes, len(names))
     means = sums.sum(axis=1) / counts.sum(axis=1)
     mean, seeds, items = float(means.mean()), len(values), int(seen.sum())
-    low, high = bounds or (-numpy.inf, numpy.inf)
-    if bounds and numpy.nanmin(values) == numpy.nanmax(values) and mean in bounds:
-        rest = (high - low) * (1 - ((1 - LEVEL) / 2) ** (1 / len(names)))
-        limits = (mean, mean + rest) if mean == low else (mean - rest, mean)
-        return Estimate(seeds, items, mean, *limits, min(1.0, 2 * 0.5 ** len(names)), 0.0, 0.0)
+    if numpy.nanmin(values) == numpy.nanmax(values) and mean in bounds:
+        low, high = _never_seen(mean, bounds, len(names))
+        sign_test = min(1.0, 2 * 0.5 ** len(names))
+        return Estimate(seeds, items, mean, low, high, sign_test, seed_variance=0.0)
     shared, total = _prompt_variance(sums, counts, means)
     variance = float(means.var(ddof=1)) if seeds > 1 else numpy.nan
-    if seeds > 1:
-        shared = max(
-            shared, total - variance / seeds
-        )  # seeds that agree by luck: never narrower than the prompts alone
+    if seeds > 1:  # where they agree by luck, never narrower than the prompts alone
+        shared = max(shared, total - variance / seeds)
     deviations = _resampled(sums, counts).mean(axis=1) - mean
     deviations *= numpy.sqrt(shared / total) if total else 0.0
     draws = mean + numpy.tile(deviations, TILES)
     if seeds > 1:
         draws += _student(seeds - 1) * numpy.sqrt(variance / seeds)
-    limits = numpy.clip(numpy.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), low, high)
-    return Estimate(seeds, items, mean, *map(float, limits), _outside(draws), variance, float(shared))
+    low, high = numpy.clip(numpy.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), *bounds)
+    return Estimate(seeds, items, mean, float(low), float(high), _outside(draws), variance, float(shared))
 
 
-def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] | None = None) -> Estimate:
-    """The estimate for one value a seed, [seeds]: Student's t interval. None where the values do not differ."""
+def _never_seen(mean: float, bounds: tuple[float, float], prompts: int) -> tuple[float, float]:
+    """The interval where all values lie on one bound, so that no resample differs.
+
+    The other limit is that of a share never seen in so many prompts (Clopper and Pearson, 1934).
+    """
+    rest = (bounds[1] - bounds[0]) * (1 - ((1 - LEVEL) / 2) ** (1 / prompts))
+    return (mean, mean + rest) if mean == bounds[0] else (mean - rest, mean)
+
+
+def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
+    """The estimate for one value a seed, [seeds]: Student's t; no interval where all are equal."""
     values = numpy.asarray(values, float)
     values = values[~numpy.isnan(values)]
     if not len(values):
@@ -108,17 +117,18 @@ def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] | None = None)
     variance = float(values.var(ddof=1))
     error = numpy.sqrt(variance / seeds)
     half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * error
-    limits = numpy.clip([mean - half, mean + half], *(bounds or (-numpy.inf, numpy.inf)))
+    low, high = numpy.clip([mean - half, mean + half], *bounds)
     p = 2 * stats.t.sf(abs(mean) / error, seeds - 1)
-    return Estimate(seeds, 0, mean, *map(float, limits), float(p), variance)
+    return Estimate(seeds, 0, mean, float(low), float(high), float(p), variance)
 
 
 def wins(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:
-    """The share of resamples in which each arm has the greatest mean, [arms]; `values` is [arms, seeds, items].
+    """The share of resamples in which each arm has the greatest mean, [arms].
 
-    Prompts are drawn with replacement, the same for every arm. So are seeds, but a draw with replacement from three is
-    too narrow: a resample weights the seeds' deviations by independent normal numbers over the root of a chi-square,
-    again the same for every arm, so that the difference of two arms is spread as Student's t. A tie is shared.
+    `values` is [arms, seeds, items]. Prompts are drawn with replacement, the same for every arm. So
+    would seeds be, but a draw with replacement from three is too narrow: a resample weights the
+    seeds' deviations by independent normal numbers over the root of a chi-square, again the same
+    for every arm, so that the difference of two arms is spread as Student's t. A tie is shared.
     """
     arms, seeds, items = values.shape
     names, codes = numpy.unique(prompts, return_inverse=True)
@@ -136,22 +146,23 @@ def wins(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:
 
 
 def holm(p: list[float]) -> list[float]:
-    """Holm's step-down correction (1979) of the p values that are known; NaN stays NaN and does not count."""
+    """Holm's step-down correction (1979) of the p values; NaN stays NaN and does not count."""
     values = numpy.array(p, dtype=float)
-    known = numpy.flatnonzero(~numpy.isnan(values))  # statsmodels has the same, and takes seconds to import
-    order = known[numpy.argsort(values[known])]
+    there = numpy.flatnonzero(~numpy.isnan(values))  # statsmodels takes seconds to import
+    order = there[numpy.argsort(values[there])]
     steps = values[order] * numpy.arange(len(order), 0, -1)
     values[order] = numpy.minimum(numpy.maximum.accumulate(steps), 1)
     return values.tolist()
 
 
 def more_seeds(difference: Estimate, comparisons: int) -> float:
-    """About how many more seeds would tell `difference` from zero; inf where only more prompts would.
+    """About how many more seeds would tell `difference` from zero; inf where only prompts would.
 
-    Supposes that difference and spread are as seen: with K seeds the mean has variance seed_variance / K +
-    prompt_variance and Satterthwaite's degrees of freedom, and the least K is taken at which a test at the 5 % level,
-    divided by the number of `comparisons`, finds the difference with a chance of 80 %. NaN where the spread between
-    seeds is unknown, or where the answer is beyond `MOST_SEEDS`.
+    Supposes that difference and spread are as seen: with K seeds the mean has variance
+    seed_variance / K + prompt_variance and Satterthwaite's degrees of freedom. The least K is taken
+    at which a test at the 5 % level, divided by the number of `comparisons`, finds the difference
+    with a chance of 80 %. NaN where the spread between seeds is unknown, or where the answer is
+    beyond `MOST_SEEDS`.
     """
     if difference.seeds < 2 or numpy.isnan(difference.seed_variance):
         return numpy.nan
@@ -169,9 +180,9 @@ def more_seeds(difference: Estimate, comparisons: int) -> float:
 
 def _by_prompt(values: numpy.ndarray, codes: numpy.ndarray, prompts: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Sum and number of each row's values by prompt: two arrays [rows, prompts]."""
-    known = ~numpy.isnan(values)
-    sums = [numpy.bincount(codes, weights=row, minlength=prompts) for row in numpy.where(known, values, 0.0)]
-    return numpy.array(sums), numpy.array([numpy.bincount(codes, weights=row, minlength=prompts) for row in known])
+    there = ~numpy.isnan(values)
+    sums = [numpy.bincount(codes, weights=row, minlength=prompts) for row in numpy.where(there, values, 0.0)]
+    return numpy.array(sums), numpy.array([numpy.bincount(codes, weights=row, minlength=prompts) for row in there])
 
 
 def _resampled(sums: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
@@ -189,7 +200,7 @@ def _resampled(sums: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
 
 @lru_cache(maxsize=4)
 def _weights(prompts: int) -> numpy.ndarray:
-    """How often each prompt is drawn in each resample: [RESAMPLES, prompts]; the same prompts, the same draws."""
+    """How often each prompt is drawn in each resample, [RESAMPLES, prompts]; always the same."""
     generator = numpy.random.default_rng(0)
     rows = (numpy.bincount(generator.integers(prompts, size=prompts), minlength=prompts) for _ in range(RESAMPLES))
     return numpy.array([row.astype(numpy.float32) for row in rows])
@@ -197,16 +208,15 @@ def _weights(prompts: int) -> numpy.ndarray:
 
 @lru_cache(maxsize=16)
 def _student(freedom: int) -> numpy.ndarray:
-    """Student's t at evenly spaced probabilities, shuffled: no more noise than the prompts bring."""
+    """Student's t at even probabilities, shuffled: no more noise than the prompts bring."""
     size = RESAMPLES * TILES
     return numpy.random.default_rng(2).permutation(stats.t.ppf((numpy.arange(size) + 0.5) / size, freedom))
 
 
 def _prompt_variance(sums: numpy.ndarray, counts: numpy.ndarray, means: numpy.ndarray) -> tuple[float, float]:
-    """Of the mean over seeds: the variance from prompts that seeds share, and from prompts altogether.
+    """Of the mean over seeds: the variance from prompts that seeds share, and from all prompts.
 
-    The former is the covariance of two seeds' means, averaged over all pairs of seeds; one seed has no pair, and the
-    two are the same.
+    The former is the mean covariance of two seeds' means; with one seed the two are the same.
     """
     seeds, prompts = sums.shape
     parts = (sums - counts * means[:, None]) / counts.sum(axis=1, keepdims=True)
@@ -214,8 +224,8 @@ def _prompt_variance(sums: numpy.ndarray, counts: numpy.ndarray, means: numpy.nd
     total = float((parts.sum(axis=0) ** 2).sum()) / seeds**2
     if seeds == 1:
         return total, total
-    own = float((parts**2).sum())
-    return max(0.0, (seeds**2 * total - own) / (seeds * (seeds - 1))), total
+    alone = float((parts**2).sum())
+    return max(0.0, (seeds**2 * total - alone) / (seeds * (seeds - 1))), total
 
 
 def _outside(draws: numpy.ndarray) -> float:

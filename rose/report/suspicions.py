@@ -6,22 +6,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from rose.errors import one_line
-from rose.report.arms import Arm, lower_is_better
-from rose.report.comparison import Comparison, is_quality
+from rose.report.arms import Arm
+from rose.report.comparison import Comparison
+from rose.report.metrics import direction, is_quality
 from rose.report.results import JobRecord
-from rose.report.selections import Selections
+from rose.report.selections import SweepSelections
 from rose.report.table import unfinished
 from rose.report.text import number
 
 FIRM = 0.9  # share of resamples that a winner should win
-LIKE_CHANCE = 1.5  # times the overlap of random choices: seeds that agree no more than this chose by chance
+LIKE_CHANCE = 1.5  # times the overlap of random choices: seeds that agree no more chose by chance
 CORRELATED = 0.3
 JUDGE_GAPS = ("judge_malformed", "judge_refused", "judge_failed")
 
 
 @dataclass(frozen=True)
-class Check:
-    """One diagnostic of one arm, over its seeds."""
+class ArmFinding:
+    """What one diagnostic found of one arm, over its seeds."""
 
     name: str
     arm: str
@@ -31,39 +32,44 @@ class Check:
     details: list[str]
 
 
-def read_checks(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -> list[Check]:
+def read_findings(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -> list[ArmFinding]:
     """diagnostics.json of every job, by name and arm; broken files are added to `problems`."""
-    named, checks = {job.dir.name: job for job in jobs}, []
+    named, findings = {job.dir.name: job for job in jobs}, []
     for arm in arms:
         entries: dict[str, list[dict]] = {}
         for name in arm.members if arm.method != "zero_shot" else ():
             for entry in _read(named[name], problems) if name in named else ():
                 entries.setdefault(str(entry.get("name")), []).append(entry)
-        checks += [_check(name, arm.label, found) for name, found in entries.items()]
-    return checks
+        findings += [_finding(name, arm.label, group) for name, group in entries.items()]
+    return findings
 
 
-def suspicions(comparison: Comparison, selections: Selections, checks: list[Check], jobs: list[JobRecord]) -> list[str]:
+def suspicions(
+    comparison: Comparison, selections: SweepSelections, findings: list[ArmFinding], jobs: list[JobRecord]
+) -> list[str]:
     """Sentences, the gravest first."""
     lines = []
     if missing := unfinished(jobs):
         lines.append(f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below.")
-    lines += _few_seeds(comparison) + _gaps(comparison) + _unstable(comparison) + _harmed(comparison)
-    lines += _disagreement(comparison)
-    lines += _warned(checks)
-    lines += _by_chance(selections) + _by_length(comparison, checks) + _judge(comparison)
+    for look in (_few_seeds, _gaps, _unstable, _harmed, _disagreement):
+        lines += look(comparison)
+    lines += _warned(findings) + _by_chance(selections) + _by_length(comparison, findings) + _judge(comparison)
     return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
 
 
-def _warned(checks: list[Check]) -> list[str]:
-    """What the jobs warn of: a sentence once for all arms that share it, first those of every arm, as of the data."""
-    arms, said = {check.arm for check in checks}, {}
-    for check in checks:
-        if check.state == "warn":
-            said.setdefault(check.sentence, {})[check.arm] = None
-    every = [sentence for sentence, own in said.items() if len(own) == len(arms) > 1]
-    lines = [f"all methods: {sentence}" for sentence in every]
-    return lines + [f"{_list([*own])}: {sentence}" for sentence, own in said.items() if sentence not in every]
+def _warned(findings: list[ArmFinding]) -> list[str]:
+    """What the jobs warn of: a sentence once for all arms that share it.
+
+    Those of every arm come first: they are of the data.
+    """
+    everyone = {finding.arm for finding in findings}
+    arms: dict[str, dict[str, None]] = {}  # by sentence
+    for finding in findings:
+        if finding.state == "warn":
+            arms.setdefault(finding.sentence, {})[finding.arm] = None
+    shared = [sentence for sentence in arms if len(arms[sentence]) == len(everyone) > 1]
+    lines = [f"all methods: {sentence}" for sentence in shared]
+    return lines + [f"{_list([*arms[sentence]])}: {sentence}" for sentence in arms if sentence not in shared]
 
 
 def _read(job: JobRecord, problems: list[str]) -> list[dict]:
@@ -77,11 +83,11 @@ def _read(job: JobRecord, problems: list[str]) -> list[dict]:
         return []
 
 
-def _check(name: str, arm: str, entries: list[dict]) -> Check:
+def _finding(name: str, arm: str, entries: list[dict]) -> ArmFinding:
     worst = next((entry for entry in entries if entry.get("state") == "warn"), entries[0])
     values = list(dict.fromkeys(float(e["value"]) for e in entries if isinstance(e.get("value"), int | float)))
     state, sentence = str(worst.get("state", "pass")), str(worst.get("sentence", ""))
-    return Check(name, arm, values, state, sentence, _lines(worst.get("details")))
+    return ArmFinding(name, arm, values, state, sentence, _lines(worst.get("details")))
 
 
 def _lines(details: Any) -> list[str]:
@@ -107,11 +113,11 @@ def _few_seeds(comparison: Comparison) -> list[str]:
 def _gaps(comparison: Comparison) -> list[str]:
     lines = []
     for metric in comparison.metrics:
-        pairs = zip(comparison.arms, comparison.estimates[metric], strict=True)
-        short = [f"{arm.label} {e.seeds} of {len(arm.results)}" for arm, e in pairs if 0 < e.seeds < len(arm.results)]
+        seeds = [(arm, estimate.seeds) for arm, estimate in comparison.estimates[metric].items()]
+        short = [f"{arm.label} {n} of {len(arm.results)}" for arm, n in seeds if 0 < n < len(arm.results)]
         if short and metric != "cost/seconds":
             lines.append(f"{metric} is not known for every finished job: {_list(short)}.")
-    if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main]):
+    if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main].values()):
         lines.append(f"No items.parquet holds {comparison.main}: its intervals are over seeds alone.")
     return lines
 
@@ -122,27 +128,22 @@ def _unstable(comparison: Comparison) -> list[str]:
         if shares and max(shares.values()) < FIRM:
             two = sorted(shares.items(), key=lambda pair: -pair[1])[:2]
             where = f" ({' '.join(filter(None, setting))})" if any(setting) else ""
-            said = " and ".join(f"{arm} {share:.0%}" for arm, share in two)
-            lines.append(f"The winner in {comparison.main}{where} changes with seeds and prompts: {said} of resamples.")
+            wins = " and ".join(f"{arm} {share:.0%}" for arm, share in two)
+            lines.append(f"The winner in {comparison.main}{where} changes with seeds and prompts: {wins} of resamples.")
     return lines
 
 
 def _harmed(comparison: Comparison) -> list[str]:
     """Arms whose mean is worse than that of the model before any fine-tuning."""
-    if not comparison.main:
-        return []
-    sign = -1 if lower_is_better(comparison.main) else 1
-    lines, means = [], comparison.estimates[comparison.main]
+    metric, lines = comparison.main, []
+    if metric is None:
+        return lines
     for setting in comparison.settings:
-        numbers = [place for place in comparison.of_setting(setting) if means[place].seeds]
-        base = [place for place in numbers if comparison.arms[place].method == "zero_shot"]
-        worse = [
-            comparison.arms[place].label
-            for place in numbers
-            if base and sign * means[place].mean < sign * means[base[0]].mean
-        ]
+        means = [(arm, direction(metric) * estimate.mean) for arm, estimate in comparison.measured(metric, setting)]
+        base = next((value for arm, value in means if arm.method == "zero_shot"), -math.inf)
+        worse = [arm.label for arm, value in means if value < base]
         if worse:
-            lines.append(f"Worse than the base model in {comparison.main}: {_list(worse)}.")
+            lines.append(f"Worse than the base model in {metric}: {_list(worse)}.")
     return lines
 
 
@@ -151,49 +152,43 @@ def _disagreement(comparison: Comparison) -> list[str]:
     lines = []
     for setting in comparison.settings:
         first = {}
-        for metric in [name for name in comparison.metrics if is_quality(name)]:
-            sign = -1 if lower_is_better(metric) else 1
-            known = [
-                (sign * comparison.estimates[metric][place].mean, comparison.arms[place].label)
-                for place in comparison.of_setting(setting)
-                if comparison.estimates[metric][place].seeds
-            ]
-            if known:
-                first[metric] = max(known)[1]
+        for metric in filter(is_quality, comparison.metrics):
+            means = [(direction(metric) * e.mean, arm.label) for arm, e in comparison.measured(metric, setting)]
+            if means:
+                first[metric] = max(means)[1]
         if len(set(first.values())) > 1:
-            said = ", ".join(f"{arm} in {metric}" for metric, arm in first.items())
-            lines.append(f"Metrics disagree on the best mean: {said}.")
+            winners = ", ".join(f"{arm} in {metric}" for metric, arm in first.items())
+            lines.append(f"Metrics disagree on the best mean: {winners}.")
     return lines
 
 
-def _by_chance(selections: Selections) -> list[str]:
-    own = [(arm, selections.overlap[place, place]) for place, arm in enumerate(selections.arms)]
+def _by_chance(selections: SweepSelections) -> list[str]:
     chance = [
         f"{arm.label} {value:.2f}"
-        for arm, value in own
+        for arm, value in zip(selections.arms, selections.overlap.diagonal(), strict=True)
         if not math.isnan(value) and value <= LIKE_CHANCE * arm.chance < 1 and not arm.label.startswith("random")
     ]
     return [f"Selections of different seeds agree no more than random ones: {_list(chance)}."] if chance else []
 
 
-def _by_length(comparison: Comparison, checks: list[Check]) -> list[str]:
+def _by_length(comparison: Comparison, findings: list[ArmFinding]) -> list[str]:
     """From the flat metric, where no job's diagnostics say it."""
-    if "length_correlation" not in comparison.frame or any("length" in check.name for check in checks):
+    if "length_correlation" not in comparison.frame or any("length" in finding.name for finding in findings):
         return []
-    said = []
+    arms = []
     for arm in comparison.arms:
         values = [r.metrics["length_correlation"] for r in arm.results if "length_correlation" in r.metrics]
         if values and abs(mean := sum(values) / len(values)) >= CORRELATED:
-            said.append(f"{arm.label} {number(mean)}")
-    return [f"Scores go with the length of rows (Spearman): {_list(said)}."] if said else []
+            arms.append(f"{arm.label} {number(mean)}")
+    return [f"Scores go with the length of rows (Spearman): {_list(arms)}."] if arms else []
 
 
 def _judge(comparison: Comparison) -> list[str]:
     frame, lines = comparison.frame, []
-    if "judge_shares_model" in frame and (frame["judge_shares_model"].fillna(0) > 0).any():
+    if "judge_shares_model" in frame and any(frame["judge_shares_model"].dropna() > 0):
         lines.append("The judge shares its model or its training data with what selects: it may favour its own taste.")
     for name in JUDGE_GAPS:
-        if name in frame and (total := frame[name].fillna(0).sum()) > 0:
+        if name in frame and (total := sum(frame[name].dropna())) > 0:
             lines.append(f"{name}: {total:.0f} answers have no verdict and count for no one.")
     return lines
 

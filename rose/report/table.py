@@ -1,17 +1,18 @@
-"""A sweep's results as Markdown: means with 95 % intervals, what they tell, and what must be known to read them."""
+"""A sweep's results as Markdown: means with 95 % intervals, what they tell, how to read them."""
 
-from rose.report.arms import is_seed, lower_is_better
+from rose.report.arms import Arm, is_seed
 from rose.report.comparison import Comparison, Difference, verdict
+from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, swept_keys
 from rose.report.statistics import Estimate
 from rose.report.text import number
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
-SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # these do not follow `seed` by themselves
+SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # do not follow `seed`
 
 
 def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
-    """Markdown of the sweep: the table, a verdict a row, notes, and the jobs that did not finish."""
+    """The table, a verdict a row, notes, and the jobs that did not finish."""
     same = [f"{name} {value}" for name, value in comparison.same.items()]
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_markdown(cells(comparison), len(comparison.columns)))
@@ -25,23 +26,26 @@ def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
 def cells(comparison: Comparison) -> list[list[str]]:
     """The table, header first: the columns that differ, finished jobs, a cell a metric."""
     table = [[*comparison.columns, "n", *comparison.metrics]]
-    for place, arm in enumerate(comparison.arms):
+    for arm in comparison.arms:
         row = [*arm.key, str(arm.done) if arm.done == arm.jobs else f"{arm.done} of {arm.jobs}"]
-        width = len(comparison.metrics)
-        if arm.same_as:
-            row += [f"the same as {arm.same_as.label}", *[""] * width][:width]
-        for metric in () if arm.same_as else comparison.metrics:
-            estimate = comparison.estimates[metric][place]
-            text = interval(estimate)
-            if estimate.seeds not in (0, arm.done):
-                text += f", n={estimate.seeds}"
-            row.append(f"**{text}**" if place in comparison.best[metric] else text)
+        row += [_cell(comparison, arm, metric) for metric in comparison.metrics]
         table.append([cell.replace("|", "\\|") for cell in row])
     return table
 
 
+def _cell(comparison: Comparison, arm: Arm, metric: str) -> str:
+    if arm.same_as:
+        return f"the same as {arm.same_as.label}" if metric == comparison.metrics[0] else ""
+    estimate = comparison.estimates[metric][arm]
+    text = interval(estimate) + (f", n={estimate.seeds}" if estimate.seeds not in (0, arm.done) else "")
+    return f"**{text}**" if arm in comparison.best[metric] else text
+
+
 def interval(estimate: Estimate, sign: str = "") -> str:
-    """`0.610 (0.245–0.975)`; the mean alone without an interval, nothing without a mean; `sign="+"` shows signs."""
+    """`0.610 (0.245–0.975)`; the mean alone without an interval, nothing without a mean.
+
+    `sign="+"` shows signs.
+    """
     if not estimate.seeds:
         return ""
     if not estimate.has_interval:
@@ -51,24 +55,27 @@ def interval(estimate: Estimate, sign: str = "") -> str:
 
 
 def gain(difference: Difference) -> str:
-    """The difference as `interval` shows it, which says so where only the correction keeps it from being told."""
+    """The difference as `interval` shows it, and whether the correction alone hides it."""
     text = interval(difference.estimate, "+")
     return f"{text.removesuffix(')')} before correction)" if difference.lost_by_correction else text
 
 
+def answers_of(comparison: Comparison, arm: Arm, before_advice: str = ", ") -> list[str]:
+    """The verdicts on an arm in the main metric: answer, difference and what would tell."""
+    metric, lines = comparison.main, []
+    if metric is None:
+        return lines
+    for difference in comparison.to(metric, arm):
+        (answer, advice), shown = verdict(difference, metric), gain(difference)
+        line = f"better than {difference.reference.name}: {answer}{f', {shown}' if shown else ''}"
+        lines.append(f"{line}{before_advice}{advice}" if advice else line)
+    return lines
+
+
 def verdicts(comparison: Comparison) -> list[str]:
     """Of the main metric, an arm a line."""
-    lines = []
-    for arm in comparison.arms:
-        said = []
-        for difference in comparison.to(comparison.main, arm):
-            answer, advice = verdict(difference, comparison.main)
-            shown = gain(difference)
-            text = f"better than {difference.reference.own}: {answer}{f', {shown}' if shown else ''}"
-            said.append(f"{text}, {advice}" if advice else text)
-        if said:
-            lines.append(f"{arm.label}: {'; '.join(said)}.")
-    return lines
+    answers = [(arm, answers_of(comparison, arm)) for arm in comparison.arms]
+    return [f"{arm.label}: {'; '.join(lines)}." for arm, lines in answers if lines]
 
 
 def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
@@ -79,7 +86,7 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
         bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
         bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
-    if comparison.differences.get(comparison.main):
+    if comparison.main and comparison.differences[comparison.main]:
         line = f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown"
         lines.append(f"{line}; intervals before correction.")
     if any(arm.method == "full" for arm in comparison.arms):
@@ -99,8 +106,8 @@ def unfinished(jobs: list[JobRecord]) -> list[str]:
     for job in jobs:
         if job.state != "done":
             reason = (job.error.strip().splitlines() or ["stopped before its end, or is still at work"])[0]
-            kept = ", kept what it had measured" if job.state == "failed" and _measured(job) else ""
-            lines.append(f"{job.dir.name} ({job.state}{kept}): {reason}")
+            rest = ", kept what it had measured" if job.state == "failed" and _measured(job) else ""
+            lines.append(f"{job.dir.name} ({job.state}{rest}): {reason}")
     return lines
 
 
@@ -109,7 +116,8 @@ def _measured(job: JobRecord) -> bool:
 
 
 def _over(comparison: Comparison) -> str:
-    shown = [entry for name in comparison.metrics for entry in comparison.estimates[name] if entry.has_interval]
+    estimates = [comparison.estimates[name][arm] for name in comparison.metrics for arm in comparison.arms]
+    shown = [estimate for estimate in estimates if estimate.has_interval]
     if not shown:
         return "no interval: one seed and no items.parquet"
     if not any(estimate.items for estimate in shown):
@@ -123,8 +131,8 @@ def _longer_wins(comparison: Comparison) -> list[str]:
     frame = comparison.frame
     if "preference_accuracy" not in comparison.metrics or "longer_wins" not in frame:
         return []
-    shares = frame.groupby("preference", dropna=False)["longer_wins"].mean()
-    text = ", ".join(f"{share:.3f} on {preference}" for preference, share in shares.items())
+    groups = frame.groupby("preference", dropna=False)["longer_wins"]
+    text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
     return [f"Longer wins: always taking the longer answer has accuracy {text}."]
 
 
@@ -153,8 +161,9 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _markdown(table: list[list[str]], text_columns: int) -> str:
-    """A padded Markdown table of `table`, header first; the first `text_columns` columns are left-aligned."""
-    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]  # GFM wants a dash
+    """A padded Markdown table, header first; its first `text_columns` columns are left-aligned."""
+    # GitHub's Markdown wants a dash beside the colon.
+    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]
     rule = ["-" * width for width in widths]
     rule[text_columns:] = [dashes[:-1] + ":" for dashes in rule[text_columns:]]
     lines = []

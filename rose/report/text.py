@@ -2,17 +2,18 @@
 
 import unicodedata
 
-BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}  # they reorder what stands around them
+# Characters that reorder what stands around them.
+BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
 
 def number(value: float, sign: str = "") -> str:
-    """Three decimals, fewer where the number is large; `sign="+"` shows the sign of positive ones too."""
+    """Three decimals, fewer of a large number; `sign="+"` shows the sign of positive ones too."""
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
     return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
 def printable(text: str) -> str:
-    """`text` with every control and reordering character spelt out, and what cannot be encoded replaced."""
+    """`text` with control and reordering characters spelt out, what has no encoding replaced."""
     if text.isprintable() and text.isascii():
         return text
     return "".join(map(_spelt, text))
