@@ -94,6 +94,17 @@ def test_what_other_versions_made_is_read_and_said_once(tmp_path, monkeypatch, c
     assert inventory.artifacts(tmp_path)  # reads inputs.json too
 
 
+def test_what_is_being_written_has_a_name_that_gc_knows(tmp_path):
+    names = []
+
+    def write(part: Path) -> None:
+        names.append(part.name)
+        part.touch()
+
+    disk.replace(tmp_path / "metrics.json", write)
+    assert disk.TEMPORARY.fullmatch(names[0]) and not disk.TEMPORARY.fullmatch("metrics.json")
+
+
 def write_published(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
     checksums.record(path.parent)

@@ -2,6 +2,7 @@
 
 import json
 import types
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,19 @@ def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path,
     second = text[text.index("step 2") : text.index("step 3")]
     assert "after 1" in second and "features/" in second and "rose-0.05-seed" in second
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("store", "stages.__main__"),
+        ("plan", "run.plan"),
+        ("smollm2", "fetch.smollm2"),
+        ("minilm", "fetch.minilm"),
+    ],
+)
+def test_commands_go_on_under_their_first_names(old, new):
+    assert import_module(f"rose.{old}").main is import_module(f"rose.{new}").main
 
 
 def test_a_sweep_with_nothing_left_to_compute_costs_nothing():

@@ -27,8 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: Config, directory: Path, group: str) -> None:
-    """Runs the job. A failed one does not raise: `status.json` says why, and with ROSE_DEBUG=1 the
-    log how.
+    """Runs the job. Where it fails, status.json says why, and with ROSE_DEBUG=1 the log how.
 
     Of several processes (`rose.ranks`) the first does; the others do their part of its stages.
     """
@@ -180,11 +179,9 @@ def _states(until: Until, nodes: dict[str, Node], outputs: Path) -> dict[str, st
 
 
 def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
-    """The stages asked for, what they need being built with them: first those that a job cannot do
-    without.
+    """The stages asked for, in lists: first those that a job cannot do without.
 
-    A list after the first may fail and leave the others' results: a judge that is down costs the
-    win rate alone.
+    A later list may fail and leave the others' results: a judge that is down costs the win rate.
     """
     ends = {
         Until.answers: [["zero_shot_answers", "answers"]],

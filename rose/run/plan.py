@@ -32,6 +32,7 @@ from rose.run.launchers.slurm import Slurm
 from rose.run.names import name_directory, register_resolvers
 from rose.run.record import claim
 from rose.run.task import task
+from rose.stages.__main__ import columns
 from rose.stages.graph import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
@@ -129,10 +130,7 @@ def show(stages: dict[str, Stage], order: list[Step], names: Sequence[str]) -> s
         rows += [["", stage.node.name, "", *_figures(stage.cost)] for stage in step.stages]
     rows.append(["to compute", "", "", *_figures(_sum(stage.cost for step in order for stage in step.stages))])
     header = ["", "stage", "jobs", "tokens", "FLOPs", "bytes", "seconds", "figures"]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    for row in [header, *rows]:
-        lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, columns([header, *rows])])
 
 
 def _count(jobs: Sequence[int]) -> str:

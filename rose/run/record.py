@@ -41,11 +41,9 @@ def claim(directory: Path, outputs: Path, names: list[str]) -> None:
 
 
 def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
-    """Copies what people look for into the job's folder: scores, selection, checks, adapter,
-    curves, metrics, items.
+    """Copies what people look for into the job's folder; returns the metrics.
 
-    Returns the metrics. They are copies, not links: what people do to a job's files must not reach
-    the stages that other jobs share.
+    Links would let what people do to a job's files reach the stages that other jobs share.
     """
     from rose.evaluation.items import merge_items  # late: the launchers need not wait for pandas
 

@@ -28,10 +28,9 @@ FINISH_SECONDS = 60
 def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> Iterator["wandb.Run | None"]:
     """Opens a W&B run in the folder `job` and closes it, as failed if the body raises.
 
-    `config` is the job's resolved configuration as plain values. The id follows from (`group`,
-    `name`) alone, so a job that is run again replaces its run. Yields None when tracking is
-    disabled or W&B does not start; an online run that cannot be opened is kept offline, for `wandb
-    sync`.
+    `config` is the job's resolved configuration. The id follows from (`group`, `name`) alone, so a
+    job that is run again replaces its run. Yields None when tracking is disabled or W&B does not
+    start; an online run that cannot be opened is kept offline, for `wandb sync`.
     """
     if tracking.mode == "disabled":
         yield None

@@ -25,7 +25,7 @@ def ls(outputs: Path) -> None:
         users = ", ".join(f"{group} ({count})" for group, count in sorted(groups.items()))
         state = users or ("what was made from it" if artifact.needed else "nobody")
         rows.append([artifact.name, size(stored(artifact.path)), age(inventory.hours(artifact.path)), state])
-    _print_columns([["artifact", "size", "age", "used by (jobs)"], *rows])
+    print(columns([["artifact", "size", "age", "used by (jobs)"], *rows]))
 
 
 def du(outputs: Path) -> None:
@@ -45,7 +45,7 @@ def du(outputs: Path) -> None:
     rows = [
         [name, str(count), size(whole), size(free) if free else ""] for name, (count, whole, free) in totals.items()
     ]
-    _print_columns([["folder", "entries", "size", "used by nobody"], *rows])
+    print(columns([["folder", "entries", "size", "used by nobody"], *rows]))
 
 
 def gc(outputs: Path, yes: bool) -> None:
@@ -55,9 +55,9 @@ def gc(outputs: Path, yes: bool) -> None:
         garbage = list(inventory.garbage(outputs))
         sizes = {path: stored(path) if path.is_dir() else path.stat().st_size for path, _ in garbage}
         removed = inventory.remove(outputs, list(sizes)) if yes and garbage else list(sizes)
-    _print_columns(
-        [[str(path.relative_to(outputs)), size(sizes[path]), why] for path, why in garbage if path in removed]
-    )
+    rows = [[str(path.relative_to(outputs)), size(sizes[path]), why] for path, why in garbage if path in removed]
+    if rows:
+        print(columns(rows))
     total = f"{len(removed)} entries, {size(sum(sizes[path] for path in removed))}"
     print(f"removed {total}" if yes else f"{total} to remove; nothing was removed: that takes --yes")
 
@@ -98,10 +98,10 @@ def age(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
 
 
-def _print_columns(rows: list[list[str]]) -> None:
+def columns(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    cells = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,11 +25,9 @@ class Built(NamedTuple):
 
 
 def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambda node, built: None) -> Path:
-    """The directory of `goal`, computed with whatever it needs unless it is there; `done` hears of
-    every stage.
+    """The directory of `goal`, computed with what it needs; `done` hears of every stage.
 
-    Where another process computes a stage, this one takes the next that it can, and waits when
-    there is none.
+    Where another process computes a stage, this one takes the next that it can, or waits.
     """
     reported: set[str] = set()
     watched: dict[str, leases.Lease] = {}  # kept: only who watches a lease learns that its owner is dead
@@ -74,9 +72,8 @@ def _tell(node: Node, outputs: Path, state: str, reported: set[str], done: Calla
 
 
 def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
-    """None where another process is at it. The lease only saves work: were two processes to believe
-    that they hold it, each writes a directory of its own, and by the rename below one of them wins,
-    whole.
+    """None where another process is at it. The lease only saves work: of two that believe they hold
+    it, each writes a directory of its own, and by the renaming below one of them wins, whole.
     """
     target = node.path(outputs)
     held = mine.acquire()

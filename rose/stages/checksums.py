@@ -53,8 +53,7 @@ def damage(directory: Path, contents: bool = True) -> list[str]:
 def require(directory: Path, contents: bool | None = None) -> None:
     """Raises RoseError with the remedy if `directory` is damaged.
 
-    Sizes are always compared; contents too if `contents`, or by default where the artifact is small
-    enough.
+    Sizes are always compared; contents too if `contents`, or by default where there are few.
     """
     faults = damage(directory, contents=False)
     if not faults and (contents or (contents is None and _small(directory))):

@@ -1,9 +1,7 @@
-"""Stages and what they are made from: a directory a finished stage, named by its inputs; one that
-exists is complete.
+"""Stages and what they are made from: a directory each, named by its inputs; one that exists is whole.
 
 A stage is a function `stage(out, …inputs)` that writes into `out` and sees nothing but its inputs,
-so its inputs are its cache key. A `Node` is a stage together with its inputs, some of which are
-other nodes.
+so they are its cache key. A `Node` is a stage with its inputs, some of which are other nodes.
 """
 
 import dataclasses
@@ -22,9 +20,8 @@ class Stage:
     """A function whose result is kept: what its directory is called, and how it may be run.
 
     `version` is raised when the meaning of its output changes. A `resumable` stage may find in
-    `out` what a process that was killed left there, and goes on from it. One that works `together`
-    is run by all of a job's processes (`rose.ranks`) with the same `out`, others by the first
-    alone.
+    `out` what a killed process left there, and goes on from it. One that works `together` is run by
+    all of a job's processes (`rose.ranks`) with the same `out`, others by the first alone.
     """
 
     def __init__(self, function: Callable[..., None], name: str, version: int, resumable: bool, together: bool):

@@ -1,5 +1,4 @@
-"""Who computes a stage: one process at a time, on any file system that creates and renames files in
-one step.
+"""Who computes a stage: one process at a time, wherever files are created and renamed in one step.
 
 filelock's SoftFileLease has the same design, but in 4.2.11 nobody takes over a dead owner's lease
 where two names cannot be exchanged in one step (NFS), nor an empty one, whose owner died before it
@@ -39,11 +38,9 @@ def me() -> Owner:
 
 
 def host() -> str:
-    """Where a process number means what it means here: this machine's name, its container and its
-    boot.
+    """Where a process number means what it means here: this machine's name, container and boot.
 
-    Two machines may have one name, and outside of containers the space of process numbers is the
-    same everywhere.
+    Machines may share a name, and outside of containers they all have one space of such numbers.
     """
     words = [socket.gethostname()]
     with suppress(OSError):
@@ -71,9 +68,8 @@ def _start(pid: int) -> str:
 class Lease:
     """The right to do something: a file, `marker`, that its owner touches as long as it lives.
 
-    On the owner's host others see at once that it has died, elsewhere once they have seen no touch
-    for LEASE seconds by their own clock. It only saves work: a process that was taken for dead
-    wrongly may still be at it.
+    On its host others see at once that it has died, elsewhere when they have seen no touch for
+    LEASE seconds by their own clock. It saves work: who was taken for dead may still be at it.
     """
 
     def __init__(self, marker: Path):

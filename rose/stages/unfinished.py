@@ -51,12 +51,10 @@ def published(target: Path) -> bool:
 
 
 def private(target: Path, resumable: bool) -> Path:
-    """A directory of this process alone beside `target`, with what a process that has ended left of
-    a resumable stage.
+    """A directory of this process alone beside `target`, with what was left of a resumable stage.
 
-    What the dead of this host left, or anybody released, is taken over or removed. Of what another
-    host's process left a copy is taken: that process may be slow rather than dead, and no two ever
-    write into one directory.
+    What the dead of this host left, or anybody released, is taken over or removed. Another host's
+    process may be slow rather than dead: what it left is copied, as no two write into one directory.
     """
     part = _directory(target, leases.me())
     leftovers = _others(target)

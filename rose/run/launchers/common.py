@@ -43,7 +43,7 @@ class Worker:
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        if done.status is JobStatus.FAILED:  # by an error that `rose.job.run` does not know what to do with
+        if done.status is JobStatus.FAILED:  # by an error that `rose.run.job.run` does not know what to do with
             error = done._return_value
             traceback.print_exception(error)
             if ranks.is_first():

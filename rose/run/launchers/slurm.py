@@ -31,11 +31,9 @@ log = logging.getLogger(__name__)
 
 
 class Task:
-    """What submitit runs on a node: `function` of one argument, in this folder, by one of the job's
-    processes.
+    """What submitit runs on a node: `function` of one argument, in this folder, in each process.
 
-    Both travel as bytes: a requeued job gets what was sent at first, whatever a run has made of it
-    when it is stopped.
+    Both travel as bytes: a requeued job gets what was sent, whatever its first run has made of it.
     """
 
     def __init__(self, function: Callable[[Any], Any]):
@@ -58,9 +56,8 @@ class Task:
 
 
 def _leaving(requeue: Any) -> Callable:
-    """submitit's handler, but that a job which cannot be requeued ends as one that is interrupted:
-    what the handler raises would otherwise look like an error of the stage that was running, whose
-    unfinished work is then removed.
+    """submitit's handler, but a job that cannot be requeued ends as if it were interrupted: by an
+    error the stage that was running would lose its unfinished work.
     """
 
     def handle(signum: int, frame: Any) -> None:
@@ -73,8 +70,7 @@ def _leaving(requeue: Any) -> Callable:
 
 
 class Slurm(SweepLauncher):
-    """A job array. Jobs that are preempted or run out of time are requeued, so often; they go on
-    from their stages.
+    """A job array. Jobs that are preempted or run out of time are requeued, so often.
 
     `sbatch` are submitit's names of sbatch's options (`submitit.SlurmExecutor`).
     """
@@ -159,10 +155,9 @@ class Slurm(SweepLauncher):
 
 
 def private(folder: Path) -> None:
-    """Makes the folder, for this user alone: whoever can write there can have nodes run what he
-    likes as this user.
+    """Makes the folder, or raises RoseError where one is there that is open to others.
 
-    Raises RoseError for one that is there already and open to others.
+    Whoever can write there can have nodes run what he likes as this user.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = folder.stat()
