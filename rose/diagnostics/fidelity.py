@@ -80,12 +80,8 @@ def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Seri
     Pairs of which an answer has no score are left out.
     """
     scores, lengths = score.to_numpy(), rows["answer_tokens"].to_numpy()
-    table = pairs.assign(
-        chosen_score=scores[0::2],
-        rejected_score=scores[1::2],
-        chosen_length=lengths[0::2],
-        rejected_length=lengths[1::2],
-    )
+    table = pairs.assign(chosen_score=scores[0::2], rejected_score=scores[1::2])
+    table = table.assign(chosen_length=lengths[0::2], rejected_length=lengths[1::2])
     scored = table.dropna(subset=["chosen_score", "rejected_score"])
     if len(scored) < len(table):
         log.warning("%d of %d held-out pairs have an answer without a score", len(table) - len(scored), len(table))
@@ -122,7 +118,7 @@ def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
     2015); where V is 0 the number of clusters stands for it.
     """
     value, count = float(wins.mean()), len(set(clusters))
-    sums = pandas.Series(wins - value).groupby(clusters).sum().to_numpy()
+    sums = numpy.asarray(pandas.Series(wins - value).groupby(clusters).sum())
     variance = float((sums**2).sum()) / len(wins) ** 2 * count / max(1, count - 1)
     size = float(count)
     if variance > 1e-12:  # less is rounding: all clusters have the same share

@@ -74,7 +74,7 @@ def leaks(prompts: list[Text], rows: Iterable[Text]) -> list[Leak | None]:
     prompt_index = Index(split, WORDS)
     leaked: dict[int, Leak] = {}
     for chunk in chunks(rows):
-        asked, whole = ([words(text) for text in texts] for texts in list(zip(*chunk, strict=True))[1:])
+        asked, whole = [words(row.prompt) for row in chunk], [words(row.whole) for row in chunk]
         exact = [(number, place, 1.0) for place, row in enumerate(asked) for number in same.get(" ".join(row), ())]
         hits = [("exact", exact), ("near", best(prompt_index.jaccard(asked), SIMILAR))]
         hits += [("ngram", best(index.covered(whole), COVERED)) for index in runs]

@@ -53,7 +53,7 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
     rows = table_of(tokens)
     influence = INFLUENCE[method.representation](method, rows, *representation)
     columns, rows["score"] = RULES[method.rule](method, rows, influence)
-    missing = numpy.count_nonzero(rows["score"].isna())
+    missing = int(rows.score.isna().sum())
     if missing:
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
