@@ -95,7 +95,7 @@ def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]
     matched = longer.abs() <= matched_length * pairs[["chosen_length", "rejected_length"]].max(axis=1)
     metrics = {}
     for name, of in (("fidelity", numpy.ones(len(pairs), dtype=bool)), ("fidelity_matched", matched.to_numpy())):
-        metrics[f"{name}_pairs"] = numpy.count_nonzero(of)
+        metrics[f"{name}_pairs"] = int(of.sum())
         if of.any():
             share = rate_of(higher[of], prompts[of])
             metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
