@@ -14,7 +14,7 @@ from rose.config.schema import Lora, Numerics, Training
 from rose.data import world
 from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
-from rose.evaluation.likelihood import pair_log_probs, preference_metrics
+from rose.evaluation.evaluate import pair_log_probs, preference_metrics
 from rose.gradients.objectives import Loss, Objective
 from rose.methods.hidden import pair_states
 from rose.models import loading

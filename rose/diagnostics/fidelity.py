@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from rose.config.choices import Estimator, Representation, Rule
 from rose.config.schema import Method
 from rose.data import files
-from rose.evaluation.likelihood import wins
+from rose.evaluation.evaluate import wins
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of

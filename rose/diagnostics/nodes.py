@@ -26,7 +26,7 @@ def checks(config: Config, representation: tuple, job: dict[str, Node]) -> dict[
     nodes["momentum"] = Node(
         momentum.momentum,
         adam=config.features.adam,
-        projection=_projection(job),
+        projection=job["targets"].inputs["projection"],
         numerics=config.model.numerics,
         base=job["base"],
         warmup=job["warmup"],
@@ -123,8 +123,3 @@ def _error(config: Config, job: dict[str, Node]) -> dict[str, Node]:
         targets=job["targets"],
     )
     return {"sample": sample, "sample_features": sampled, "sample_targets": targets, "projection_error": error}
-
-
-def _projection(job: dict[str, Node]) -> Projection:
-    """That of the job's targets."""
-    return job["targets"].inputs["projection"]
