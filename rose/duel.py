@@ -1,4 +1,4 @@
-"""`python -m rose.duel JOB_A JOB_B [judge=…]`: the answers of two finished jobs against each other."""
+"""`python -m rose.duel JOB_A JOB_B [judge=…]`: two finished jobs' answers against each other."""
 
 import argparse
 import hashlib
@@ -25,13 +25,13 @@ from rose.run.names import register_resolvers
 
 
 def duel(first: Path, second: Path, overrides: list[str]) -> Path:
-    """Writes what stage verdicts writes into outputs/duels/<first>-against-<second>-<judge> and returns that folder.
+    """Writes what stage verdicts writes into outputs/duels/<first>-against-<second>-<judge>.
 
-    The judge is the first job's unless `overrides` say otherwise. Raises RoseError where a job has no answers, the two
-    answered different prompts, or there is no judge.
+    Returns that folder. The judge is the first job's unless `overrides` say otherwise. Raises
+    RoseError where a job has no answers, the two answered different prompts, or there is no judge.
     """
     outputs, answers = _answers(first)
-    _, others = _answers(second)
+    _, opponent = _answers(second)
     config = _config(first, outputs, overrides)
     if config.judge.kind is JudgeKind.none:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
@@ -43,16 +43,16 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
         part = Path(folder) / "part"
         part.mkdir()
-        judge_answers(part, keys.judge(config.judge), weights, shares, answers, others)
+        judge_answers(part, keys.judge(config.judge), weights, shares, answers, opponent)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     return target
 
 
 def summary(folder: Path) -> str:
-    """Win rate with its 95 % interval, and the rate at equal length; a prompt counts once, whatever its pairs."""
+    """Win rate with its 95 % interval, and at equal length; a prompt counts once, whatever its pairs."""
     metrics = json.loads((folder / "metrics.json").read_text())
-    wins = pandas.read_parquet(folder / "items.parquet").groupby("prompt")["win_rate"].mean().dropna()
+    wins = pandas.read_parquet(folder / "items.parquet").groupby("prompt").win_rate.mean().dropna()
     rate = from_items(wins.to_numpy()[None], numpy.arange(len(wins)), (0, 1))
     return (
         f"win rate {rate.mean:.3f} (95 % interval {rate.low:.3f} to {rate.high:.3f}) over {len(wins)} prompts, "
@@ -77,7 +77,7 @@ def _answers(job: Path) -> tuple[Path, Path]:
 def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:
     register_resolvers()
     settings = OmegaConf.load(job / ".hydra" / "overrides.yaml")
-    return typed(one_job([*settings, f"outputs={outputs}", *overrides]))
+    return typed(one_job([*map(str, settings), f"outputs={outputs}", *overrides]))
 
 
 def main() -> None:

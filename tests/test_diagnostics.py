@@ -130,7 +130,7 @@ def test_momentum_share_is_the_squared_correlation_with_the_cosines(tmp_path):
     cosines = features @ common[0]
     score = 2 * cosines + generator.normal(size=50)
     features_path = store(tmp_path / "features", [features.tolist()], [1.0])
-    found = momentum_share(table(score, [1] * 50, [0]), features_path, tmp_path, WARN)
+    found = momentum_share(table(score, [1] * 50, [0]), (features_path, tmp_path), WARN)
     assert found.value == pytest.approx(scipy.stats.pearsonr(score, cosines)[0] ** 2, rel=1e-4)
     assert found.details == {"checkpoint-1": pytest.approx(cosines.mean() / numpy.linalg.norm(common), abs=1e-5)}
 

@@ -22,8 +22,8 @@ from rose.errors import RoseError
 from rose.evaluation import answers as answering
 from rose.evaluation import reward_model
 from rose.evaluation.contests import by_score, contests
+from rose.evaluation.evaluate import preference_metrics
 from rose.evaluation.items import Item, merge_items, prompt_text, write_items
-from rose.evaluation.likelihood import preference_metrics
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.run import callback, job
 

@@ -7,8 +7,9 @@ import pytest
 from method_toys import lines
 
 from rose.diagnostics.leakage import leakage
-from rose.diagnostics.overlap import Index, near_duplicates, shingles, words
+from rose.diagnostics.overlap import Index, near_duplicates, shingles
 from rose.methods.duplicates import Near
+from rose.methods.lexical import words
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen " * 2
 PROMPT = " ".join(f"{word}{place}" for place, word in enumerate(LONG.split()))  # 32 different words

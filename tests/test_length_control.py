@@ -6,7 +6,7 @@ import numpy
 import pytest
 import statsmodels.api
 
-from rose.evaluation.length_control import length_controlled
+from rose.evaluation.verdicts import length_controlled
 
 
 def simulated(count: int, skill: float, bias: float, longer: float) -> tuple[numpy.ndarray, ...]:

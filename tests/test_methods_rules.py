@@ -130,7 +130,7 @@ def test_balanced_draws_follow_from_the_seed(tmp_path):
 
 
 def test_longest_and_shortest_count_answer_tokens(tmp_path):
-    from rose.methods.lengths import influence
+    from rose.methods.influence import lengths as influence
 
     rows = rows_table(3, answer_tokens=[5, 9, 2])
     longest, shortest = composed_method("longest"), composed_method("shortest")

@@ -11,7 +11,7 @@ from tiny_models import LORA, NUMERICS, TRAINING, adapted, random_rows, slow_log
 from rose.config.choices import Reference
 from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
-from rose.evaluation.likelihood import pair_log_probs, preference_metrics
+from rose.evaluation.evaluate import pair_log_probs, preference_metrics
 from rose.gradients.objectives import Loss, Objective
 from rose.methods.hidden import pair_states
 from rose.models import loading

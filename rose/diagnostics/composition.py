@@ -42,7 +42,7 @@ def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
 
     Suspicious is what exceeds chance k/n by more than `warn.extremes` of what is left above chance.
     """
-    count = numpy.count_nonzero(table["selected"])
+    count = int(table.selected.sum())
     chance = count / len(table)
     findings = []
     for name, lengths in (("longest", -table["length"]), ("shortest", table["length"])):

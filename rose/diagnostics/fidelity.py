@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from rose.config.choices import Estimator, Representation, Rule
 from rose.config.schema import Method
 from rose.data import files
-from rose.evaluation.likelihood import wins
+from rose.evaluation.evaluate import wins
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of
@@ -80,12 +80,8 @@ def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Seri
     Pairs of which an answer has no score are left out.
     """
     scores, lengths = score.to_numpy(), rows["answer_tokens"].to_numpy()
-    table = pairs.assign(
-        chosen_score=scores[0::2],
-        rejected_score=scores[1::2],
-        chosen_length=lengths[0::2],
-        rejected_length=lengths[1::2],
-    )
+    table = pairs.assign(chosen_score=scores[0::2], rejected_score=scores[1::2])
+    table = table.assign(chosen_length=lengths[0::2], rejected_length=lengths[1::2])
     scored = table.dropna(subset=["chosen_score", "rejected_score"])
     if len(scored) < len(table):
         log.warning("%d of %d held-out pairs have an answer without a score", len(table) - len(scored), len(table))
@@ -99,7 +95,7 @@ def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]
     matched = longer.abs() <= matched_length * pairs[["chosen_length", "rejected_length"]].max(axis=1)
     metrics = {}
     for name, of in (("fidelity", numpy.ones(len(pairs), dtype=bool)), ("fidelity_matched", matched.to_numpy())):
-        metrics[f"{name}_pairs"] = numpy.count_nonzero(of)
+        metrics[f"{name}_pairs"] = int(of.sum())
         if of.any():
             share = rate_of(higher[of], prompts[of])
             metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
@@ -122,7 +118,7 @@ def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
     2015); where V is 0 the number of clusters stands for it.
     """
     value, count = float(wins.mean()), len(set(clusters))
-    sums = pandas.Series(wins - value).groupby(clusters).sum().to_numpy()
+    sums = numpy.asarray(pandas.Series(wins - value).groupby(clusters).sum())
     variance = float((sums**2).sum()) / len(wins) ** 2 * count / max(1, count - 1)
     size = float(count)
     if variance > 1e-12:  # less is rounding: all clusters have the same share

@@ -73,8 +73,9 @@ def leaks(prompts: list[Text], rows: Iterable[Text]) -> list[Leak | None]:
     runs = [Index([each if size == run_length(each) else [] for each in split], size) for size in (LONG, SHORT)]
     prompt_index = Index(split, WORDS)
     leaked: dict[int, Leak] = {}
-    for chunk in chunks(rows):
-        asked, whole = ([words(text) for text in texts] for texts in list(zip(*chunk, strict=True))[1:])
+    rows = iter(rows)
+    while chunk := list(islice(rows, CHUNK)):
+        asked, whole = [words(row.prompt) for row in chunk], [words(row.whole) for row in chunk]
         exact = [(number, place, 1.0) for place, row in enumerate(asked) for number in same.get(" ".join(row), ())]
         hits = [("exact", exact), ("near", best(prompt_index.jaccard(asked), SIMILAR))]
         hits += [("ngram", best(index.covered(whole), COVERED)) for index in runs]
@@ -103,12 +104,6 @@ def _keep(leaked: dict[int, Leak], number: int, leak: Leak) -> None:
     old = leaked.get(number)
     if old is None or (-KINDS.index(leak["kind"]), leak["share"]) > (-KINDS.index(old["kind"]), old["share"]):
         leaked[number] = leak
-
-
-def chunks(rows: Iterable[Text]) -> Iterator[list[Text]]:
-    rows = iter(rows)
-    while chunk := list(islice(rows, CHUNK)):
-        yield chunk
 
 
 def pool_rows(pool: Path) -> Iterator[Text]:

@@ -5,7 +5,6 @@ from itertools import chain
 
 import numpy
 import pandas
-from pandas.util import hash_array
 from scipy.sparse import csr_array
 
 from rose.methods.duplicates import WORDS
@@ -21,7 +20,9 @@ def shingles(texts: Sequence[Sequence[str]], size: int) -> tuple[numpy.ndarray, 
     starts = numpy.flatnonzero(row[size - 1 :] == row[: max(0, len(row) - size + 1)])
     if not len(starts):
         return numpy.zeros(0, dtype=numpy.int64), numpy.zeros(0, dtype=numpy.uint64)
-    word = hash_array(numpy.array(list(chain.from_iterable(texts)), dtype=object))
+    word = pandas.util.hash_array(  # pyright: ignore[reportAttributeAccessIssue] — it is loaded late
+        numpy.array(list(chain.from_iterable(texts)), dtype=object)
+    )
     hashes = numpy.zeros(len(starts), dtype=numpy.uint64)
     for place in range(size):
         hashes = hashes * FACTOR + word[starts + place]

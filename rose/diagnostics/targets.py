@@ -43,7 +43,7 @@ def stability(
         return not_applicable("stability", "The score is not made of several targets.")
     if method.rule not in RESAMPLED:
         return not_applicable("stability", f"method.rule={method.rule} is not applied again to resampled targets.")
-    count = numpy.count_nonzero(table["selected"])
+    count = int(table.selected.sum())
     original = _top(table.score, count)
     generator = numpy_generator(seed, "resampled targets")
     indices = []

@@ -1,13 +1,23 @@
-"""The answers stage: what a model says to the test prompts."""
+"""The answers stage: what a model says to the test prompts, batched and seeded."""
 
 import json
 from pathlib import Path
 
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from rose.config.schema import Evaluation, Numerics
 from rose.data import files
-from rose.evaluation.generation import generate, load
+from rose.data.chat import Message, prompt_ids
+from rose.models import loading
+from rose.models.batching import length_batches
+from rose.progress import track
+from rose.seeds import derive
 from rose.stages.disk import write_lines
 from rose.stages.graph import stage
+
+Model = PreTrainedModel | PeftModel
 
 
 @stage("answers", version=2)
@@ -36,3 +46,44 @@ def answer(
         for pair in pairs
     ]
     write_lines(out / "answers.jsonl", rows)
+
+
+def load(base: Path, numerics: Numerics, adapter: Path | None) -> tuple[PreTrainedTokenizerBase, Model]:
+    """Tokenizer and model; `adapter=None` is the base model without any fine-tuning."""
+    tokenizer, model = loading.load_tokenizer(base), loading.load_model(base, numerics)
+    return tokenizer, model if adapter is None else loading.load_adapter(model, adapter)
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[Message]],
+    max_length: int,
+    evaluation: Evaluation,
+) -> list[str]:
+    """One answer a prompt; temperature 0 is greedy. Prompts are padded on the left."""
+    encoded = [prompt_ids(tokenizer, messages, max_length) for messages in prompts]
+    lengths = [len(ids) + evaluation.max_new_tokens for ids in encoded]
+    answers = [""] * len(prompts)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(evaluation.seed, "answers"))
+        for batch in track(length_batches(lengths, evaluation.batch_tokens), "answers to test prompts"):
+            inputs = tokenizer.pad(
+                {"input_ids": [encoded[index] for index in batch]}, padding_side="left", return_tensors="pt"
+            ).to(model.device)
+            outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
+                **inputs, **_sampling(evaluation), pad_token_id=tokenizer.pad_token_id
+            )
+            texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            for index, text in zip(batch, texts, strict=True):
+                answers[index] = text.strip()
+    return answers
+
+
+def _sampling(evaluation: Evaluation) -> dict:
+    """All of it: a stage sees nothing but its inputs, and models bring defaults of their own."""
+    plain = {"max_new_tokens": evaluation.max_new_tokens, "num_beams": 1, "top_p": 1.0, "repetition_penalty": 1.0}
+    if evaluation.temperature == 0:
+        return plain | {"do_sample": False, "temperature": 1.0}
+    return plain | {"do_sample": True, "temperature": evaluation.temperature, "top_k": 0}

@@ -6,12 +6,11 @@ from pathlib import Path
 from string import ascii_uppercase
 
 import numpy
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rose.config.schema import Evaluation, Numerics, Tasks
 from rose.data import chat
-from rose.evaluation.generation import generate, load
+from rose.evaluation.answers import Model, generate, load
 from rose.evaluation.items import Item, write_items
 from rose.evaluation.questions import Asked, messages, read_questions, right
 from rose.models.log_probs import answer_log_probs
@@ -55,7 +54,7 @@ def solve(
 
 
 def likeliest(
-    model: nn.Module,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     asked: Sequence[Asked],
     max_length: int,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from sklearn.linear_model import LogisticRegression
 
 from rose.config.choices import JudgeKind
 from rose.config.schema import Base, Judge
@@ -13,10 +14,10 @@ from rose.data import world
 from rose.evaluation import llm, reward_model
 from rose.evaluation.contests import Contest, Verdict, by_score, contests
 from rose.evaluation.items import write_items
-from rose.evaluation.length_control import length_controlled
 from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
+WEAK = 100.0  # inverse of the penalty on the slope, which stays finite where length alone decides
 Judged = tuple[list[Verdict], dict[str, float]]  # a verdict a contest, and metrics of the judging
 
 
@@ -52,6 +53,33 @@ def judge_answers(
     metrics |= {"judged": sum(verdict.win is not None for verdict in verdicts), "judge_shares_model": shares_model}
     write_lines(out / "verdicts.jsonl", map(_line, rows, verdicts))
     write_items(out, [row.item for row in rows], columns, {name: float(value) for name, value in metrics.items()})
+
+
+def length_controlled(
+    wins: numpy.ndarray, lengths: numpy.ndarray, opponents: numpy.ndarray, prompts: Sequence[str]
+) -> float | None:
+    """σ(θ) of the logistic model P(win) = σ(θ + φ·tanh(Δ/sd(Δ))): the win rate predicted at Δ = 0.
+
+    Δ = length − opponent's length, in characters. AlpacaEval 2's length control (arXiv 2404.04475)
+    without its terms for prompt and model. `wins` [items] in [0, 1] or NaN, a tie being half a win
+    and half a loss; a prompt weighs the same whatever the number of its items. Where every answer
+    is longer than its opponent, or every one shorter, this extrapolates. None: no win is known.
+    """
+    known = ~numpy.isnan(wins)
+    wins, difference = wins[known], (lengths - opponents)[known]
+    if not len(wins):
+        return None
+    _, prompt, counts = numpy.unique(numpy.asarray(prompts)[known], return_inverse=True, return_counts=True)
+    weights = 1 / counts[prompt]
+    spread = numpy.average((difference - numpy.average(difference, weights=weights)) ** 2, weights=weights) ** 0.5
+    if spread == 0 or wins.min() == wins.max():
+        return float(numpy.average(wins, weights=weights))
+    feature = numpy.tanh(difference / spread)[:, None]
+    model = LogisticRegression(C=WEAK, tol=1e-8, max_iter=1000)
+    outcome = numpy.repeat([1, 0], len(wins))
+    shares = numpy.concatenate([weights * wins, weights * (1 - wins)])
+    model.fit(numpy.concatenate([feature, feature]), outcome, sample_weight=shares)
+    return float(model.predict_proba([[0.0]])[0, 1])
 
 
 def _by_world(judge: Judge, rows: Sequence[Contest]) -> Judged:

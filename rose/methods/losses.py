@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy
 import pandas
-from torch import nn
-from transformers import PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Method, Numerics
 from rose.data.chat import Encoded
@@ -63,7 +63,7 @@ def answer_losses(out: Path, numerics: Numerics, base: Path, tokens: Path) -> No
     _write(out, ids, mean_losses(loading.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
 
 
-def mean_losses(model: nn.Module, rows: Sequence[Encoded]) -> numpy.ndarray:
+def mean_losses(model: PreTrainedModel | PeftModel, rows: Sequence[Encoded]) -> numpy.ndarray:
     """Mean cross-entropy of each encoded row's labelled tokens."""
     sums, lengths = answer_log_probs(model, rows, BATCH_TOKENS)
     return -sums / lengths

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from rose.config.choices import Representation
 from rose.config.schema import Method
-from rose.methods import embedding, gradient, hidden, lengths, lexical, losses
-from rose.methods.influence import Influence
+from rose.methods import embedding, gradient, hidden, lexical, losses
+from rose.methods.influence import Influence, lengths, nothing
 from rose.methods.rules import RULES
 from rose.models.batching import IGNORED
 from rose.stages.graph import stage
@@ -24,18 +24,13 @@ log = logging.getLogger(__name__)
 BATCH = 10_000  # rows whose tokens are counted at once
 
 
-def nothing(method: Method, rows: pandas.DataFrame) -> Influence:
-    """No representation: all that a random rule needs."""
-    return Influence(numpy.zeros((len(rows), 0)), [])
-
-
 INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, *representation)
     Representation.gradients: gradient.influence,
     Representation.hidden: hidden.influence,
     Representation.embeddings: embedding.influence,
     Representation.words: lexical.bm25,
     Representation.ngrams: lexical.dsir,
-    Representation.lengths: lengths.influence,
+    Representation.lengths: lengths,
     Representation.perplexity: losses.perplexity,
     Representation.ifd: losses.ifd,
     Representation.loss_drop: losses.loss_drop,
@@ -53,7 +48,7 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
     rows = table_of(tokens)
     influence = INFLUENCE[method.representation](method, rows, *representation)
     columns, rows["score"] = RULES[method.rule](method, rows, influence)
-    missing = numpy.count_nonzero(rows["score"].isna())
+    missing = int(rows.score.isna().sum())
     if missing:
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
