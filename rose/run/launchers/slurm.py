@@ -96,11 +96,8 @@ class Slurm(SweepLauncher):
         return self.wait({number: slurm_job for (number, _), slurm_job in zip(jobs, slurm_jobs, strict=True)})
 
     def refuse_twice(self) -> None:
-        """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder.
-
-        Before Slurm is asked, for a time that it would take and submitit would not.
-        """
-        if not isinstance(self.sbatch.get("time", 1), int):  # submitit counts with it
+        """Raises RoseError where jobs of this sweep are in Slurm's hands already: two would write into one folder."""
+        if not isinstance(self.sbatch.get("time", 1), int):  # first, for it needs no Slurm: submitit counts with it
             raise RoseError(f"hydra.launcher.time={self.sbatch['time']}: must be a whole number of minutes")
         earlier = {path.name.split("_")[0] for path in Path(self.folder).glob("[0-9]*")}
         if ours := earlier & {job.split("_")[0] for job in _queued() or ()}:
