@@ -50,7 +50,7 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
 
 
 def summary(folder: Path) -> str:
-    """Win rate with its 95 % interval, and at equal length; a prompt counts once, whatever its pairs."""
+    """Win rate with its 95 % interval, and at equal length; each prompt counts once."""
     metrics = json.loads((folder / "metrics.json").read_text())
     wins = pandas.read_parquet(folder / "items.parquet").groupby("prompt").win_rate.mean().dropna()
     rate = from_items(wins.to_numpy()[None], numpy.arange(len(wins)), (0, 1))
@@ -86,12 +86,8 @@ def main() -> None:
     parser.add_argument("second", type=Path, metavar="JOB_B", help="another's, tested on the same pairs")
     parser.add_argument("overrides", nargs="*", metavar="judge=…", help="the judge, where it is not JOB_A's own")
     arguments = parser.parse_args()
-    or_exit(lambda: _meet(arguments.first, arguments.second, arguments.overrides))
-
-
-def _meet(first: Path, second: Path, overrides: list[str]) -> None:
-    folder = duel(first, second, overrides)
-    print(f"{first.name} against {second.name}: {summary(folder)}\n{folder}")
+    folder = or_exit(lambda: duel(arguments.first, arguments.second, arguments.overrides))
+    print(f"{arguments.first.name} against {arguments.second.name}: {summary(folder)}\n{folder}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rose.diagnostics.overlap import near_duplicates
 from rose.methods.duplicates import SIMILAR
 from rose.methods.subtasks import spearman
 
-LISTED = 20
+LISTED = 20  # examples of a finding; of leaks, the leakage stage has all
 
 
 def length_correlation(table: pandas.DataFrame, warn: Warn) -> Finding:
@@ -38,7 +38,7 @@ def length_ratio(table: pandas.DataFrame, warn: Warn) -> Finding:
 
 
 def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
-    """How much of the selection is among as many longest, and shortest, rows (ties: first in the pool).
+    """How much of the selection is among as many longest, and shortest, rows (ties: pool order).
 
     Suspicious is what exceeds chance k/n by more than `warn.extremes` of what is left above chance.
     """
@@ -57,7 +57,7 @@ def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
 
 
 def source_mix(table: pandas.DataFrame, sources: pandas.Series, warn: Warn) -> Finding:
-    """Total variation distance ½Σ|p − q| of the shares of sources in the pool and in the selection."""
+    """Total variation distance ½Σ|p − q| of the sources' shares in pool and selection."""
     shares = pandas.DataFrame({"pool": sources.value_counts(normalize=True)})
     if len(shares) < 2:
         return not_applicable("source_mix", "The pool has one source.")

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from rose.config.schema import Method, Warn
 from rose.data import files
-from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, mark, source_mix
+from rose.diagnostics.composition import LISTED, copies, extremes, length_correlation, length_ratio, mark, source_mix
 from rose.diagnostics.fidelity import undefined
 from rose.diagnostics.finding import Finding, not_applicable, percent
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
@@ -17,7 +17,6 @@ from rose.methods.influence import Influence
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
 
-LISTED = 20  # leaks of each kind shown; the leakage stage has them all
 SIDES = {  # where a prompt was found → whose prompts, where, and what follows
     "pool/test": ("test", "the pool", "what is measured on them may be memory"),
     "pool/target": ("target", "the pool", "rows with the same prompt look more useful than they are"),
@@ -40,7 +39,7 @@ def diagnose(
     exact: Path | None,
     fidelity: Path | None,
 ) -> None:
-    """Writes diagnostics.json: a list of {"name", "value", "state": pass | warn, "sentence", "details"}.
+    """Writes diagnostics.json: [{"name", "value", "state": pass | warn, "sentence", "details"}, …].
 
     A value is null where the sentence says that a check does not apply, or all scores are the same.
     `momentum` is empty, or the pool's features and the common term in them; `exact` and `fidelity`
@@ -96,10 +95,8 @@ def faithful(method: Method, metrics: dict) -> list[Finding]:
     if reason := undefined(method):
         return [not_applicable("fidelity", f"No score outside the pool: {reason}.")]
     findings = []
-    for name, what in (
-        ("fidelity", "held-out pairs"),
-        ("fidelity_matched", "held-out pairs of answers alike in length"),
-    ):
+    pairs = "held-out pairs"
+    for name, what in (("fidelity", pairs), ("fidelity_matched", f"{pairs} of answers alike in length")):
         count = metrics[f"{name}_pairs"]
         if not count:
             findings.append(not_applicable(name, f"There are no {what}."))

@@ -29,7 +29,7 @@ def sample_rows(out: Path, count: int, seed: int, tokens: Path) -> None:
 def projection_error(
     out: Path, normalize: Normalize, sample: Path, sample_targets: Path, features: Path, targets: Path
 ) -> None:
-    """Writes projection_error.json: {"spearman", "rms", "spread", "rows"} of the sample's influences.
+    """Writes projection_error.json: "spearman", "rms", "spread", "rows" of the sample's influences.
 
     `sample`, `sample_targets` hold whole gradients, `features`, `targets` projected ones. spearman:
     the correlation of the rows' mean influences; rms: of the differences of single influences;

@@ -12,7 +12,6 @@ from rose.config.choices import Estimator, Representation, Rule
 from rose.config.schema import Method
 from rose.data import files
 from rose.evaluation.evaluate import wins
-from rose.methods.influence import Influence
 from rose.methods.rules import RULES
 from rose.methods.scores import INFLUENCE, table_of
 from rose.methods.subtasks import spearman
@@ -47,7 +46,7 @@ def undefined(method: Method) -> str | None:
 def fidelity(
     out: Path, method: Method, matched_length: float, held_out: Path, representation: tuple, background: tuple
 ) -> None:
-    """Writes pairs.parquet (id, prompt, subtask, and score and answer tokens of both answers) and metrics.json.
+    """Writes pairs.parquet (id, prompt, subtask, both answers' score and tokens) and metrics.json.
 
     Each answer of a held-out pair is scored as a row of the pool would be: `representation` is the
     method's, of these answers; `background` the pool's own, where a score depends on it. `fidelity`
@@ -63,15 +62,11 @@ def fidelity(
         return
     rows = table_of(held_out)
     influence = INFLUENCE[method.representation](method, rows, *representation, *background)
-    pairs = compared(pandas.DataFrame(files.load(held_out / "pairs.jsonl")), rows, one_by_one(method, rows, influence))
+    rule = Rule.mean_max if method.rule in ORDERS else method.rule
+    _, score = RULES[rule](method, rows, influence)
+    pairs = compared(pandas.DataFrame(files.load(held_out / "pairs.jsonl")), rows, score)
     pairs.to_parquet(out / "pairs.parquet", index=False)
     write_json(out / "metrics.json", measured(pairs, matched_length))
-
-
-def one_by_one(method: Method, rows: pandas.DataFrame, influence: Influence) -> pandas.Series:
-    """The scores of `rows`, each by itself."""
-    rule = Rule.mean_max if method.rule in ORDERS else method.rule
-    return RULES[rule](method, rows, influence)[1]
 
 
 def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Series) -> pandas.DataFrame:
@@ -113,9 +108,9 @@ class Rate(NamedTuple):
 def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
     """The mean of wins in [0, 1] and its 95 % interval; wins of one prompt, a cluster, may depend.
 
-    Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of a
-    mean of G clusters, t with G − 1 degrees of freedom (Dean and Pagano, J. Survey Stat. Methodol.
-    2015); where V is 0 the number of clusters stands for it.
+    Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of
+    a mean of G clusters, t with G − 1 degrees of freedom (Dean and Pagano, J. Survey Stat.
+    Methodol. 2015); where V is 0 the number of clusters stands for it.
     """
     value, count = float(wins.mean()), len(set(clusters))
     sums = numpy.asarray(pandas.Series(wins - value).groupby(clusters).sum())

@@ -21,10 +21,10 @@ SIDES = ("chosen", "rejected")
 def answers_as_rows(out: Path, count: int | None, seed: int, max_length: int, base: Path, preferences: Path) -> None:
     """Writes what `tokenize` and `read_pool` write: a row an answer, `<pair>/chosen` first.
 
-    pairs.jsonl holds {"id", "prompt", "subtask"} of the pairs, in the same order: `count` of the test
-    pairs (None: all), spread over their prompts. An answer is cut as the target pairs are, not as
-    the pool is, so that it survives a long prompt. dropped.jsonl lists pairs passed over: nothing is
-    left of an answer, or both are the same as far as they are read.
+    pairs.jsonl holds {"id", "prompt", "subtask"} of the pairs, in the same order: `count` of the
+    test pairs (None: all), spread over their prompts. An answer is cut as the target pairs are, not
+    as the pool is, so that it survives a long prompt. dropped.jsonl lists pairs passed over:
+    nothing is left of an answer, or both are the same as far as they are read.
     """
     tokenizer = loading.load_tokenizer(base)
     pairs, pool, rows, dropped = [], [], [], []

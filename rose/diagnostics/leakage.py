@@ -1,4 +1,4 @@
-"""Leakage: test prompts that the pool or the target pairs hold, target prompts that the pool holds."""
+"""Leakage: test prompts in the pool or the target pairs, and target prompts in the pool."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -37,14 +37,14 @@ class Leak(TypedDict):
 
 @stage("leakage", version=1)
 def leakage(out: Path, pool: Path, preferences: Path) -> None:
-    """Writes leakage.json, how many prompts were compared and leaked, in all and by kind, and leaks.jsonl.
+    """Writes leakage.json: how many prompts were compared and leaked, in all and by kind.
 
-    leaks.jsonl: {"between", "id", "kind", "share", "row"}: a prompt of the second side, by the id of
-    its first pair, and the row of the first side that holds it. between: pool/test, pool/target,
+    leaks.jsonl: {"between", "id", "kind", "share", "row"}: a prompt of the second side, by the id
+    of its first pair, and the row of the first side that holds it. between: pool/test, pool/target,
     target/test. kind, the first that holds: exact (the row's prompt has the same words), near
-    (Jaccard index of five-word shingles of the two prompts ≥ 0.8, not estimated by MinHash as one
-    side is small), ngram (one row, answers included, holds at least half of the prompt's runs of 13
-    words, or of 8 if the prompt has fewer than 26). Prompts of fewer than 8 words can only be exact.
+    (Jaccard index of the prompts' five-word shingles ≥ 0.8, not estimated as one side is small),
+    ngram (one row, answers included, holds at least half of the prompt's runs of 13 words, or of 8
+    if the prompt has fewer than 26). Prompts of fewer than 8 words can only be exact.
     """
     target, test = (first_pairs(preferences / f"{name}.jsonl") for name in ("target", "test"))
     in_pool = leaks(target + test, pool_rows(pool))  # one pass over the pool for both
@@ -70,7 +70,9 @@ def leaks(prompts: list[Text], rows: Iterable[Text]) -> list[Leak | None]:
     for number, prompt in enumerate(split):
         if prompt:
             same[" ".join(prompt)].append(number)
-    runs = [Index([each if size == run_length(each) else [] for each in split], size) for size in (LONG, SHORT)]
+    long = [prompt if len(prompt) >= 2 * LONG else [] for prompt in split]
+    short = [prompt if len(prompt) < 2 * LONG else [] for prompt in split]
+    runs = Index(long, LONG), Index(short, SHORT)
     prompt_index = Index(split, WORDS)
     leaked: dict[int, Leak] = {}
     rows = iter(rows)
@@ -85,12 +87,8 @@ def leaks(prompts: list[Text], rows: Iterable[Text]) -> list[Leak | None]:
     return [leaked.get(number) for number in range(len(prompts))]
 
 
-def run_length(prompt: list[str]) -> int:
-    return LONG if len(prompt) >= 2 * LONG else SHORT
-
-
 def best(shares: csr_array, least: float) -> Iterator[tuple[int, int, float]]:
-    """(column, row, value) of each column's greatest value, if at least `least`; ties: the first row."""
+    """(column, row, value) of each column's greatest value from `least` on; ties: the first row."""
     if not shares.nnz:
         return
     columns = shares.tocsc()

@@ -1,4 +1,4 @@
-"""What is checked of a job, as stages: the part of `rose.pipeline` that comes to nothing but advice."""
+"""What is checked of a job, as stages: the part of `rose.pipeline` that is advice alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -54,7 +54,7 @@ def _diagnostics(config: Config, job: dict[str, Node]) -> Node:
 
 
 def _fidelity(config: Config, job: dict[str, Node]) -> dict[str, Node]:
-    """Selector fidelity: the stages that make the method's representation, once more, of held-out answers."""
+    """Selector fidelity: the stages of the method's representation, of held-out answers."""
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     representation = job["scores"].inputs["representation"]
     answers = Node(

@@ -20,9 +20,8 @@ def shingles(texts: Sequence[Sequence[str]], size: int) -> tuple[numpy.ndarray, 
     starts = numpy.flatnonzero(row[size - 1 :] == row[: max(0, len(row) - size + 1)])
     if not len(starts):
         return numpy.zeros(0, dtype=numpy.int64), numpy.zeros(0, dtype=numpy.uint64)
-    word = pandas.util.hash_array(  # pyright: ignore[reportAttributeAccessIssue] — it is loaded late
-        numpy.array(list(chain.from_iterable(texts)), dtype=object)
-    )
+    flat = numpy.array(list(chain.from_iterable(texts)), dtype=object)
+    word = pandas.util.hash_array(flat)  # pyright: ignore[reportAttributeAccessIssue] — lazy
     hashes = numpy.zeros(len(starts), dtype=numpy.uint64)
     for place in range(size):
         hashes = hashes * FACTOR + word[starts + place]
@@ -41,10 +40,10 @@ class Index:
         self.size, self.count = size, len(texts)
         self.vocabulary, column = numpy.unique(hashes, return_inverse=True)
         self.sizes = numpy.bincount(row, minlength=len(texts))  # distinct shingles of each text
-        self.holds = self._matrix(column, row, len(texts)).T  # [texts, vocabulary], transposed below
+        self.holds = self._matrix(column, row, len(texts)).T  # [vocabulary, texts]
 
     def shared(self, texts: Sequence[Sequence[str]]) -> tuple[csr_array, numpy.ndarray]:
-        """How many shingles `texts` share with the indexed ones [texts, indexed], and have themselves."""
+        """How many shingles `texts` share with each indexed one [texts, indexed], and have."""
         row, hashes = shingles(texts, self.size)
         place = numpy.searchsorted(self.vocabulary, hashes)
         indexed = place < len(self.vocabulary)
@@ -54,7 +53,7 @@ class Index:
         )
 
     def covered(self, texts: Sequence[Sequence[str]]) -> csr_array:
-        """|A ∩ B| / |B|: the share of each indexed text's shingles B that each of `texts`, A, holds."""
+        """|A ∩ B| / |B|, A the shingles of each of `texts`, B those of each indexed one."""
         shared, _ = self.shared(texts)
         return shared * (1 / numpy.maximum(1, self.sizes))[None, :]
 

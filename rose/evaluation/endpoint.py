@@ -41,14 +41,13 @@ def ask_all(judge: Judge, requests: Sequence[dict[str, Any]]) -> dict[str, Reply
     wanted = {digest(request): request for request in requests}
     replies = {name: reply for name in wanted if (reply := _cached(_path(judge, name))) is not None}
     missing = {name: request for name, request in wanted.items() if name not in replies}
-    if missing:
-        log.info("judge: %d replies kept from before, %d to ask %s for", len(replies), len(missing), judge.model)
+    if not missing:
+        return replies
+    log.info("judge: %d replies kept from before, %d to ask %s for", len(replies), len(missing), judge.model)
     return replies | _ask_missing(judge, missing)
 
 
 def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str, Reply]:
-    if not requests:
-        return {}
     import openai  # late: half a second that few jobs need
 
     key = os.environ.get(judge.key_variable) or "none"  # the client wants one, whatever the server
@@ -116,9 +115,7 @@ def _cached(path: Path) -> Reply | None:
 
 
 def _failure(judge: Judge, error: Exception, missing: int) -> str:
-    import openai
-
-    response = error.response if isinstance(error, openai.APIStatusError) else None
+    response = getattr(error, "response", None)
     if response is not None and 300 <= response.status_code < 400:
         return (
             f"judge.base_url={judge.base_url}: redirects to {response.headers.get('location', 'nowhere')[:200]}, "

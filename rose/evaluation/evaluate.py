@@ -15,7 +15,7 @@ from rose.evaluation.items import Item, prompt_text, write_items
 from rose.models.log_probs import answer_log_probs
 from rose.stages.graph import stage
 
-SIDES = ("chosen", "rejected")
+COLUMNS = ["chosen", "rejected", "chosen_tokens", "rejected_tokens"]
 
 
 @stage("evaluation", version=2)
@@ -51,17 +51,13 @@ def evaluate(
 
 
 def pair_log_probs(model: Model, pairs: Sequence[tuple[chat.Encoded, chat.Encoded]], budget: int) -> pandas.DataFrame:
-    """Summed log-probability (nats) and tokens of both answers of encoded pairs, a row a pair.
-
-    Columns: chosen, rejected, chosen_tokens, rejected_tokens.
-    """
+    """Summed log-probability (nats) and tokens of both answers of encoded pairs, a row a pair."""
     sums, lengths = answer_log_probs(model, [row for pair in pairs for row in pair], budget)
-    frame = pandas.DataFrame(sums.reshape(-1, 2), columns=list(SIDES))
-    return frame.assign(**{f"{side}_tokens": lengths.reshape(-1, 2)[:, index] for index, side in enumerate(SIDES)})
+    return pandas.DataFrame(numpy.hstack([sums.reshape(-1, 2), lengths.reshape(-1, 2)]), columns=COLUMNS)
 
 
 def preference_metrics(own: pandas.DataFrame, base: pandas.DataFrame | None) -> dict[str, numpy.ndarray]:
-    """Metrics [pairs] of a model's `pair_log_probs`; where an answer is to beat another, a tie is half.
+    """Metrics [pairs] of a model's `pair_log_probs`; where answers are compared, a tie is half.
 
     preference_accuracy: by summed log-probability; …_per_token: by its mean; longer_wins: what "the
     longer answer is the chosen one" would score; chosen_loss: nats a token. Against the base model,

@@ -26,7 +26,7 @@ def source(judge: Judge) -> Base:
 
 
 def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict], dict[str, float]]:
-    """Each answer's score decides; equal answers are scored once: rounding would break their tie."""
+    """Each answer's score decides; equal answers are scored once: rounding could break a tie."""
     prompts = {json.dumps(row.prompt): row.prompt for row in rows}
     sides = [[(json.dumps(row.prompt), text) for text in (row.answer, row.opponent)] for row in rows]
     asked = list(dict.fromkeys(side for both in sides for side in both))

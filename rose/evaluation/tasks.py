@@ -54,11 +54,7 @@ def solve(
 
 
 def likeliest(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Asked],
-    max_length: int,
-    batch_tokens: int,
+    model: Model, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Asked], max_length: int, batch_tokens: int
 ) -> list[str]:
     """The letter whose reply, end-of-turn included, is likeliest; the first of equals."""
     rows = [

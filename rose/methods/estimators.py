@@ -118,9 +118,4 @@ def _ridged(matrix: torch.Tensor, ridge: float, count: int) -> tuple[torch.Tenso
     return matrix + kappa * torch.eye(len(matrix), dtype=matrix.dtype), kappa
 
 
-ESTIMATORS = {
-    Estimator.inner: inner,
-    Estimator.datainf: datainf,
-    Estimator.gist: gist,
-    Estimator.shapley: shapley,
-}
+ESTIMATORS = {Estimator.inner: inner, Estimator.datainf: datainf, Estimator.gist: gist, Estimator.shapley: shapley}

@@ -98,27 +98,23 @@ def valid_subtasks(pairs: FeatureStore) -> list[str]:
 
 
 def directions(pairs: FeatureStore, checkpoint: int, normalize: Normalize) -> torch.Tensor:
-    """The normalised features [valid pairs, d] of the target pairs."""
-    return scale(pairs.rows(checkpoint, 0, len(pairs))[pairs.valid], valid_subtasks(pairs), normalize)
+    """Features [valid pairs, d] whose plain mean over a subtask is the normalised target.
+
+    per_pair: each pair has unit norm. after_mean: the mean of a subtask has. none: as they are.
+    """
+    gradients = pairs.rows(checkpoint, 0, len(pairs))[pairs.valid]
+    if normalize is Normalize.per_pair:
+        return torch.nn.functional.normalize(gradients, dim=1)
+    if normalize is Normalize.none:
+        return gradients
+    scaled, subtasks = gradients.clone(), valid_subtasks(pairs)
+    for name in set(subtasks):
+        member = torch.tensor([subtask == name for subtask in subtasks])
+        scaled[member] /= gradients[member].mean(0).norm()
+    return scaled
 
 
 def _add(total: torch.Tensor, weight: float, values: torch.Tensor) -> None:
     """total [rows, targets] += weight × values, in blocks of rows."""
     for into, part in zip(total.split(BLOCK), values.split(BLOCK), strict=True):
         into.add_(part, alpha=weight)
-
-
-def scale(gradients: torch.Tensor, subtasks: list[str], normalize: Normalize) -> torch.Tensor:
-    """Features [pairs, d] whose plain mean over a subtask is the normalised target.
-
-    per_pair: each pair has unit norm. after_mean: the mean of a subtask has. none: as they are.
-    """
-    if normalize is Normalize.per_pair:
-        return torch.nn.functional.normalize(gradients, dim=1)
-    if normalize is Normalize.after_mean:
-        scaled = gradients.clone()
-        for name in set(subtasks):
-            member = torch.tensor([subtask == name for subtask in subtasks])
-            scaled[member] /= gradients[member].mean(0).norm()
-        return scaled
-    return gradients
