@@ -3,6 +3,8 @@
 Raise a version when the map of a seed changes.
 """
 
+from typing import NotRequired, TypedDict
+
 from rose.config.choices import ProjectionKind
 
 TARGETS = "targets"  # not a random projection: coordinates are cosines with the targets' gradients
@@ -15,5 +17,13 @@ VERSIONS = {
 }
 
 
-def description(kind: ProjectionKind, seed: int | None, dim: int) -> dict:
+class Space(TypedDict):
+    kind: str
+    seed: int | None
+    dim: int
+    version: int
+    runs: NotRequired[str]  # TRAK's device and blocks, which its map depends on
+
+
+def description(kind: str, seed: int | None, dim: int) -> Space:
     return {"kind": str(kind), "seed": seed, "dim": dim, "version": VERSIONS[kind]}

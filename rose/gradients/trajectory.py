@@ -4,28 +4,39 @@ import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
 from rose.config.choices import Reference
 from rose.errors import RoseError
-from rose.gradients.adam import Moments
+from rose.gradients.adam import Moments, Optimizer
 from rose.gradients.per_example import PerExample
 from rose.models import loading
+
+
+class Checkpoint(TypedDict):
+    """A checkpoint in a warm-up's manifest.json: its folder, and the mean learning rate up to it."""
+
+    dir: str
+    epoch: int
+    step: int
+    learning_rate: float
 
 
 class Trajectory:
     """A `warmup` artifact: `model` carries one checkpoint's adapter at a time.
 
-    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean learning rate
-    by name) are in the same order.
+    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean
+    learning rate by name) are in the same order.
     """
 
     def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
         manifest = json.loads((warmup / "manifest.json").read_text())
-        self.warmup, self.optimizer = warmup, manifest["optimizer"]
-        self.entries: list[dict] = manifest["checkpoints"]
+        self.warmup = warmup
+        self.optimizer: Optimizer = manifest["optimizer"]
+        self.entries: list[Checkpoint] = manifest["checkpoints"]
         self.names = [entry["dir"] for entry in self.entries]
         self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
         self.model: PeftModel = loading.load_adapter(model, warmup / self.names[0])
@@ -47,9 +58,10 @@ class Trajectory:
         file = self.warmup / self.names[index] / "moments.safetensors"
         return Moments.load(file, engine.names, self.entries[index]["step"], self.optimizer, engine.device)
 
-    def reference(self, kind: Reference) -> AbstractContextManager:
-        """A context in which the model is the preference loss's reference: the base, or the warm-up's last
-        checkpoint.
+    def reference(self, kind: Reference) -> AbstractContextManager[None]:
+        """A context in which the model is the preference loss's reference.
+
+        That is the base, or the warm-up's last checkpoint.
         """
         return self.model.disable_adapter() if kind == Reference.base else self._last()
 
