@@ -1,7 +1,5 @@
-"""Several processes on one job: what each of them does, and how they wait for one another.
-
-They are started by `torchrun --nproc_per_node 2 -m rose …`, by `accelerate launch`, or by anything
-that sets RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+"""Several processes on one job, started by `torchrun --nproc_per_node 2 -m rose …`, `accelerate
+launch`, or anything that sets RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
 The first process is the program: it plans, locks, publishes and reports. The others join it in the
 stages marked `together`, where each takes its part of the batches, and wait meanwhile. What comes
@@ -120,10 +118,7 @@ def barrier() -> None:
 
 
 def own_batches(batches: Sequence[Value]) -> Sequence[Value]:
-    """This process's batches, every world_size()-th.
-
-    They are sorted by length, so that each process has as much to do.
-    """
+    """This process's batches; sorted by length, they give each process as much to do."""
     return batches[rank() :: world_size()]
 
 

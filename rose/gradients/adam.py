@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import torch
 from safetensors import safe_open
@@ -13,15 +12,6 @@ from rose.errors import RoseError
 
 COLUMNS = 1 << 16  # mapped at a time, so that temporaries stay in cache however wide gradients are
 ELEMENTS = 1 << 26  # the same where a launch costs more than a cache miss: 256 MiB a temporary
-
-
-class Optimizer(TypedDict):
-    """Adam's settings, as a warm-up's manifest.json has them."""
-
-    beta1: float
-    beta2: float
-    eps: float
-    max_grad_norm: float
 
 
 @dataclass
@@ -38,11 +28,16 @@ class Moments:
 
     @classmethod
     def load(
-        cls, file: Path, names: Sequence[str], step: int, optimizer: Optimizer, device: torch.device | str = "cpu"
+        cls,
+        file: Path,
+        names: Sequence[str],
+        step: int,
+        optimizer: dict[str, float],
+        device: torch.device | str = "cpu",
     ) -> "Moments":
         """Moments of the parameters `names`, in that order, from a warm-up's moments.safetensors.
 
-        Raises RoseError when a parameter is missing.
+        `optimizer` holds the settings below `step`. Raises RoseError where a parameter is missing.
         """
         with safe_open(file, "pt") as stored:
             missing = {f"{name}.exp_avg" for name in names} - set(stored.keys())

@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TypedDict
+from typing import Any
 
 import numpy
 import torch
@@ -22,18 +21,6 @@ ABSENT, VALID, NOT_FINITE = 0, 1, 2
 SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is waited for
 
 
-class Header(TypedDict):
-    """What features.json holds."""
-
-    n: int
-    d: int
-    dtype: str
-    projection: Space
-    checkpoints: list[str]
-    weights: list[float]
-    subtasks: list[str] | None
-
-
 class FeatureStore:
     """Rows [n, d] at each of several checkpoints.
 
@@ -42,11 +29,14 @@ class FeatureStore:
     piece by piece, not mapped, so that neither takes memory with the number of rows.
     """
 
-    def __init__(self, path: Path, header: Header, ids: list[str]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], ids: list[str]) -> None:
         self.path, self.ids = path, ids
-        self.dim, self.dtype = header["d"], StoreDtype(header["dtype"])
-        self.checkpoints, self.weights = header["checkpoints"], header["weights"]
-        self.subtasks, self.projection = header["subtasks"], header["projection"]
+        self.dim: int = header["d"]
+        self.dtype = StoreDtype(header["dtype"])
+        self.checkpoints: list[str] = header["checkpoints"]
+        self.weights: list[float] = header["weights"]
+        self.subtasks: list[str] | None = header["subtasks"]
+        self.projection: Space = header["projection"]
 
     @classmethod
     def create(
@@ -64,7 +54,7 @@ class FeatureStore:
         checkpoint's learning rate, scaled here to sum 1.
         """
         total = sum(weights.values())
-        header: Header = {
+        header = {
             "n": len(ids),
             "d": projection["dim"],
             "dtype": str(StoreDtype(dtype)),
@@ -86,7 +76,7 @@ class FeatureStore:
     @classmethod
     def open(cls, path: Path) -> "FeatureStore":
         """A finished store. Raises RoseError where another version of its projection made it."""
-        header: Header = json.loads((path / "features.json").read_text())
+        header = json.loads((path / "features.json").read_text())
         kind, version = header["projection"]["kind"], header["projection"]["version"]
         if version != VERSIONS[kind]:
             raise RoseError(
@@ -158,7 +148,7 @@ class Filling:
     def __enter__(self) -> "Filling":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         with self.rows, self.scales, self.done:
             self._settle()
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy
 import pyarrow.compute
 import torch
 from datasets import Dataset
+from torch.nn.functional import normalize
 
 from rose import ranks
 from rose.config.choices import AdamMap, Balance, Reference, StoreDtype
@@ -44,13 +44,7 @@ Answers = tuple[Encoded, Encoded]  # chosen and rejected
 
 @stage("features", version=2, resumable=True, together=True)
 def pool_features(
-    out: Path,
-    features: Features,
-    projection: Projection,
-    numerics: Numerics,
-    base: Path,
-    warmup: Path,
-    tokens: Path,
+    out: Path, features: Features, projection: Projection, numerics: Numerics, base: Path, warmup: Path, tokens: Path
 ) -> None:
     """A FeatureStore in pool order: each row's Adam update, projected, of unit norm.
 
@@ -110,7 +104,9 @@ def pair_features(
 
 def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
     """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
-    return length_batches(_lengths(rows), batch_tokens, _most_rows(engine.size))
+    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view: rows stay on the disk
+    length = pyarrow.compute.list_value_length  # pyright: ignore[reportAttributeAccessIssue] — made when imported
+    return length_batches(length(table["input_ids"]).to_numpy(), batch_tokens, _most_rows(engine.size))
 
 
 def updates(
@@ -124,12 +120,7 @@ def updates(
 
 
 def fill(
-    store: FeatureStore,
-    checkpoint: int,
-    batches: Sequence[list[int]],
-    take: Gradients,
-    projector: Projector,
-    unit: bool,
+    store: FeatureStore, checkpoint: int, batches: list[list[int]], take: Gradients, projector: Projector, unit: bool
 ) -> None:
     """Projects what `take` gives for each batch into the store, brought to `unit` norm.
 
@@ -143,10 +134,8 @@ def fill(
             if batch is to_do[0]:
                 warn_if_concentrated(raw, projector)
             projected = projector.project(raw)
-            if unit:
-                norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
-                projected = projected / torch.where(norms == 0, 1, norms)  # without a gradient: zeros, score zero
-            filling.write(batch, projected)
+            # a row without a gradient keeps its zeros, and scores zero
+            filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
 
 
 def _updates(
@@ -159,11 +148,7 @@ def _updates(
 
 
 def _pair_gradients(
-    engine: PerExample,
-    pairs: Sequence[Answers],
-    objective: Objective,
-    reference: torch.Tensor | None,
-    numbers: list[int],
+    engine: PerExample, pairs: list[Answers], objective: Objective, reference: torch.Tensor | None, numbers: list[int]
 ) -> torch.Tensor:
     rows = [row for number in numbers for row in (pairs[number] if objective.paired else pairs[number][:1])]
     return gradients(engine, rows, objective, None if reference is None else reference[numbers].flatten())
@@ -204,21 +189,14 @@ def _shortened(
 def list_dropped(out: Path, store: FeatureStore, dropped: Sequence[dict] = ()) -> None:
     """Writes dropped.jsonl, once every process is done; to drop all rows is an error."""
     ranks.barrier()
-    dropped = [*dropped]
-    for row in store.not_finite():
-        dropped.append({"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"})
+    reasons = ((row["id"], f"gradient not finite at {row['checkpoint']}") for row in store.not_finite())
+    dropped = [*dropped, *({"id": row_id, "reason": reason} for row_id, reason in reasons)]
     if ranks.is_first():
         write_lines(out / "dropped.jsonl", dropped)
     if dropped:
         log.warning("%d rows have no features, first %s; see dropped.jsonl", len(dropped), dropped[0])
     if not store.valid.any():
         raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
-
-
-def _lengths(rows: Dataset) -> numpy.ndarray:
-    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view: rows stay on the disk
-    length = pyarrow.compute.list_value_length  # pyright: ignore[reportAttributeAccessIssue] — made when imported
-    return length(table["input_ids"]).to_numpy()
 
 
 def _most_rows(size: int) -> int:

@@ -8,7 +8,6 @@ rows, instead of one backward pass a row.
 
 import functools
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -89,7 +88,7 @@ class PerExample:
             layer.forward = functools.partial(self._layer_forward, name, layer, layer.forward)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for layer, forward in self._replaced:
             if forward is None:
                 del layer.forward
@@ -101,8 +100,7 @@ class PerExample:
     def forward(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the labelled tokens of encoded rows, and where they are.
 
-        Returns `(log_probs, mask)`, both [n, t]; log_probs is 0, without a gradient, where mask is
-        False.
+        Returns `(log_probs, mask)`, [n, t] both; where mask is False log_probs is a constant 0.
         """
         inputs, targets = collate(rows, self.device)
         self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)

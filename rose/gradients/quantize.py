@@ -4,6 +4,7 @@ import torch
 
 from rose.config.choices import StoreDtype
 
+BITS = {StoreDtype.float32: 32, StoreDtype.float16: 16, StoreDtype.int8: 8, StoreDtype.int4: 4}
 LEVELS = {StoreDtype.int8: 127, StoreDtype.int4: 7}
 SAMPLE = 4096  # coordinates, at least, that a row's scale is chosen by
 CLIPS = (1.0, 0.8, 0.65, 0.55, 0.45, 0.35, 0.28, 0.22)  # of a row's largest entry, to try at 4 bits
@@ -11,12 +12,7 @@ CLIPS = (1.0, 0.8, 0.65, 0.55, 0.45, 0.35, 0.28, 0.22)  # of a row's largest ent
 
 def width(dtype: StoreDtype, dim: int) -> int:
     """Bytes of a stored row."""
-    return {
-        StoreDtype.float32: 4 * dim,
-        StoreDtype.float16: 2 * dim,
-        StoreDtype.int8: dim,
-        StoreDtype.int4: (dim + 1) // 2,
-    }[StoreDtype(dtype)]
+    return (BITS[StoreDtype(dtype)] * dim + 7) // 8
 
 
 def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.Tensor]:

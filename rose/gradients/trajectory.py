@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,18 +11,17 @@ from transformers import PreTrainedModel
 
 from rose.config.choices import Reference
 from rose.errors import RoseError
-from rose.gradients.adam import Moments, Optimizer
+from rose.gradients.adam import Moments
 from rose.gradients.per_example import PerExample
 from rose.models import loading
 
 
 class Checkpoint(TypedDict):
-    """A checkpoint in a warm-up's manifest.json: its folder, and the mean learning rate up to it."""
-
+    # in a warm-up's manifest.json
     dir: str
     epoch: int
     step: int
-    learning_rate: float
+    learning_rate: float  # the mean of its epoch
 
 
 class Trajectory:
@@ -35,7 +34,7 @@ class Trajectory:
     def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
         manifest = json.loads((warmup / "manifest.json").read_text())
         self.warmup = warmup
-        self.optimizer: Optimizer = manifest["optimizer"]
+        self.optimizer: dict[str, float] = manifest["optimizer"]
         self.entries: list[Checkpoint] = manifest["checkpoints"]
         self.names = [entry["dir"] for entry in self.entries]
         self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
@@ -63,9 +62,7 @@ class Trajectory:
 
         That is the base, or the warm-up's last checkpoint.
         """
-        return self.model.disable_adapter() if kind == Reference.base else self._last()
-
-    @contextmanager
-    def _last(self) -> Iterator[None]:
+        if kind == Reference.base:
+            return self.model.disable_adapter()
         self.swap_in(-1)  # nothing to restore: iterating swaps in what it yields
-        yield
+        return nullcontext()

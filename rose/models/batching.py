@@ -5,6 +5,7 @@ from typing import TypedDict
 
 import numpy
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100  # the label of a token that carries no loss
 
@@ -47,13 +48,10 @@ def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> tupl
     What follows a row's last label cannot reach its loss and is cut off. No attention mask is
     needed: padding is on the right and attention is causal, so no real token looks at a padded one.
     """
-    lengths = [max((t for t, label in enumerate(row["labels"]) if label != IGNORED), default=1) for row in rows]
-    width = max(1, *lengths)
-    inputs = torch.zeros(len(rows), width, dtype=torch.int64)
-    targets = torch.full((len(rows), width), IGNORED, dtype=torch.int64)
-    for i, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        ids = row["input_ids"][:length]
-        inputs[i, : len(ids)] = torch.as_tensor(ids)
-        labels = row["labels"][1 : length + 1]
-        targets[i, : len(labels)] = torch.as_tensor(labels)
-    return inputs.to(device), targets.to(device)
+    inputs, targets = [], []
+    for row in rows:
+        length = max((t for t, label in enumerate(row["labels"]) if label != IGNORED), default=0) or 1
+        inputs.append(torch.tensor(row["input_ids"][:length]))
+        targets.append(torch.tensor([*row["labels"][1:], IGNORED][:length]))
+    padded = pad_sequence(inputs, True), pad_sequence(targets, True, padding_value=IGNORED)
+    return padded[0].to(device), padded[1].to(device)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback
 
 from rose import ranks
 from rose.data.files import append, some_ids
@@ -23,9 +23,7 @@ class NotFinite(Exception):
 class Watch(TrainerCallback):
     """Raises NotFinite before such a step is made."""
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
         if not torch.stack([gradient.isfinite().all() for gradient in _gradients(kwargs["model"])]).all():
             raise NotFinite(f"step {state.global_step + 1}")
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl
 
 from rose import ranks
 from rose.stages.disk import vouch
@@ -18,31 +18,25 @@ EVERY = 300.0  # seconds between checkpoints; what is shorter never makes one
 WHOLE = "memory.json"  # written last, when the rest is on the disk: a checkpoint without it was torn
 
 
-class Remembering(TrainerCallback):
-    """A callback whose `memory`, in JSON, is saved with the training, and there when it goes on."""
+class Save(TrainerCallback):
+    """Has Trainer save itself every EVERY seconds, with `memory`, what it must know besides."""
 
     def __init__(self) -> None:
         self.memory: dict[str, Any] = {}
+        self.saved = time.monotonic()
 
+    def on_step_end(self, args, state, control, **kwargs: Any) -> None:
+        if not float(state.epoch or 0).is_integer():  # else the end of the epoch is yet to be told
+            self.save_when_due(control)
 
-class Save(TrainerCallback):
-    """Has Trainer save itself every EVERY seconds, with the `memory` of another callback."""
+    def on_epoch_end(self, args, state, control, **kwargs: Any) -> None:
+        self.save_when_due(control)
 
-    def __init__(self, memory: dict[str, Any]) -> None:
-        self.memory, self.saved = memory, time.monotonic()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        assert state.epoch is not None
-        if not state.epoch.is_integer():  # else callbacks are yet to be told that the epoch has ended
-            self.on_epoch_end(args, state, control)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def save_when_due(self, control: TrainerControl) -> None:
         if ranks.world_size() == 1 and time.monotonic() - self.saved >= EVERY:
             control.should_save = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args, state, control, **kwargs: Any) -> None:
         vouch(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE, self.memory)
         self.saved = time.monotonic()
 

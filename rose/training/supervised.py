@@ -13,7 +13,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
@@ -45,20 +44,19 @@ def train(
     loss: RowLoss,
     training: Training,
     out: Path,
-    saver: resume.Remembering | None = None,
+    save: resume.Save | None = None,
 ) -> None:
     """Trains the trainable weights of `model` on `rows` (input_ids, labels); writes out/log.jsonl.
 
     Rows whose loss or gradient is not finite are left out as if they had never been there, and
     listed in out/dropped.jsonl {"id", "reason"}. Raises RoseError where that is so for most.
-    Goes on from what a killed process left in `out`, with what `saver` remembers.
+    Goes on from what a killed process left in `out`, with the memory of `save`.
     """
-    memory = {} if saver is None else saver.memory
-    callbacks = [*([] if saver is None else [saver]), finite.Watch(), resume.Save(memory)]
-    checkpoint = resume.begin(out, memory)
+    save = save or resume.Save()
+    checkpoint = resume.begin(out, save.memory)
     start = {name: weight.detach().clone() for name, weight in trainable(model)}
     while True:
-        run = _trainer(model, rows, loss, training, out, callbacks)
+        run = _trainer(model, rows, loss, training, out, save)
         try:
             run.train(resume_from_checkpoint=checkpoint)
             break
@@ -81,13 +79,13 @@ def _trainer(
     loss: RowLoss,
     training: Training,
     out: Path,
-    callbacks: list[TrainerCallback],
+    save: resume.Save,
 ) -> Trainer:
     arguments = _arguments(training, out)
     padded = evened(rows.select_columns(["input_ids", "labels"]), arguments.per_device_train_batch_size)
     kind = ordered(loss.trainer, len(rows), len(padded))
     kind = unwrapped(kind) if isinstance(model, FSDPModule) else kind
-    run = kind(model, arguments, loss.collator, padded, callbacks=callbacks)
+    run = kind(model, arguments, loss.collator, padded, callbacks=[save, finite.Watch()])
     run.remove_callback(PrinterCallback)
     return run
 

@@ -1,7 +1,4 @@
-"""Warm-up: LoRA fine-tuning on a small random part of the pool.
-
-Its checkpoints are where gradients are taken.
-"""
+"""Warm-up: fine-tuning on a small random part of the pool, for checkpoints to take gradients at."""
 
 import json
 import logging
@@ -12,16 +9,14 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rose import ranks
 from rose.config.schema import Lora, Numerics, Warmup
-from rose.gradients.adam import Optimizer
 from rose.gradients.trajectory import Checkpoint
 from rose.models import loading
 from rose.seeds import numpy_generator
 from rose.stages.graph import stage
-from rose.training.resume import Remembering
+from rose.training.resume import Save
 from rose.training.sharded import fresh_adapter, save_adapter, trainable, whole
 from rose.training.supervised import answer_loss, train
 
@@ -37,7 +32,7 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
     saver = Checkpoints(out, model)
     train(model, rows, answer_loss(loading.load_tokenizer(base)), warmup, out, saver)
     if ranks.is_first():
-        optimizer: Optimizer = saver.memory["optimizer"] | {"max_grad_norm": warmup.max_grad_norm}
+        optimizer = saver.memory["optimizer"] | {"max_grad_norm": warmup.max_grad_norm}
         manifest = {"optimizer": optimizer, "checkpoints": saver.memory["entries"]}
         (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
 
@@ -55,42 +50,35 @@ def sample(rows: Dataset, warmup: Warmup) -> Dataset:
     return rows.select(sorted(chosen.tolist()))
 
 
-class Checkpoints(Remembering):
+class Checkpoints(Save):
     """Saves the adapter and the optimizer's moments at the end of each epoch."""
 
     def __init__(self, out: Path, model: PeftModel) -> None:
         super().__init__()
         self.out, self.model = out, model
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
         if state.global_step == 0:  # also when training begins again, without a bad row
             self.memory |= {"rates": [], "entries": [], "optimizer": {}}
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
         # before the scheduler moves on: the rate just used
         self.memory["rates"].append(kwargs["optimizer"].param_groups[0]["lr"])
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args, state, control, **kwargs: Any) -> None:
         entries: list[Checkpoint] = self.memory["entries"]
-        rates, optimizer = self.memory["rates"], kwargs["optimizer"]
-        directory = self.out / f"checkpoint-{len(entries) + 1}"
+        rates, optimizer, epoch = self.memory["rates"], kwargs["optimizer"], len(entries) + 1
+        directory = self.out / f"checkpoint-{epoch}"
         save_adapter(self.model, directory)
         moments = _moments(self.model, optimizer)
         if ranks.is_first():
             save_file(moments, directory / "moments.safetensors")
         rate = sum(rates) / len(rates)
-        entries.append(
-            {"dir": directory.name, "epoch": len(entries) + 1, "step": state.global_step, "learning_rate": rate}
-        )
+        entries.append({"dir": directory.name, "epoch": epoch, "step": state.global_step, "learning_rate": rate})
         rates.clear()
         group = optimizer.param_groups[0]
         self.memory["optimizer"] = {"beta1": group["betas"][0], "beta2": group["betas"][1], "eps": group["eps"]}
+        super().on_epoch_end(args, state, control)
 
 
 def _moments(model: PeftModel, optimizer: Any) -> dict[str, torch.Tensor]:
