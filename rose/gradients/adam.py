@@ -28,16 +28,11 @@ class Moments:
 
     @classmethod
     def load(
-        cls,
-        file: Path,
-        names: Sequence[str],
-        step: int,
-        optimizer: dict[str, float],
-        device: torch.device | str = "cpu",
+        cls, file: Path, names: Sequence[str], step: int, settings: dict[str, float], device: torch.device | str = "cpu"
     ) -> "Moments":
         """Moments of the parameters `names`, in that order, from a warm-up's moments.safetensors.
 
-        `optimizer` holds the settings below `step`. Raises RoseError where a parameter is missing.
+        `settings` are the fields below `step`. Raises RoseError where a parameter is missing.
         """
         with safe_open(file, "pt") as stored:
             missing = {f"{name}.exp_avg" for name in names} - set(stored.keys())
@@ -47,7 +42,7 @@ class Moments:
                 torch.cat([stored.get_tensor(f"{name}.{moment}").flatten() for name in names]).float().to(device)
                 for moment in ("exp_avg", "exp_avg_sq")
             )
-        return cls(first, second, step, **optimizer)
+        return cls(first, second, step, **settings)
 
 
 def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """What a row or a pair is differentiated by: small functions of token log-probabilities.
 
 Preference losses take interleaved rows (chosen, rejected, chosen, …); the gradients of a pair's two
-rows add up to the pair's. Balancing per token or segment takes one forward pass, and a backward
-pass for each.
+rows add up to the pair's. Balancing takes one forward pass, and a backward pass a token or segment.
 """
 
 from collections.abc import Sequence
@@ -55,10 +54,7 @@ SFT = Objective(Loss.sft)
 def gradients(
     engine: PerExample, rows: Sequence[Encoded], objective: Objective, reference: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Gradients of `objective` of n rows: [n, p], or [n/2, p] of pairs.
-
-    `reference` is [n], the rows' summed log-probabilities under the reference.
-    """
+    """Gradients [n, p], of pairs [n/2, p]; `reference` has each row's summed log-probability, [n]."""
     if objective.balance is not Balance.none:
         each = _balanced(engine, rows, objective)
         return each[0::2] - each[1::2] if objective.paired else each

@@ -98,10 +98,7 @@ class PerExample:
         self._buffer = None
 
     def forward(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of the labelled tokens of encoded rows, and where they are.
-
-        Returns `(log_probs, mask)`, [n, t] both; where mask is False log_probs is a constant 0.
-        """
+        """Log-probabilities of encoded rows' labels, [n, t], 0 elsewhere, and where labels are, [n, t]."""
         inputs, targets = collate(rows, self.device)
         self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
         with torch.enable_grad():

@@ -5,6 +5,7 @@ import math
 
 import numpy
 import torch
+from scipy.linalg import hadamard
 
 from rose.config.choices import ProjectionKind
 from rose.gradients.spaces import Space, description
@@ -29,7 +30,7 @@ class Sketch:
         self.dim, self.seed, self.mixed = dim, seed, mixed
         self.block = min(MIXED, 1 << (dim.bit_length() - 1)) if mixed else 1
         width = math.ceil(size / self.block) * self.block
-        self.shifts = _shifts(seed, math.ceil(width / dim), dim)
+        self.shifts: list[int] = (_raw(seed, "shifts", math.ceil(width / dim)) % dim).tolist()
         self.signs = _signs(seed, "signs", width).to(device)
         if mixed:
             self.flips = _signs(seed, "flips", width).to(device)
@@ -77,10 +78,7 @@ def fold_gathered(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int
 
 
 def mix(gradients: torch.Tensor, flips: torch.Tensor, block: int) -> torch.Tensor:
-    """Random signs, then an orthonormal Hadamard transform of each `block`, a power of two.
-
-    [n, p] to [n, len(flips)].
-    """
+    """[n, p] to [n, len(flips)]: random signs, then each `block` by an orthonormal Hadamard matrix."""
     padded = torch.nn.functional.pad(gradients, (0, len(flips) - gradients.shape[1])) * flips
     left = 1 << (block.bit_length() // 2)
     right = block // left
@@ -114,9 +112,7 @@ def warn_if_concentrated(gradients: torch.Tensor, projector: object) -> None:
         log.warning(
             "projection=sketch: half the gradients hold their energy in fewer than %.0f coordinates (%d are "
             "needed at dim=%d), so that a few similarities will be far off; projection=srht is safe",
-            effective,
-            limit,
-            projector.dim,
+            *(effective, limit, projector.dim),
         )
 
 
@@ -131,12 +127,5 @@ def _signs(seed: int, name: str, count: int) -> torch.Tensor:
     return bits.float().mul_(2).sub_(1)
 
 
-def _shifts(seed: int, count: int, dim: int) -> list[int]:
-    return (_raw(seed, "shifts", count) % dim).tolist()
-
-
 def _hadamard(order: int, like: torch.Tensor) -> torch.Tensor:
-    matrix = torch.ones(1, 1, dtype=like.dtype, device=like.device)
-    while len(matrix) < order:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return matrix / math.sqrt(order)
+    return torch.tensor(hadamard(order), dtype=like.dtype, device=like.device) / math.sqrt(order)

@@ -21,10 +21,7 @@ transformers.utils.logging.disable_progress_bar()
 
 
 def device() -> str:
-    """Where models run: the first visible GPU, else the CPU.
-
-    `CUDA_VISIBLE_DEVICES=` keeps a run off the GPU.
-    """
+    """Where models run: the first visible GPU, else the CPU (as with `CUDA_VISIBLE_DEVICES=`)."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -107,11 +104,8 @@ def _source(base: Path) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": values.pop("path"), **values}
 
 
-def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **options) -> Any:
-    """`kind.from_pretrained` of a hub id or folder, which the option `key` names.
-
-    Raises RoseError where it is neither.
-    """
+def from_pretrained(kind: Any, base: Base, key: str = "model.base.path", **options: Any) -> Any:
+    """`kind.from_pretrained` of what the option `key` names; RoseError where it can't be had."""
     try:
         with _retrying_quietly():
             return kind.from_pretrained(
@@ -124,8 +118,8 @@ def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **opti
             ) from error
         raise RoseError(
             f"{key}={base.path}: neither a model folder here nor a hub id that can be reached "
-            f"({one_line(error, 200)}); "
-            "give a folder saved by save_pretrained, or a hub id with network or a filled cache"
+            f"({one_line(error, 200)}); give a folder saved by save_pretrained, or a hub id with "
+            "network or a filled cache"
         ) from error
 
 

@@ -82,10 +82,7 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _head_input(head: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """While inside, the model's output layer is fed what `replace` makes of its hidden states.
-
-    The forward pass is the model's own, so soft caps and logit scales are in it.
-    """
+    """The model's own forward pass (soft caps, scales) with what `replace` makes of the head's input."""
     hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
     try:
         yield

@@ -86,13 +86,10 @@ def _shape(pretraining: Pretraining, **tokens: Any) -> LlamaConfig:
 
 
 def adapter_size(base: Base, lora: Lora) -> int | None:
-    """How many weights an adapter has, before there is a model.
-
-    From the model's configuration; None where that is not on this machine.
-    """
+    """How many weights an adapter will have; None where this machine can't know without the model."""
     if base.pretraining is not None:
         return _weights(_shape(base.pretraining), lora.rank, tuple(lora.targets))
-    if base.gguf is not None or base.trust_remote_code:
+    if base.path is None or base.gguf is not None or base.trust_remote_code:
         return None
     return _local_weights(base.path, base.revision, lora.rank, tuple(lora.targets))
 

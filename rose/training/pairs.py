@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -44,10 +43,7 @@ def tune_by_dpo(
     base: Path,
     preferences: Path,
 ) -> None:
-    """Writes an adapter trained by DPO (arXiv 2305.18290) on the target pairs.
-
-    The reference is the base model.
-    """
+    """Writes an adapter trained by DPO (arXiv 2305.18290), the base model as reference."""
     tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     rows = Dataset.from_dict(
@@ -63,11 +59,8 @@ def tune_by_dpo(
 
 def interleave(rows: Sequence[dict]) -> dict[str, torch.Tensor]:
     """Rows of two encoded answers each as one batch: chosen, rejected, chosen, …"""
-    sides = []
-    for row in rows:
-        both = zip(row["input_ids"], row["labels"], strict=True)
-        sides += [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
-    inputs, targets = collate(sides)
+    pairs = (zip(row["input_ids"], row["labels"], strict=True) for row in rows)
+    inputs, targets = collate([Encoded(input_ids=ids, labels=labels) for both in pairs for ids, labels in both])
     return {"inputs": inputs, "targets": targets}
 
 
@@ -83,13 +76,7 @@ def pair_loss(objective: Objective) -> RowLoss:
             assert isinstance(counts, torch.Tensor)
             return counts.sum()
 
-        def compute_loss(
-            self,
-            model: torch.nn.Module,
-            inputs: dict[str, Any],
-            return_outputs: bool = False,
-            num_items_in_batch: torch.Tensor | int | None = None,
-        ) -> torch.Tensor:
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
             assert num_items_in_batch is not None
             each = preference_losses(model, objective, inputs["inputs"], inputs["targets"])
             total = (each * answered(inputs["targets"])).sum()

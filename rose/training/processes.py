@@ -20,24 +20,19 @@ def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
     Raises RoseError where the processes cannot share the batch equally; `group` is what the keys in
     its message begin with.
     """
-    each, rest = divmod(training.batch_size, ranks.world_size())
-    if rest:
-        raise RoseError(
-            f"{group}batch_size={training.batch_size}: must be a multiple of the {ranks.world_size()} processes"
-        )
+    batch, count = training.batch_size, ranks.world_size()
+    each = batch // count
+    if batch % count:
+        raise RoseError(f"{group}batch_size={batch}: must be a multiple of the {count} processes")
     size = min(training.micro_batch_size, each)
     if each % size:
-        raise RoseError(
-            f"{group}micro_batch_size={size}: must divide the {each} rows of a batch that are each process's"
-        )
+        rows = f"the {each} rows of a batch that are each process's"
+        raise RoseError(f"{group}micro_batch_size={size}: must divide {rows}")
     return size, each // size
 
 
 def evened(rows: Dataset, size: int) -> Dataset:
-    """The rows, and so many idle ones that every process has whole batches of `size`.
-
-    An idle row's tokens carry no loss.
-    """
+    """The rows, and as many idle ones, without labels, as give every process whole batches of `size`."""
     missing = -len(rows) % (size * ranks.world_size())
     if ranks.world_size() == 1 or not missing:
         return rows

@@ -1,7 +1,4 @@
-"""Training that goes on where a killed process stopped, to the same numbers.
-
-It does so through Trainer's own checkpoints.
-"""
+"""Training goes on where a killed process stopped, from Trainer's checkpoints, to the same numbers."""
 
 import json
 import shutil

@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
-from transformers import (
-    DataCollatorForSeq2Seq,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainingArguments,
-)
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
 from rose import ranks
 from rose.config.schema import Training
@@ -39,12 +33,7 @@ def answer_loss(tokenizer: PreTrainedTokenizerBase) -> RowLoss:
 
 
 def train(
-    model: torch.nn.Module,
-    rows: Dataset,
-    loss: RowLoss,
-    training: Training,
-    out: Path,
-    save: resume.Save | None = None,
+    model: torch.nn.Module, rows: Dataset, loss: RowLoss, training: Training, out: Path, save: resume.Save | None = None
 ) -> None:
     """Trains the trainable weights of `model` on `rows` (input_ids, labels); writes out/log.jsonl.
 
@@ -74,12 +63,7 @@ def train(
 
 
 def _trainer(
-    model: torch.nn.Module,
-    rows: Dataset,
-    loss: RowLoss,
-    training: Training,
-    out: Path,
-    save: resume.Save,
+    model: torch.nn.Module, rows: Dataset, loss: RowLoss, training: Training, out: Path, save: resume.Save
 ) -> Trainer:
     arguments = _arguments(training, out)
     padded = evened(rows.select_columns(["input_ids", "labels"]), arguments.per_device_train_batch_size)
