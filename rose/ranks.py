@@ -64,7 +64,7 @@ def speaks() -> bool:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Connects this process with the others of its job, where there are any, each on a device of its own."""
+    """Connects this process with its job's others, if any, each on a device of its own."""
     if world_size() == 1:
         yield
         return

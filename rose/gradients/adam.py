@@ -16,7 +16,7 @@ ELEMENTS = 1 << 26  # the same where a launch costs more than a cache miss: 256 
 
 @dataclass
 class Moments:
-    """Adam's state after `step` updates: exponential means [p] of the gradient and of its square."""
+    """Adam's state after `step` updates: means [p] of the gradient and of its square."""
 
     exp_avg: torch.Tensor
     exp_avg_sq: torch.Tensor
@@ -61,7 +61,7 @@ def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -
     if moments is None:
         raise ValueError(f"features.adam={how} needs the checkpoint's moments")
     published = how == AdamMap.published
-    # bias corrections and clipping are folded into the weights, which saves passes over the gradient
+    # bias corrections and clipping are folded into the weights, to save passes over the gradient
     first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
     second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
     momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first

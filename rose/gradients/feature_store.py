@@ -1,4 +1,4 @@
-"""Features on disk: one row-major file a checkpoint in the pool's order, a done flag and a scale a row."""
+"""Features on disk: rows of a checkpoint in one file, each with a flag and a scale."""
 
 import json
 import os
@@ -130,7 +130,7 @@ class FeatureStore:
 
 
 class Filling:
-    """Puts rows into a checkpoint of a store; those that are not finite become zeros and are flagged.
+    """Puts rows into a checkpoint of a store; those not finite become zeros and are flagged.
 
     Flags follow every SETTLE seconds and at the end, when their rows are on the disk. So whatever
     ends the process, a row with a flag is whole; one without is done again.
@@ -139,10 +139,10 @@ class Filling:
     def __init__(self, store: FeatureStore, checkpoint: int) -> None:
         self.dtype = store.dtype
         self.rows, self.scales, self.done = (
-            open(store.file(checkpoint, suffix), "r+b", buffering=0)  # noqa: SIM115 — until __exit__
+            open(store.file(checkpoint, suffix), "r+b", buffering=0)  # noqa: SIM115 — to __exit__
             for suffix in ("rows", "scale", "done")
         )
-        self.flags: list[tuple[int, int]] = []  # (row, flag) of rows that may not be on the disk yet
+        self.flags: list[tuple[int, int]] = []  # (row, flag) of what may not be on disk yet
         self.settled = time.monotonic()
 
     def __enter__(self) -> "Filling":

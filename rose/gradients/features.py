@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import pyarrow.compute
+import numpy
 import torch
 from datasets import Dataset
 from torch.nn.functional import normalize
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
 BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a token or segment
-GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: batches are the same on every machine
+GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines make the same batches
 
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 Answers = tuple[Encoded, Encoded]  # chosen and rejected
@@ -75,7 +75,7 @@ def pair_features(
     warmup: Path,
     preferences: Path,
 ) -> None:
-    """A float32 FeatureStore of the target pairs: plain gradients of `objective`, projected, not normalised.
+    """A float32 FeatureStore of the target pairs' gradients of `objective`, projected, not unit.
 
     dropped.jsonl lists the pairs that have no features, {"id", "reason"}. Those with nothing left
     of an answer after truncation are not in the store; those whose gradient is not finite are zeros
@@ -104,9 +104,9 @@ def pair_features(
 
 def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
     """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
-    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view: rows stay on the disk
-    length = pyarrow.compute.list_value_length  # pyright: ignore[reportAttributeAccessIssue] — made when imported
-    return length_batches(length(table["input_ids"]).to_numpy(), batch_tokens, _most_rows(engine.size))
+    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
+    lengths = [chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks]
+    return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
 
 
 def updates(
@@ -171,7 +171,7 @@ def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference
 def _shortened(
     pairs: list[dict], encoded: list[Answers], count: int, paired: bool
 ) -> tuple[list[dict], list[Answers], list[dict]]:
-    """Pairs, their answers cut to `count` tokens, and {"id", "reason"} of those left no contrast."""
+    """Pairs, their answers cut to `count` tokens, and {"id", "reason"} of those then alike."""
     different, shortened, dropped = [], [], []
     for pair, (chosen, rejected) in zip(pairs, encoded, strict=True):
         both = with_first_tokens(chosen, count), with_first_tokens(rejected, count)

@@ -54,7 +54,7 @@ SFT = Objective(Loss.sft)
 def gradients(
     engine: PerExample, rows: Sequence[Encoded], objective: Objective, reference: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Gradients [n, p], of pairs [n/2, p]; `reference` has each row's summed log-probability, [n]."""
+    """Gradients [n, p], of pairs [n/2, p]; `reference` is each row's log-probability there, [n]."""
     if objective.balance is not Balance.none:
         each = _balanced(engine, rows, objective)
         return each[0::2] - each[1::2] if objective.paired else each
@@ -89,7 +89,7 @@ def losses(
 
 
 def _balanced(engine: PerExample, rows: Sequence[Encoded], objective: Objective) -> torch.Tensor:
-    """Sum (sft, simpo: mean) of each row's unit gradients of −log π, one a token or segment: [n, p]."""
+    """Sum (sft, simpo: mean) of a row's unit gradients of −log π by token or segment: [n, p]."""
     log_probs, mask = engine.forward(rows)
     part = places(mask, objective.segments)
     count = int(part.max()) + 1

@@ -19,7 +19,7 @@ from rose.errors import RoseError
 from rose.models.batching import Encoded, collate
 from rose.models.log_probs import token_log_probs
 
-HALF_SCALE = 1024.0  # of losses on float16 bases, lest gradients below 6e-8 vanish on their way back
+HALF_SCALE = 1024.0  # of losses on float16 bases, lest gradients below 6e-8 vanish on the way
 
 
 class _Branch(torch.autograd.Function):
@@ -98,7 +98,7 @@ class PerExample:
         self._buffer = None
 
     def forward(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of encoded rows' labels, [n, t], 0 elsewhere, and where labels are, [n, t]."""
+        """Log-probabilities of the rows' labels, 0 elsewhere, and where labels are: [n, t] both."""
         inputs, targets = collate(rows, self.device)
         self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
         with torch.enable_grad():

@@ -16,7 +16,7 @@ def width(dtype: StoreDtype, dim: int) -> int:
 
 
 def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [n, d] to codes, uint8 [n, bytes], and scales, float32 [n]; a row is about scale × code.
+    """float32 [n, d] to uint8 codes [n, bytes] and float32 scales [n]; a row is about scale × code.
 
     float16 keeps full precision for rows however small. int8 spans a row's largest magnitude; int4
     spans the share of it that leaves the least squared error, for a few large entries are better

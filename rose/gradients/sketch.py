@@ -50,7 +50,7 @@ class Sketch:
 def fold(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int], dim: int) -> torch.Tensor:
     """[n, p] to [n, d], chunk after chunk, in an order that does not depend on threads or batch."""
     folded = torch.zeros(len(gradients), dim, dtype=gradients.dtype)
-    rows = max(1, (1 << 15) // dim)  # so few that torch stays on one thread: more cost more than they add
+    rows = max(1, (1 << 15) // dim)  # so few that torch stays on one thread, which is faster
     for first in range(0, len(gradients), rows):
         into, source = folded[first : first + rows], gradients[first : first + rows]
         for start, shift in zip(range(0, source.shape[1], dim), shifts, strict=True):
@@ -78,19 +78,18 @@ def fold_gathered(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int
 
 
 def mix(gradients: torch.Tensor, flips: torch.Tensor, block: int) -> torch.Tensor:
-    """[n, p] to [n, len(flips)]: random signs, then each `block` by an orthonormal Hadamard matrix."""
+    """[n, p] to [n, len(flips)]: random signs, then an orthonormal Hadamard matrix a `block`."""
     padded = torch.nn.functional.pad(gradients, (0, len(flips) - gradients.shape[1])) * flips
-    left = 1 << (block.bit_length() // 2)
-    right = block // left
-    tiles = padded.view(-1, left, right)
-    mixed = _hadamard(left, padded) @ (tiles @ _hadamard(right, padded))
+    height = 1 << (block.bit_length() // 2)
+    tiles = padded.view(-1, height, block // height)
+    mixed = _hadamard(height, padded) @ (tiles @ _hadamard(block // height, padded))
     return mixed.view(padded.shape)
 
 
 def concentration(gradients: torch.Tensor) -> torch.Tensor:
-    """Effective number of coordinates that hold each gradient's energy, (Σg²)²/Σg⁴: [n], in 1..p."""
+    """Effective number of coordinates with each gradient's energy, (Σg²)²/Σg⁴: [n], in 1..p."""
     tiny = torch.finfo(torch.float64).tiny
-    energies = (gradient.double().square() for gradient in gradients)  # one by one: a batch would not fit
+    energies = (gradient.double().square() for gradient in gradients)  # a batch would not fit
     return torch.stack([energy.sum().square() / energy.square().sum().clamp(min=tiny) for energy in energies])
 
 

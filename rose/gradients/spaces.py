@@ -1,4 +1,4 @@
-"""What the space is that gradients are projected to; features are comparable only where this is equal.
+"""What space gradients are projected to; features are comparable only where this is equal.
 
 Raise a version when the map of a seed changes.
 """

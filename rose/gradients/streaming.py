@@ -34,7 +34,7 @@ def pool_cosines(
     tokens: Path,
     targets: Path,
 ) -> None:
-    """A float32 FeatureStore in pool order: each row's Adam update's cosine with each target's gradient.
+    """A float32 FeatureStore in pool order: cosines of Adam's updates with the targets' gradients.
 
     Its columns are the target pairs. `targets` is a store of unprojected gradients, of which one
     checkpoint's, float32 [pairs, p], are held in memory. dropped.jsonl lists rows whose gradient is
@@ -53,7 +53,7 @@ def pool_cosines(
 
 
 class Cosines:
-    """A projector onto the unit gradients of the targets at one checkpoint; a zero gradient has cosine 0."""
+    """A projector onto a checkpoint's targets' unit gradients; a zero gradient has cosine 0."""
 
     def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
         self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)

@@ -58,7 +58,7 @@ class Trajectory:
         return Moments.load(file, engine.names, self.entries[index]["step"], self.optimizer, engine.device)
 
     def reference(self, kind: Reference) -> AbstractContextManager[None]:
-        """A context in which the model is the reference: the base, or the warm-up's last checkpoint."""
+        """A context in which the model is the reference: the base, or the last checkpoint."""
         if kind == Reference.base:
             return self.model.disable_adapter()
         self.swap_in(-1)  # nothing to restore: iterating swaps in what it yields

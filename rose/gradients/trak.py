@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MATRIX_BYTES = 4 << 30  # up to this size a matrix is kept; a constant: TRAK's output depends on its blocks
+MATRIX_BYTES = 4 << 30  # a larger matrix is not kept; a constant: outputs depend on blocks
 BLOCK_BYTES = 1 << 30  # of a matrix that is too large to keep, at a time
 SLOW_SECONDS = 120  # from here on TRAK's projector on a CPU is worth a warning
 
@@ -39,7 +39,7 @@ class Trak:
         gradients = gradients.to(self.device, torch.float32)
         if self.runs != "cuda":
             return self.projector.project(gradients, model_id=0) / math.sqrt(self.dim)
-        # the kernel casts to half precision and takes multiples of 8 rows: bring rows to unit norm, pad, undo
+        # the kernel is of half precision and takes multiples of 8 rows: unit norm, pad, undo
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         padding = -len(gradients) % 8
         unit = torch.nn.functional.pad(gradients / norms.clamp(min=1e-30), (0, 0, 0, padding))
@@ -47,7 +47,7 @@ class Trak:
         return torch.cat(parts)[: len(gradients)].float() * norms / math.sqrt(self.dim)
 
     def probe(self, size: int) -> None:
-        """Refuses a projector that loses a vector's norm: fast_jl has returned zeros without a word."""
+        """Refuses a projector that loses norms: fast_jl has returned zeros without a word."""
         vector = torch.randn(8, size, generator=torch.Generator().manual_seed(0))
         ratio = (self.project(vector).norm(dim=1).cpu() / vector.norm(dim=1)).mean().item()
         # a unit vector's projected norm is 1 ± 1/√(2·dim)

@@ -11,7 +11,7 @@ IGNORED = -100  # the label of a token that carries no loss
 
 
 class Encoded(TypedDict):
-    """labels[t] is input_ids[t] where the model is to learn it (from the tokens before t), else IGNORED."""
+    """labels[t] is input_ids[t] where the model is to learn it from those before, else IGNORED."""
 
     input_ids: list[int]
     labels: list[int]
@@ -43,7 +43,7 @@ def with_first_tokens(row: Encoded, count: int) -> Encoded:
 
 
 def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoded rows to `(inputs, targets)`, int64 [n, t]; `targets[:, i]` is what `inputs[:, i]` predicts.
+    """Encoded rows to inputs and targets, int64 [n, t]; `inputs[:, i]` predict `targets[:, i]`.
 
     What follows a row's last label cannot reach its loss and is cut off. No attention mask is
     needed: padding is on the right and attention is causal, so no real token looks at a padded one.

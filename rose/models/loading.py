@@ -1,4 +1,4 @@
-"""The frozen base model, its tokenizer and its LoRA adapter: from a hub id, local folder or .gguf file."""
+"""The frozen base model, its tokenizer and its adapter: of a hub id, local folder or .gguf file."""
 
 import contextlib
 import hashlib
@@ -44,11 +44,11 @@ def fingerprint(base: Base) -> str:
 
 
 def convert(base: Base, out: Path) -> None:
-    """Saves the model and tokenizer of a .gguf file in transformers' own format, weights in float32."""
+    """Saves the model and tokenizer of a .gguf file in transformers' format, in float32."""
     log.info("converting %s/%s to safetensors", base.path, base.gguf)
     loaded = from_pretrained(AutoModelForCausalLM, base, gguf_file=base.gguf, dtype=torch.float32)
     config = loaded.config
-    if hasattr(config, "quantization_config"):  # is undone already, and save_pretrained would refuse
+    if hasattr(config, "quantization_config"):  # undone already; save_pretrained would refuse
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
@@ -70,7 +70,7 @@ def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreT
         **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=numerics.attention
     )
     model.requires_grad_(False).eval()
-    return model.to(place or device())  # pyright: ignore[reportArgumentType] — its wrapper hides `self`
+    return model.to(place or device())  # pyright: ignore[reportArgumentType] — stubs of its wrapper
 
 
 def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

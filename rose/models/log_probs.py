@@ -16,7 +16,7 @@ from rose.progress import track
 
 
 def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of `targets` given `inputs`, both [n, t] (see `collate`), and where labels are.
+    """Log-probabilities of `targets` after `inputs`, [n, t] both (`collate`), and where labels are.
 
     Both returned are [n, t]; log-probabilities are float32 at least, and 0 where the mask is False.
     The vocabulary is scored at labelled tokens only. What is kept for the backward pass is each
@@ -58,7 +58,7 @@ def answer_log_probs(
 def _attached(
     model: nn.Module, head: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probabilities [labelled tokens], their slopes along the hidden states taken on the spot."""
+    """Log-probabilities [labelled tokens], their slopes by the hidden states taken on the spot."""
     states: list[torch.Tensor] = []
 
     def detach(hidden: torch.Tensor) -> torch.Tensor:
@@ -68,9 +68,9 @@ def _attached(
     with _head_input(head, detach):
         logits = model(input_ids=inputs, use_cache=False).logits  # [1, labelled tokens, vocabulary]
     hidden, leaf = states
-    scores, chosen = _log_softmax(logits.detach()), labels[None, :, None]
-    values = scores.gather(2, chosen)
-    error = scores.exp_().scatter_add_(2, chosen, torch.full_like(values, -1))  # −∂ log π / ∂ logits
+    scores, places = _log_softmax(logits.detach()), labels[None, :, None]
+    values = scores.gather(2, places)
+    error = scores.exp_().scatter_add_(2, places, torch.full_like(values, -1))  # −∂log π/∂logits
     (slope,) = torch.autograd.grad(logits, leaf, error.to(logits.dtype))
     # the second term is zero; its gradient is the log-probability's
     return (values[..., 0] + ((leaf.detach() - hidden) * slope).sum(-1))[0]
@@ -82,7 +82,7 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _head_input(head: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """The model's own forward pass (soft caps, scales) with what `replace` makes of the head's input."""
+    """Has `replace` change the head's input in the model's own forward pass, soft caps and all."""
     hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The base model: pretrained here (the tiny one), converted from .gguf, or where it is to be found."""
+"""The base model: pretrained here (the tiny one), converted from .gguf, or where to find it."""
 
 import json
 import logging
@@ -43,7 +43,7 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
     elif base.gguf is not None:
         loading.convert(base, out)
     else:
-        for kind in (AutoConfig, AutoTokenizer):  # a wrong id, no network, no trust shows here, not in an hour
+        for kind in (AutoConfig, AutoTokenizer):  # what is wrong shows here, not in an hour
             loading.from_pretrained(kind, base)
         assert base.path is not None
         path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
@@ -86,7 +86,7 @@ def _shape(pretraining: Pretraining, **tokens: Any) -> LlamaConfig:
 
 
 def adapter_size(base: Base, lora: Lora) -> int | None:
-    """How many weights an adapter will have; None where this machine can't know without the model."""
+    """How many weights an adapter will have; None where only the model itself tells."""
     if base.pretraining is not None:
         return _weights(_shape(base.pretraining), lora.rank, tuple(lora.targets))
     if base.path is None or base.gguf is not None or base.trust_remote_code:

@@ -32,27 +32,27 @@ def fine_tune(
 def tune(
     model: PeftModel, rows: Dataset, loss: RowLoss, training: Training, out: Path, dropped: Sequence[dict]
 ) -> None:
-    """Trains and writes the adapter; dropped.jsonl also lists `dropped`, which did not come so far."""
+    """Trains and writes the adapter; also lists `dropped`, which did not come so far."""
     if dropped:
         total = len(dropped) + len(rows)
         log.warning("training goes without %d of %d rows: %s", len(dropped), total, files.some_ids(dropped))
     train(model, rows, loss, training, out)
     save_adapter(model, out)
     if ranks.is_first():
-        for row in dropped:  # not before: a dropped.jsonl would keep a killed process from being continued
+        for row in dropped:  # not before: a killed process's training is not continued then
             files.append(out / "dropped.jsonl", row)
 
 
 def selected_rows(tokens: Path, selection: Path) -> tuple[Dataset, list[dict]]:
-    """The tokenised rows of the selection, in pool order, and {"id", "reason"} of those without tokens.
+    """The selection's tokenised rows, in pool order, and {"id", "reason"} of those without tokens.
 
     Where another model than the student selects, the student's tokenizer or length may refuse rows.
     Raises RoseError where it refuses all.
     """
     rows = Dataset.load_from_disk(str(tokens / "rows"))
-    chosen = {row["id"] for row in files.load(selection / "selected.jsonl")}
-    dropped = [row for row in files.load(tokens / "dropped.jsonl") if row["id"] in chosen]
-    if len(dropped) == len(chosen):
+    ids = {row["id"] for row in files.load(selection / "selected.jsonl")}
+    dropped = [row for row in files.load(tokens / "dropped.jsonl") if row["id"] in ids]
+    if len(dropped) == len(ids):
         reason = dropped[0]["reason"] if dropped else "there are none"
-        raise RoseError(f"student.max_length: none of the {len(chosen)} selected rows can be trained on ({reason})")
-    return rows.select([index for index, row_id in enumerate(rows["id"]) if row_id in chosen]), dropped
+        raise RoseError(f"student.max_length: none of the {len(ids)} selected rows can be trained on ({reason})")
+    return rows.select([index for index, row_id in enumerate(rows["id"]) if row_id in ids]), dropped

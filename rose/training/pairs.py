@@ -80,7 +80,8 @@ def pair_loss(objective: Objective) -> RowLoss:
             assert num_items_in_batch is not None
             each = preference_losses(model, objective, inputs["inputs"], inputs["targets"])
             total = (each * answered(inputs["targets"])).sum()
-            return total * self.accelerator.num_processes / num_items_in_batch  # processes' gradients are averaged
+            # processes' gradients are averaged
+            return total * self.accelerator.num_processes / num_items_in_batch
 
     return RowLoss(interleave, PairTrainer)
 
@@ -93,7 +94,7 @@ def answered(targets: torch.Tensor) -> torch.Tensor:
 def preference_losses(
     model: torch.nn.Module, objective: Objective, inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """`objective` of each pair of interleaved rows [n, t]; the reference is without adapter: [n/2]."""
+    """`objective` of each pair of interleaved rows [n, t], the reference without adapter: [n/2]."""
     # first: a sharded model remembers who had gradients
     log_probs, mask = token_log_probs(model, inputs, targets)
     plain = unwrapped(model)

@@ -1,4 +1,4 @@
-"""How several processes (`rose.ranks`) share the rows of one training: it makes a single one's steps."""
+"""How several processes (`rose.ranks`) share a training's rows and make a single one's steps."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from rose.models.batching import IGNORED
 
 
 def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
-    """Rows a process holds at once, at most `micro_batch_size`, and how many times it does so a step.
+    """Rows a process holds at once, at most `micro_batch_size`, and how many times a step.
 
     Raises RoseError where the processes cannot share the batch equally; `group` is what the keys in
     its message begin with.
@@ -32,7 +32,7 @@ def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
 
 
 def evened(rows: Dataset, size: int) -> Dataset:
-    """The rows, and as many idle ones, without labels, as give every process whole batches of `size`."""
+    """The rows, and idle ones, without labels, that fill every process's batches of `size`."""
     missing = -len(rows) % (size * ranks.world_size())
     if ranks.world_size() == 1 or not missing:
         return rows
@@ -55,7 +55,7 @@ def ordered(trainer: type[Trainer], count: int, total: int) -> type[Trainer]:
 
 
 class IdleLast(Sampler):
-    """accelerate's seeded order of `count` rows, a new one each epoch, then the rows up to `total`."""
+    """accelerate's seeded order of `count` rows, new each epoch, then the rows up to `total`."""
 
     def __init__(self, count: int, total: int, seed: int) -> None:
         self.order, self.idle = SeedableRandomSampler(range(count), data_seed=seed), range(count, total)

@@ -1,4 +1,4 @@
-"""Training goes on where a killed process stopped, from Trainer's checkpoints, to the same numbers."""
+"""Training that was killed goes on, by Trainer's own checkpoints, to the same numbers."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from rose import ranks
 from rose.stages.disk import vouch
 
 EVERY = 300.0  # seconds between checkpoints; what is shorter never makes one
-WHOLE = "memory.json"  # written last, when the rest is on the disk: a checkpoint without it was torn
+WHOLE = "memory.json"  # written last, when the rest is on disk: without it a checkpoint was torn
 
 
 class Save(TrainerCallback):

@@ -21,7 +21,7 @@ from rose.seeds import derive
 
 
 def fresh_adapter(base: Path, lora: Lora, numerics: Numerics, seed: int) -> PeftModel:
-    """The model of a `base` artifact with a new adapter, shared out where `numerics.sharded` says so."""
+    """A `base` artifact's model with a new adapter, shared out where `numerics.sharded` says so."""
     sharded = numerics.sharded and ranks.world_size() > 1
     model = loading.load_model(base, numerics, "cpu" if sharded else None)
     model = loading.new_adapter(model, lora, derive(seed, "adapter"))
@@ -40,7 +40,7 @@ def _shard(model: PeftModel) -> None:
 
 
 def unwrapped(trainer: type[Trainer]) -> type[Trainer]:
-    """A Trainer that takes a sharded model as it is; accelerate would wrap it for data parallelism."""
+    """A Trainer that takes a sharded model as it is; accelerate would wrap it once more."""
 
     class Unwrapped(trainer):
         def create_accelerator_and_postprocess(self) -> None:

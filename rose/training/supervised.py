@@ -1,4 +1,4 @@
-"""The one training loop, on transformers.Trainer: pretraining, warm-up and fine-tuning all run it."""
+"""The one training loop, on transformers' Trainer, of pretraining, warm-up and fine-tuning."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ def _trainer(
 
 def _arguments(training: Training, out: Path) -> TrainingArguments:
     size, accumulated = micro_batches(training)
-    seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
+    seed = derive(training.seed, "training") % 2**32  # numpy's global seed holds no more
     return TrainingArguments(
         output_dir=str(resume.folder(out)),
         num_train_epochs=training.epochs,

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @stage("warmup", version=2, resumable=True, together=True)
 def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Path, tokens: Path) -> None:
-    """Writes a checkpoint an epoch, adapter and Adam's moments, and manifest.json, which lists them."""
+    """Writes a checkpoint an epoch, adapter and Adam's moments, and lists them in manifest.json."""
     rows = sample(Dataset.load_from_disk(str(tokens / "rows")), warmup)
     log.info("warm-up on %d rows, %d epochs", len(rows), warmup.epochs)
     model = fresh_adapter(base, lora, numerics, warmup.seed)
@@ -46,8 +46,8 @@ def sample(rows: Dataset, warmup: Warmup) -> Dataset:
             "warmup.ratio=%g of %d rows is %d, less than a batch: the warm-up takes %d (warmup.batch_size=%d)",
             *(warmup.ratio, len(rows), share, count, warmup.batch_size),
         )
-    chosen = numpy_generator(warmup.seed, "warmup rows").choice(len(rows), size=count, replace=False)
-    return rows.select(sorted(chosen.tolist()))
+    numbers = numpy_generator(warmup.seed, "warmup rows").choice(len(rows), size=count, replace=False)
+    return rows.select(sorted(numbers.tolist()))
 
 
 class Checkpoints(Save):
