@@ -1,15 +1,16 @@
-"""Several processes on one job: `torchrun --nproc_per_node 2 -m rose …`, `accelerate launch`, or any starter that sets
-RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+"""Several processes on one job, started by `torchrun --nproc_per_node 2 -m rose …`, `accelerate
+launch`, or anything that sets RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
-The first process is the program: it plans, locks, publishes and reports. The others join it in the stages marked
-`together`, where each takes its share of the batches, and wait meanwhile. What comes out does not depend on their
-number, but for rounding and dropout's masks in training, so no stage's key holds it. An error of one process ends the
-stage on all; a process that dies closes its connections, which ends the others' waiting. Rows are written in place, by
-every process: on several machines `outputs` needs a file system that they all see at once.
+The first process is the program: it plans, locks, publishes and reports. The others join it in the
+stages marked `together`, where each takes its part of the batches, and wait meanwhile. What comes
+out does not depend on their number, but for rounding and dropout's masks in training, so no stage's
+key holds it. An error of one process ends the stage on all; a process that dies closes its
+connections, which ends the others' waiting. Rows are written in place, by every process: on several
+machines `outputs` needs a file system that they all see at once.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -63,7 +64,7 @@ def speaks() -> bool:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Connects this process with the others of its job, where there are any, each on a device of its own."""
+    """Connects this process with its job's others, if any, each on a device of its own."""
     if world_size() == 1:
         yield
         return
@@ -86,18 +87,19 @@ def joined() -> Iterator[None]:
 def together(do: Callable[[], Value]) -> list[Value]:
     """Runs `do` on every process: what each returned, on all. An error on one is raised on all."""
     try:
-        own = Exchange(do())
+        result = Exchange(do())
     except (Elsewhere, Lost):
         raise  # all know of it
     except Exception as error:
         _meet(Exchange(error=one_line(error)))
         raise
-    return _meet(own)
+    return _meet(result)
 
 
 def alone(do: Callable[[], Value]) -> Value:
     """Runs `do` on the first process while the others wait: what it returned, or raised, on all."""
-    return together(do if is_first() else lambda: None)[0]
+    values: list[Any] = together(do if is_first() else lambda: None)
+    return values[0]
 
 
 def first(do: Callable[[], Value]) -> Value:
@@ -115,27 +117,27 @@ def barrier() -> None:
     _meet(Exchange())
 
 
-def own_batches(batches: list) -> list:
-    """This process's batches, every world_size()-th: they are sorted by length, so that each has as much to do."""
+def own_batches(batches: Sequence[Value]) -> Sequence[Value]:
+    """This process's batches; sorted by length, they give each process as much to do."""
     return batches[rank() :: world_size()]
 
 
-def _meet(own: Exchange) -> list[Any]:
-    """Every wait is this one exchange, so that a process that fails meets the others wherever they wait for it.
+def _meet(mine: Exchange) -> list[Any]:
+    """Every wait is this one exchange: a process that fails meets the others wherever they wait.
 
-    Raises Elsewhere where one has failed, except on a first process that says by itself all there is to say.
+    Raises Elsewhere where one has failed, but not on a first process whose own error says it all.
     """
     if world_size() == 1:
-        return [own.value]
+        return [mine.value]
     import torch  # late: a typo should not wait for it
 
-    outcomes: list[Exchange] = [own] * world_size()
+    outcomes: list[Exchange] = [mine] * world_size()
     try:
-        torch.distributed.all_gather_object(outcomes, own, group=_waiting())
+        torch.distributed.all_gather_object(outcomes, mine, group=_waiting())
     except RuntimeError as error:
         raise Lost("another process of this job has ended; the same command goes on from here") from error
     failed = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error}
-    if failed and not (is_first() and set(failed.values()) == {own.error}):
+    if failed and not (is_first() and set(failed.values()) == {mine.error}):
         raise Elsewhere("; ".join(f"process {number}: {error}" for number, error in failed.items()))
     return [outcome.value for outcome in outcomes]
 

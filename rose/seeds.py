@@ -1,4 +1,4 @@
-"""A generator for each consumer, derived from (seed, its name), so that results do not depend on the order of jobs."""
+"""A generator for each consumer, by seed and name: results do not depend on the order of jobs."""
 
 import hashlib
 

@@ -41,16 +41,17 @@ def rows(count: int, poisoned: set[int]) -> list[dict]:
     return found
 
 
-def trained(data: list[dict], out, value: float, callbacks=lambda out, model: []) -> tuple[dict, list]:
+def trained(data: list[dict], out, value: float) -> tuple[dict, Checkpoints]:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(llama(vocab_size=TOKENS)).requires_grad_(False)
     with torch.no_grad():
         model.get_input_embeddings().weight[POISON] = value
     lora = Lora(rank=2, alpha=4, dropout=0.1, targets=["q_proj", "v_proj"], rank_stabilized=False)
     model = new_adapter(model, lora, seed=0)
-    watchers = callbacks(out, model)
-    supervised.train(model, world.tokenizer(), Dataset.from_list(data), TRAINING, out, watchers)
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}, watchers
+    saver = Checkpoints(out, model)
+    loss = supervised.answer_loss(world.tokenizer())
+    supervised.train(model, Dataset.from_list(data), loss, TRAINING, out, saver)
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}, saver
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -59,13 +60,8 @@ def test_a_row_whose_loss_is_not_finite_is_named_and_training_is_that_of_the_oth
     for out in (bad, good):
         out.mkdir()
     data = rows(9, poisoned={4, 7})
-    weights, (seen,) = trained(data, bad, value, lambda out, model: [Checkpoints(out, model, {})])
-    expected, (plain,) = trained(
-        [row for row in data if POISON not in row["input_ids"]],
-        good,
-        value,
-        lambda out, model: [Checkpoints(out, model, {})],
-    )
+    weights, seen = trained(data, bad, value)
+    expected, plain = trained([row for row in data if POISON not in row["input_ids"]], good, value)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert seen.memory == plain.memory and len(seen.memory["entries"]) == TRAINING.epochs
     assert (bad / "log.jsonl").read_bytes() == (good / "log.jsonl").read_bytes()

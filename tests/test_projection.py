@@ -210,11 +210,13 @@ def test_trak_names_the_sketch_where_it_would_be_slow(caplog, monkeypatch):
 
 def test_trak_is_refused_when_it_returns_zeros():
     class Silent:
+        grad_dim, proj_dim, device = SIZE, DIM, CPU
+
         def project(self, grads, model_id):
             return torch.zeros(len(grads), DIM)
 
     with pytest.raises(RoseError, match="norm 0"):
-        Trak(Silent(), "cuda", SIZE, DIM, 0, CPU)
+        Trak(Silent(), "cuda", seed=0)
 
 
 def test_descriptions_tell_spaces_apart():

@@ -116,7 +116,7 @@ def test_a_checkpoint_is_vouched_for_when_it_is_on_the_disk(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", watched)
     arguments, state = types.SimpleNamespace(output_dir=tmp_path), types.SimpleNamespace(global_step=5)
-    resume.Save({"some": "memory"}).on_save(arguments, state, None)
+    resume.Save().on_save(arguments, state, None)
     assert ("model.safetensors", False) in synced and ("checkpoint-5", False) in synced
     assert (resume.WHOLE, True) in synced and synced[-1] == ("checkpoint-5", True)
 

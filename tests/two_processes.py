@@ -14,11 +14,10 @@ from tiny_models import LORA, NUMERICS, TRAINING
 
 from rose import ranks
 from rose.config.schema import Warmup
-from rose.models.loading import load_for_training, new_adapter
 from rose.stages.build import assist, build, leading
 from rose.stages.graph import Node, stage
 from rose.training.pairs import tune_by_dpo
-from rose.training.sharded import shard
+from rose.training.sharded import fresh_adapter
 from rose.training.warmup import warm_up
 
 
@@ -88,10 +87,8 @@ def halves(folder: Path) -> None:
     """Writes down what share of a sharded model's weights each process holds."""
 
     def count() -> None:
-        model = load_for_training(folder / "base", replace(NUMERICS, sharded=True))
-        model = new_adapter(model, LORA, seed=0)
+        model = fresh_adapter(folder / "base", LORA, replace(NUMERICS, sharded=True), seed=0)
         whole = sum(weight.numel() for weight in model.parameters())
-        shard(model)
         share = sum(weight.to_local().numel() for weight in model.parameters()) / whole
         (folder / f"share-{ranks.rank()}").write_text(str(share))
 

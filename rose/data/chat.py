@@ -18,6 +18,7 @@ from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.errors import RoseError
 from rose.models import loading
+from rose.models.batching import Encoded
 from rose.progress import track
 from rose.stages.graph import stage
 
@@ -38,13 +39,6 @@ START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
 class Message(TypedDict):
     role: str
     content: str
-
-
-class Encoded(TypedDict):
-    """labels[t] is input_ids[t] where the model is to learn it (from the tokens before t), else IGNORED."""
-
-    input_ids: list[int]
-    labels: list[int]
 
 
 def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:

@@ -1,1 +1,1 @@
-"""Exact per-example LoRA gradients, what Adam would make of them, their projection and their store."""
+"""Exact per-example LoRA gradients: taken, made Adam's updates, projected, and kept."""

@@ -10,13 +10,13 @@ from safetensors import safe_open
 from rose.config.choices import AdamMap
 from rose.errors import RoseError
 
-COLUMNS = 1 << 16  # mapped at a time, so that temporaries stay in cache whatever the gradient's size
-ELEMENTS = 1 << 26  # the same for devices where a launch costs more than a cache miss: 256 MiB a temporary
+COLUMNS = 1 << 16  # mapped at a time, so that temporaries stay in cache however wide gradients are
+ELEMENTS = 1 << 26  # the same where a launch costs more than a cache miss: 256 MiB a temporary
 
 
 @dataclass
 class Moments:
-    """Adam's state after `step` updates: exponential means [p] of the gradient and of its square."""
+    """Adam's state after `step` updates: means [p] of the gradient and of its square."""
 
     exp_avg: torch.Tensor
     exp_avg_sq: torch.Tensor
@@ -28,11 +28,11 @@ class Moments:
 
     @classmethod
     def load(
-        cls, file: Path, names: Sequence[str], step: int, optimizer: dict, device: torch.device | str = "cpu"
+        cls, file: Path, names: Sequence[str], step: int, settings: dict[str, float], device: torch.device | str = "cpu"
     ) -> "Moments":
         """Moments of the parameters `names`, in that order, from a warm-up's moments.safetensors.
 
-        `optimizer` holds beta1, beta2, eps and max_grad_norm. Raises RoseError when a parameter is missing.
+        `settings` are the fields below `step`. Raises RoseError where a parameter is missing.
         """
         with safe_open(file, "pt") as stored:
             missing = {f"{name}.exp_avg" for name in names} - set(stored.keys())
@@ -42,38 +42,39 @@ class Moments:
                 torch.cat([stored.get_tensor(f"{name}.{moment}").flatten() for name in names]).float().to(device)
                 for moment in ("exp_avg", "exp_avg_sq")
             )
-        return cls(first, second, step, **optimizer)
+        return cls(first, second, step, **settings)
 
 
 def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -> torch.Tensor:
     """Turns raw gradients [n, p] into Adam's updates, in place.
 
-    exact: the change (per unit learning rate, sign turned) that the optimizer's next step t would make, arXiv
-    1412.6980 with both bias corrections, ε outside the root: m'/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε), of a gradient that
-    is clipped first, as the moments' own were. published: m'/√(v' + 1e-8) of the whole gradient, as the code of LESS
-    and ROSE has it. no_momentum: exact without the old momentum in m', which all rows share: (1−β₁)g/(1−β₁ᵗ) /
-    (√(v'/(1−β₂ᵗ)) + ε); its scale does not matter to features, which have unit norm. none: unchanged.
+    exact: what the optimizer's next step t would change, per unit learning rate and with its sign
+    turned: m'/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε), arXiv 1412.6980 with both bias corrections and ε
+    outside the root. The gradient is clipped first, as the moments' own were.
+    published: m'/√(v' + 1e-8) of the whole gradient, as the code of LESS and ROSE has it.
+    no_momentum: exact without the old momentum in m', which all rows share:
+    (1−β₁)g/(1−β₁ᵗ) / (√(v'/(1−β₂ᵗ)) + ε). Its scale does not matter to features of unit norm.
+    none: unchanged.
     """
     if how == AdamMap.none:
         return gradients
     if moments is None:
         raise ValueError(f"features.adam={how} needs the checkpoint's moments")
     published = how == AdamMap.published
-    # bias corrections and clipping are folded into the weights, which saves passes over the gradient
+    # bias corrections and clipping are folded into the weights, to save passes over the gradient
     first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
     second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
     momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
-    own = (1 - moments.beta1) * first
-    scale = own if published else own * _clipping(gradients, moments.max_grad_norm)
+    share = (1 - moments.beta1) * first  # of the gradient itself in m'
+    scale = share if published else share * _clipping(gradients, moments.max_grad_norm)
     width = COLUMNS if gradients.device.type == "cpu" else max(COLUMNS, ELEMENTS // max(1, len(gradients)))
     for start in range(0, gradients.shape[1], width):
         columns = slice(start, start + width)
         gradient = gradients[:, columns].mul_(scale)
-        kept = moments.exp_avg[columns] * momentum
         spread = moments.exp_avg_sq[columns] * (moments.beta2 * second)
-        spread = torch.addcmul(spread, gradient, gradient, value=(1 - moments.beta2) * second / own**2)
+        spread = torch.addcmul(spread, gradient, gradient, value=(1 - moments.beta2) * second / share**2)
         spread = spread.add_(1e-8).sqrt_() if published else spread.sqrt_().add_(moments.eps)
-        gradient.add_(kept).div_(spread)
+        gradient.add_(moments.exp_avg[columns] * momentum).div_(spread)
     return gradients
 
 

@@ -1,4 +1,4 @@
-"""Features on disk: one row-major file a checkpoint in the pool's order, a done flag and a scale a row."""
+"""Features on disk: rows of a checkpoint in one file, each with a flag and a scale."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -13,7 +14,7 @@ import torch
 from rose.config.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.quantize import decode, encode, width
-from rose.gradients.spaces import TARGETS, VERSIONS
+from rose.gradients.spaces import TARGETS, VERSIONS, Space
 from rose.stages.disk import vouch, write_json
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
@@ -23,19 +24,19 @@ SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is wa
 class FeatureStore:
     """Rows [n, d] at each of several checkpoints.
 
-    Files: features.json, ids.json, and a checkpoint's `<name>.rows` (codes), `<name>.scale` (float32) and
-    `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written piece by piece, not
-    mapped, so that neither takes memory with the number of rows.
+    Files: features.json, ids.json, and a checkpoint's `<name>.rows` (codes), `<name>.scale`
+    (float32) and `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written
+    piece by piece, not mapped, so that neither takes memory with the number of rows.
     """
 
-    def __init__(self, path: Path, values: dict, ids: list[str]) -> None:
-        self.path, self.values, self.ids = path, values, ids
-        self.dim: int = values["d"]
-        self.dtype = StoreDtype(values["dtype"])
-        self.checkpoints: list[str] = values["checkpoints"]
-        self.weights: list[float] = values["weights"]
-        self.subtasks: list[str] | None = values["subtasks"]
-        self.projection: dict = values["projection"]
+    def __init__(self, path: Path, header: dict[str, Any], ids: list[str]) -> None:
+        self.path, self.ids = path, ids
+        self.dim: int = header["d"]
+        self.dtype = StoreDtype(header["dtype"])
+        self.checkpoints: list[str] = header["checkpoints"]
+        self.weights: list[float] = header["weights"]
+        self.subtasks: list[str] | None = header["subtasks"]
+        self.projection: Space = header["projection"]
 
     @classmethod
     def create(
@@ -43,17 +44,17 @@ class FeatureStore:
         path: Path,
         ids: Sequence[str],
         dtype: StoreDtype,
-        projection: dict,
+        projection: Space,
         weights: dict[str, float],
         subtasks: Sequence[str] | None = None,
     ) -> "FeatureStore":
         """An empty store, or the one that a killed process left in `path`.
 
-        `projection` is a projector's description, its dim the features'; `weights` each checkpoint's learning
-        rate, scaled here to sum 1.
+        `projection` is a projector's description, its dim the features'; `weights` each
+        checkpoint's learning rate, scaled here to sum 1.
         """
         total = sum(weights.values())
-        values = {
+        header = {
             "n": len(ids),
             "d": projection["dim"],
             "dtype": str(StoreDtype(dtype)),
@@ -62,36 +63,34 @@ class FeatureStore:
             "weights": [weight / total if total > 0 else 1 / len(weights) for weight in weights.values()],
             "subtasks": None if subtasks is None else list(subtasks),
         }
-        store = cls(path, values, list(ids))
+        store = cls(path, header, list(ids))
         if not (path / "features.json").exists():  # written last: where it is, the files are whole
             for name in store.checkpoints:
                 for suffix, bytes_each in (("rows", width(dtype, store.dim)), ("scale", 4), ("done", 1)):
                     with open(path / f"{name}.{suffix}", "wb") as file:
                         file.truncate(len(ids) * bytes_each)
             write_json(path / "ids.json", store.ids)
-            vouch(path / "features.json", values)
+            vouch(path / "features.json", header)
         return store
 
     @classmethod
     def open(cls, path: Path) -> "FeatureStore":
-        """A finished store. Raises RoseError where its projection was made by another version of the
-        algorithm.
-        """
-        values = json.loads((path / "features.json").read_text())
-        kind, version = values["projection"]["kind"], values["projection"]["version"]
+        """A finished store. Raises RoseError where another version of its projection made it."""
+        header = json.loads((path / "features.json").read_text())
+        kind, version = header["projection"]["kind"], header["projection"]["version"]
         if version != VERSIONS[kind]:
             raise RoseError(
                 f"{path}: projection={kind} of version {version}, this program has version "
                 f"{VERSIONS[kind]}; remove the folder and compute it again"
             )
-        return cls(path, values, json.loads((path / "ids.json").read_text()))
+        return cls(path, header, json.loads((path / "ids.json").read_text()))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def streamed(self) -> bool:
-        """Whether columns are the cosines with each target (features.keep=stream) and not features to compare."""
+        """Whether columns are cosines with the targets (features.keep=stream), not features."""
         return self.projection["kind"] == TARGETS
 
     @cached_property
@@ -105,7 +104,7 @@ class FeatureStore:
         return numpy.fromfile(self.file(checkpoint, "done"), dtype=numpy.uint8)
 
     def rows(self, checkpoint: int, start: int, stop: int) -> torch.Tensor:
-        """Rows start..stop (exclusive) of checkpoint number i: float32 [rows, d], zeros where not valid."""
+        """Rows start..stop (exclusive) at a checkpoint: float32 [n, d], zeros where not valid."""
         count = max(0, min(stop, len(self)) - start)
         each = width(self.dtype, self.dim)
         file = self.file(checkpoint, "rows")
@@ -114,11 +113,11 @@ class FeatureStore:
         return decode(torch.from_numpy(codes), torch.from_numpy(scale), self.dtype, self.dim)
 
     def write(self, checkpoint: int, numbers: Sequence[int], features: torch.Tensor) -> None:
-        """Puts features [k, d] at the rows `numbers`, once and for all."""
+        """Puts features [n, d] at the rows `numbers`, once and for all."""
         with Filling(self, checkpoint) as filling:
             filling.write(numbers, features)
 
-    def not_finite(self) -> list[dict]:
+    def not_finite(self) -> list[dict[str, str]]:
         """{"id", "checkpoint"} of each row that has a NaN or an infinity."""
         return [
             {"id": self.ids[row], "checkpoint": name}
@@ -131,30 +130,30 @@ class FeatureStore:
 
 
 class Filling:
-    """Puts rows into a checkpoint of a store; those that are not finite become zeros and are flagged.
+    """Puts rows into a checkpoint of a store; those not finite become zeros and are flagged.
 
-    Flags follow their rows every SETTLE seconds and at the end, when these are on the disk: of a process that is killed
-    and of a machine that loses its power, rows without a flag are done again, and those with one are whole.
+    Flags follow every SETTLE seconds and at the end, when their rows are on the disk. So whatever
+    ends the process, a row with a flag is whole; one without is done again.
     """
 
     def __init__(self, store: FeatureStore, checkpoint: int) -> None:
         self.dtype = store.dtype
         self.rows, self.scales, self.done = (
-            open(store.file(checkpoint, suffix), "r+b", buffering=0)  # noqa: SIM115 — until __exit__
+            open(store.file(checkpoint, suffix), "r+b", buffering=0)  # noqa: SIM115 — to __exit__
             for suffix in ("rows", "scale", "done")
         )
-        self.flags: list[tuple[int, int]] = []  # (row, flag) of rows that may not be on the disk yet
+        self.flags: list[tuple[int, int]] = []  # (row, flag) of what may not be on disk yet
         self.settled = time.monotonic()
 
     def __enter__(self) -> "Filling":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with self.rows, self.scales, self.done:
             self._settle()
 
     def write(self, numbers: Sequence[int], features: torch.Tensor) -> None:
-        """Puts features [k, d] at the rows `numbers`."""
+        """Puts features [n, d] at the rows `numbers`."""
         features = features.float()
         finite = torch.isfinite(features).all(1)
         codes, scale = encode(torch.where(finite[:, None], features, 0), self.dtype)

@@ -1,17 +1,17 @@
-"""The two gradient stages: projected features of the pool, and of the target pairs, at every warm-up
-checkpoint.
+"""The two gradient stages: features of the pool and of the target pairs at each checkpoint.
+
+Pool rows and preference pairs become gradients, gradients are projected, and a store keeps them.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy
-import pyarrow.compute
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
+from torch.nn.functional import normalize
 
 from rose import ranks
 from rose.config.choices import AdamMap, Balance, Reference, StoreDtype
@@ -26,45 +26,42 @@ from rose.gradients.projection import Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
-from rose.models.batching import collate, length_batches, with_first_tokens
+from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
 from rose.progress import track
+from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
 PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
 BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a token or segment
-GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant, so that batches are the same on every machine
+GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines make the same batches
+
+Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
+Answers = tuple[Encoded, Encoded]  # chosen and rejected
 
 
 @stage("features", version=2, resumable=True, together=True)
 def pool_features(
-    out: Path,
-    features: Features,
-    projection: Projection,
-    numerics: Numerics,
-    base: Path,
-    warmup: Path,
-    tokens: Path,
+    out: Path, features: Features, projection: Projection, numerics: Numerics, base: Path, warmup: Path, tokens: Path
 ) -> None:
-    """A FeatureStore in pool order: Adam's updates for each row's mean token cross-entropy, projected, of
-    unit norm.
+    """A FeatureStore in pool order: each row's Adam update, projected, of unit norm.
 
-    dropped.jsonl lists rows whose gradient is not finite, {"id", "reason"}; in the store they are zeros, not
-    valid.
+    The row's loss is its mean token cross-entropy. dropped.jsonl lists rows whose gradient is not
+    finite, {"id", "reason"}; in the store they are zeros, not valid.
     """
-    rows = load_from_disk(str(tokens / "rows"))
+    rows = Dataset.load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         batches = pool_batches(rows, features.batch_tokens, engine)
         points = len(trajectory.names)
         projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
-        described, ids = projector.describe(), list(rows["id"])
-        store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, described, trajectory.rates))
+        space, ids = projector.describe(), list(rows["id"])
+        store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, trajectory.rates))
         for checkpoint, take in updates(trajectory, engine, rows, features.adam):
             fill(store, checkpoint, batches, take, projector, unit=True)
-    report(out, store, [])
+    list_dropped(out, store)
 
 
 @stage("targets", version=1, resumable=True, together=True)
@@ -78,15 +75,15 @@ def pair_features(
     warmup: Path,
     preferences: Path,
 ) -> None:
-    """A float32 FeatureStore of the target pairs: plain gradients of `objective`, projected, not normalised.
+    """A float32 FeatureStore of the target pairs' gradients of `objective`, projected, not unit.
 
-    dropped.jsonl lists the pairs that have no features, {"id", "reason"}: those with nothing left of an
-    answer after truncation are not in the store, those whose gradient is not finite are zeros in it, not
-    valid.
+    dropped.jsonl lists the pairs that have no features, {"id", "reason"}. Those with nothing left
+    of an answer after truncation are not in the store; those whose gradient is not finite are zeros
+    in it, not valid.
     """
     pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
     if objective.first_tokens is not None:
-        pairs, encoded, alike = _shortened(pairs, encoded, objective)
+        pairs, encoded, alike = _shortened(pairs, encoded, objective.first_tokens, objective.paired)
         dropped += alike
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
@@ -102,18 +99,20 @@ def pair_features(
         for checkpoint in trajectory:
             take = partial(_pair_gradients, engine, encoded, objective, reference)
             fill(store, checkpoint, batches, take, projector, unit=False)
-    report(out, store, dropped)
+    list_dropped(out, store, dropped)
 
 
 def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
     """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
-    return length_batches(_lengths(rows), batch_tokens, _most_rows(engine.size))
+    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
+    lengths = [chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks]
+    return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
 
 
 def updates(
     trajectory: Trajectory, engine: PerExample, rows: Dataset, adam: AdamMap
-) -> Iterator[tuple[int, Callable[[list[int]], torch.Tensor]]]:
-    """Each checkpoint in turn, with what takes Adam's updates [rows, p] for row numbers while the model is at it."""
+) -> Iterator[tuple[int, Gradients]]:
+    """Each checkpoint in turn, with what takes Adam's updates while the model is at it."""
     columns = rows.select_columns(["input_ids", "labels"])
     for checkpoint in trajectory:
         moments = trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None
@@ -121,102 +120,83 @@ def updates(
 
 
 def fill(
-    store: FeatureStore,
-    checkpoint: int,
-    batches: Sequence[list[int]],
-    take: Callable[[list[int]], torch.Tensor],
-    projector: Projector,
-    unit: bool,
+    store: FeatureStore, checkpoint: int, batches: list[list[int]], take: Gradients, projector: Projector, unit: bool
 ) -> None:
-    """Projects `take(row numbers)`, gradients [rows, p], into the store; batches that are done already are
-    passed over, and so are those of a job's other processes.
+    """Projects what `take` gives for each batch into the store, brought to `unit` norm.
+
+    Batches that are done already are passed over, and so are those of a job's other processes.
     """
     absent = store.flags(checkpoint) == ABSENT
-    left = [batch for batch in ranks.own_batches(batches) if absent[batch].any()]
+    to_do = [batch for batch in ranks.own_batches(batches) if absent[batch].any()]
     with Filling(store, checkpoint) as filling:
-        for batch in track(left, f"{store.path.parent.name} {store.checkpoints[checkpoint]}", total=len(left)):
-            taken = take(batch)
-            if batch is left[0]:
-                warn_if_concentrated(taken, projector)
-            projected = projector.project(taken)
-            if unit:
-                norms = torch.linalg.vector_norm(projected, dim=1, keepdim=True)
-                projected = projected / torch.where(norms == 0, 1, norms)  # without a gradient: zeros, score zero
-            filling.write(batch, projected)
+        for batch in track(to_do, f"{store.path.parent.name} {store.checkpoints[checkpoint]}"):
+            raw = take(batch)
+            if batch is to_do[0]:
+                warn_if_concentrated(raw, projector)
+            projected = projector.project(raw)
+            # a row without a gradient keeps its zeros, and scores zero
+            filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
 
 
 def _updates(
     engine: PerExample, rows: Dataset, moments: Moments | None, adam: AdamMap, numbers: list[int]
 ) -> torch.Tensor:
     columns = rows[numbers]
-    batch = [
-        {"input_ids": ids, "labels": labels}
-        for ids, labels in zip(columns["input_ids"], columns["labels"], strict=True)
-    ]
+    both = zip(columns["input_ids"], columns["labels"], strict=True)
+    batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
     return apply_adam(gradients(engine, batch, SFT), moments, adam)
 
 
 def _pair_gradients(
-    engine: PerExample,
-    pairs: Sequence[tuple[dict, dict]],
-    objective: Objective,
-    reference: torch.Tensor | None,
-    numbers: list[int],
+    engine: PerExample, pairs: list[Answers], objective: Objective, reference: torch.Tensor | None, numbers: list[int]
 ) -> torch.Tensor:
     rows = [row for number in numbers for row in (pairs[number] if objective.paired else pairs[number][:1])]
     return gradients(engine, rows, objective, None if reference is None else reference[numbers].flatten())
 
 
-def _reference(
-    trajectory: Trajectory, pairs: Sequence[tuple[dict, dict]], kind: Reference | None
-) -> torch.Tensor | None:
-    """Summed log-probabilities [pairs, 2] under the reference: the base model, or the end of the warm-up."""
+def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference | None) -> torch.Tensor | None:
+    """Summed log-probabilities [pairs, 2] under the reference: the base, or the warm-up's end."""
     if kind is None:
         return None
     rows = [row for both in pairs for row in both]
     sums = torch.zeros(len(rows), device=trajectory.model.device)
     with torch.no_grad(), trajectory.reference(kind):
         for batch in length_batches([len(row["input_ids"]) for row in rows], PAIR_TOKENS):
-            log_probs, _ = token_log_probs(trajectory.model, *collate([rows[number] for number in batch], sums.device))
+            inputs, targets = collate([rows[number] for number in batch], sums.device)
+            log_probs, _ = token_log_probs(trajectory.model, inputs, targets)
             sums[batch] = log_probs.sum(1).to(sums.dtype)
     return sums.view(-1, 2)
 
 
 def _shortened(
-    pairs: list[dict], encoded: list[tuple[dict, dict]], objective: Objective
-) -> tuple[list[dict], list[tuple[dict, dict]], list[dict]]:
-    """Pairs, their answers cut to `objective.first_tokens`, and {"id", "reason"} of those that are left no contrast."""
-    kept, shortened, dropped = [], [], []
-    for pair, both in zip(pairs, encoded, strict=True):
-        first, second = (with_first_tokens(row, objective.first_tokens) for row in both)
-        if objective.paired and first == second:
-            reason = f"the answers begin alike: preference.first_tokens={objective.first_tokens}"
+    pairs: list[dict], encoded: list[Answers], count: int, paired: bool
+) -> tuple[list[dict], list[Answers], list[dict]]:
+    """Pairs, their answers cut to `count` tokens, and {"id", "reason"} of those then alike."""
+    different, shortened, dropped = [], [], []
+    for pair, (chosen, rejected) in zip(pairs, encoded, strict=True):
+        both = with_first_tokens(chosen, count), with_first_tokens(rejected, count)
+        if paired and both[0] == both[1]:
+            reason = f"the answers begin alike: preference.first_tokens={count}"
             dropped.append({"id": pair["id"], "reason": reason})
         else:
-            kept.append(pair)
-            shortened.append((first, second))
-    if not kept:
-        raise RoseError(f"preference.first_tokens={objective.first_tokens}: no target pair's answers differ so early")
-    return kept, shortened, dropped
+            different.append(pair)
+            shortened.append(both)
+    if not different:
+        raise RoseError(f"preference.first_tokens={count}: no target pair's answers differ so early")
+    return different, shortened, dropped
 
 
-def report(out: Path, store: FeatureStore, dropped: list[dict]) -> None:
-    """Writes dropped.jsonl, once every process is done, and says how many rows are in it; all of them is an error."""
+def list_dropped(out: Path, store: FeatureStore, dropped: Sequence[dict] = ()) -> None:
+    """Writes dropped.jsonl, once every process is done; to drop all rows is an error."""
     ranks.barrier()
-    dropped = dropped + [
-        {"id": row["id"], "reason": f"gradient not finite at {row['checkpoint']}"} for row in store.not_finite()
-    ]
+    reasons = ((row["id"], f"gradient not finite at {row['checkpoint']}") for row in store.not_finite())
+    dropped = [*dropped, *({"id": row_id, "reason": reason} for row_id, reason in reasons)]
     if ranks.is_first():
-        (out / "dropped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in dropped))
+        write_lines(out / "dropped.jsonl", dropped)
     if dropped:
         log.warning("%d rows have no features, first %s; see dropped.jsonl", len(dropped), dropped[0])
     if not store.valid.any():
         raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
-
-
-def _lengths(rows: Dataset) -> numpy.ndarray:
-    tables = rows.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
-    return numpy.concatenate([pyarrow.compute.list_value_length(table["input_ids"]).to_numpy() for table in tables])
 
 
 def _most_rows(size: int) -> int:

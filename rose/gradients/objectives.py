@@ -1,7 +1,7 @@
 """What a row or a pair is differentiated by: small functions of token log-probabilities.
 
-Preference losses take interleaved rows (chosen, rejected, chosen, …); the gradients of a pair's two rows add
-up to the pair's. Per-token and per-segment balancing (DESIGN, "Beyond the paper") shares one forward pass.
+Preference losses take interleaved rows (chosen, rejected, chosen, …); the gradients of a pair's two
+rows add up to the pair's. Balancing takes one forward pass, and a backward pass a token or segment.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 
 from rose.config.choices import Balance, Reference
 from rose.gradients.per_example import PerExample
+from rose.models.batching import Encoded
 
 
 class Loss(StrEnum):
@@ -25,12 +26,12 @@ class Loss(StrEnum):
 
 @dataclass(frozen=True)
 class Objective:
-    """A target's loss; what cannot change its outcome is None, so that equal outcomes compare (and hash)
-    equal.
+    """A target's loss; what cannot change its outcome is None, so that equal outcomes hash equal.
 
-    loss: sft is the chosen answer's mean cross-entropy. beta None: the loss is linear in the margin.
-    reference None: no reference log-probabilities are subtracted, and none need be computed. segments: with
-    balance=segments only. gamma: with simpo only. first_tokens: an answer's later tokens do not count, None: all do.
+    loss: sft is the chosen answer's mean cross-entropy. beta None: the loss is linear in the
+    margin. reference None: no reference's log-probabilities are subtracted, and none need be
+    computed. segments: with balance=segments only. gamma: with simpo only. first_tokens: an
+    answer's later tokens do not count; None: all do.
     """
 
     loss: Loss
@@ -51,9 +52,9 @@ SFT = Objective(Loss.sft)
 
 
 def gradients(
-    engine: PerExample, rows: Sequence[dict], objective: Objective, reference: torch.Tensor | None = None
+    engine: PerExample, rows: Sequence[Encoded], objective: Objective, reference: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Gradients [rows or pairs, p] of `objective`; `reference` is [rows], summed log-probabilities."""
+    """Gradients [n, p], of pairs [n/2, p]; `reference` is each row's log-probability there, [n]."""
     if objective.balance is not Balance.none:
         each = _balanced(engine, rows, objective)
         return each[0::2] - each[1::2] if objective.paired else each
@@ -65,11 +66,11 @@ def gradients(
 def losses(
     objective: Objective, log_probs: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Loss of each row (sft) or pair from log-probabilities [rows, tokens], summed over a row unless sft or
-    simpo.
+    """Loss of each row (sft) or pair from log-probabilities [n, t], of which a row's sum counts.
 
-    dpo: −log σ(β·margin), arXiv 2305.18290; ipo: (margin − 1/2β)², 2310.12036 with summed log-ratios;
-    simpo: −log σ(β·mean margin − γ), 2405.14734; contrast (and β None): −margin.
+    With sft and simpo it is the row's mean. dpo: −log σ(β·margin), arXiv 2305.18290;
+    ipo: (margin − 1/2β)², 2310.12036 with summed log-ratios; simpo: −log σ(β·mean margin − γ),
+    2405.14734; contrast (and β None): −margin.
     """
     scores = log_probs.sum(1)
     if objective.loss in (Loss.sft, Loss.simpo):
@@ -77,6 +78,7 @@ def losses(
     if not objective.paired:
         return -scores
     if objective.reference is not None:
+        assert reference is not None
         scores = scores - reference
     margin = scores[0::2] - scores[1::2]
     if objective.beta is None:
@@ -86,8 +88,8 @@ def losses(
     return -logsigmoid(objective.beta * margin - (objective.gamma or 0.0))
 
 
-def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) -> torch.Tensor:
-    """Sum (sft, simpo: mean) of each row's unit gradients of −log π, one a token or segment: [rows, p]."""
+def _balanced(engine: PerExample, rows: Sequence[Encoded], objective: Objective) -> torch.Tensor:
+    """Sum (sft, simpo: mean) of a row's unit gradients of −log π by token or segment: [n, p]."""
     log_probs, mask = engine.forward(rows)
     part = places(mask, objective.segments)
     count = int(part.max()) + 1
@@ -101,10 +103,10 @@ def _balanced(engine: PerExample, rows: Sequence[dict], objective: Objective) ->
 
 
 def places(mask: torch.Tensor, segments: int | None) -> torch.Tensor:
-    """Which segment each token belongs to: [rows, tokens], −1 outside `mask`; a token each when `segments`
-    is None.
+    """Which segment each token belongs to: [n, t], −1 outside `mask`.
 
-    Segments are consecutive and as equal as can be; an answer of fewer tokens has a part a token.
+    Segments are consecutive and as equal as can be. Where `segments` is None or an answer has fewer
+    tokens, each token is one.
     """
     rank = mask.long().cumsum(1) - 1
     if segments is not None:

@@ -1,15 +1,13 @@
-"""The gradient of every row of a batch with regard to the LoRA weights, exactly, in one forward and backward
-pass.
+"""The exact gradient of every row of a batch by the LoRA weights, in one forward and backward pass.
 
-Only the LoRA branch is ours; base layers are left to autograd, so frozen half-precision bases work as they
-are. For a layer y = Wx + s·B(Ax), a row with inputs x [tokens, in] and output gradients g [tokens, out]
-contributes dA = s·(gB)ᵀx and dB = s·gᵀ(xAᵀ): two small matrix products a row, batched over rows, instead of
-one backward pass a row.
+Only the LoRA branch is ours; base layers are left to autograd, so frozen half-precision bases work
+as they are. For a layer y = Wx + s·B(Ax), a row with inputs x [t, in] and output gradients g
+[t, out] contributes dA = s·(gB)ᵀx and dB = s·gᵀ(xAᵀ): two small matrix products a row, batched over
+rows, instead of one backward pass a row.
 """
 
 import functools
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -18,14 +16,14 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 
 from rose.errors import RoseError
-from rose.models.batching import collate
+from rose.models.batching import Encoded, collate
 from rose.models.log_probs import token_log_probs
 
-HALF_SCALE = 1024.0  # float16 bases: losses are scaled so, lest gradients below 6e-8 vanish on their way back
+HALF_SCALE = 1024.0  # of losses on float16 bases, lest gradients below 6e-8 vanish on the way
 
 
 class _Branch(torch.autograd.Function):
-    """base + s·(xAᵀ)Bᵀ, whose backward pass adds each row's dA and dB to that row's slice of a buffer."""
+    """base + s·(xAᵀ)Bᵀ, whose backward pass adds each row's dA and dB to its slice of a buffer."""
 
     @staticmethod
     def forward(
@@ -35,9 +33,9 @@ class _Branch(torch.autograd.Function):
         a: nn.Parameter,
         b: nn.Parameter,
         scaling: float,
-        into: tuple[torch.Tensor, torch.Tensor],
+        into: list[torch.Tensor],
     ) -> torch.Tensor:
-        inner = x.to(a.dtype) @ a.T  # [rows, tokens, rank]
+        inner = x.to(a.dtype) @ a.T  # [n, t, rank]
         ctx.save_for_backward(x, inner, a, b)
         ctx.scaling, ctx.into = scaling, into
         if base.dtype != a.dtype:
@@ -46,10 +44,11 @@ class _Branch(torch.autograd.Function):
         return flat.view(base.shape)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = grad_outputs
         x, inner, a, b = ctx.saved_tensors
         g = gradient.to(a.dtype)
-        outer = (g @ b).mul_(ctx.scaling)  # [rows, tokens, rank]
+        outer = (g @ b).mul_(ctx.scaling)  # [n, t, rank]
         into_a, into_b = ctx.into
         into_a += outer.mT @ x.to(a.dtype)
         into_b += (g.mT @ inner).mul_(ctx.scaling)
@@ -58,19 +57,18 @@ class _Branch(torch.autograd.Function):
 
 
 class PerExample:
-    """Per-example gradients of a PEFT model; a context manager that changes the model's LoRA layers while
-    inside.
+    """Per-example gradients of a PEFT model, whose LoRA layers it changes while inside.
 
         with PerExample(model) as engine:
             log_probs, mask = engine.forward(rows)
-            gradients = engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum())  # [rows, size]
+            gradients = engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum())  # [n, p]
 
-    `names` are the adapter's parameters in the order of `model.named_parameters()`, `slices` their columns,
-    `size` the number of columns p. LoRA dropout is off inside; any other dropout is the caller's
-    (`model.eval()`). Gradients are float32 (float64 for a float64 adapter) in a buffer that the next forward
-    pass overwrites.
+    `names` are the adapter's parameters in the order of `model.named_parameters()`, `slices` their
+    columns, `size` the number of columns p. LoRA dropout is off inside; any other dropout is the
+    caller's (`model.eval()`). Gradients are float32 (float64 for a float64 adapter) in a buffer
+    that the next forward pass overwrites.
 
-    Raises RoseError for weights this engine cannot account for: anything trainable beside plain LoRA on
+    Raises RoseError for weights it cannot account for: anything trainable beside plain LoRA on
     linear layers (DoRA, LoRA biases, embeddings, modules_to_save), or more than one active adapter.
     """
 
@@ -90,7 +88,7 @@ class PerExample:
             layer.forward = functools.partial(self._layer_forward, name, layer, layer.forward)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for layer, forward in self._replaced:
             if forward is None:
                 del layer.forward
@@ -99,24 +97,19 @@ class PerExample:
         self._replaced.clear()
         self._buffer = None
 
-    def forward(self, rows: Sequence[dict]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of the labelled tokens of encoded rows, and where they are.
-
-        Returns `(log_probs, mask)`, both [rows, tokens]; log_probs is 0 (and has no gradient) where mask is
-        False.
-        """
+    def forward(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities of the rows' labels, 0 elsewhere, and where labels are: [n, t] both."""
         inputs, targets = collate(rows, self.device)
         self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
         with torch.enable_grad():
             return token_log_probs(self.model, inputs, targets)
 
     def backward(self, loss: torch.Tensor, again: bool = False) -> torch.Tensor:
-        """Gradients [rows, size] of a scalar `loss`, each row's with regard to that row's own use of the
-        weights.
+        """Gradients [n, p] of a scalar `loss`, each row's by that row's own use of the weights.
 
-        For a sum of per-row losses that is every row's gradient; for losses of pairs, the two rows of a pair
-        add up to the pair's gradient. `again` keeps the graph for another backward pass from the same forward
-        pass.
+        For a sum of per-row losses that is every row's gradient; for losses of pairs, the two rows
+        of a pair add up to the pair's gradient. `again` keeps the graph for another backward pass
+        from the same forward pass.
         """
         if self._buffer is None:
             raise RuntimeError("backward before forward, or outside the engine's context")
@@ -125,7 +118,9 @@ class PerExample:
         (loss * scale).backward(retain_graph=again)
         return self._buffer.div_(scale) if scale != 1.0 else self._buffer
 
-    def _layer_forward(self, name: str, layer: Linear, original: Any, x: torch.Tensor, *args: Any, **kwargs: Any):
+    def _layer_forward(
+        self, name: str, layer: Linear, original: Any, x: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         if self._buffer is None or not torch.is_grad_enabled() or layer.disable_adapters or layer.merged:
             return original(x, *args, **kwargs)
         rows, adapter = len(self._buffer), layer.active_adapters[0]
@@ -134,11 +129,12 @@ class PerExample:
                 f"model.lora.targets: layer {name} sees inputs of shape {tuple(x.shape)}, not [rows={rows}, "
                 "tokens, features]; per-example gradients need layers that keep a row's tokens together"
             )
-        a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
-        into = tuple(
-            self._buffer[:, self.slices[f"{name}.{part}.{adapter}.weight"]].view(rows, *weight.shape)
-            for part, weight in (("lora_A", a), ("lora_B", b))
-        )
+        keys = [f"{part}.{adapter}.weight" for part in ("lora_A", "lora_B")]
+        a, b = (layer.get_parameter(key) for key in keys)
+        into = [
+            self._buffer[:, self.slices[f"{name}.{key}"]].view(rows, *weight.shape)
+            for key, weight in zip(keys, (a, b), strict=True)
+        ]
         return _Branch.apply(layer.base_layer(x, *args, **kwargs), x, a, b, layer.scaling[adapter], into)
 
 

@@ -1,6 +1,6 @@
 """Random projections of gradients to few dimensions that keep inner products, on average exactly.
 
-Every projector maps [n, p] to [n, dim] float32; the same seed gives the same map in any process.
+Every projector maps [n, p] to [n, d] float32; the same seed gives the same map in any process.
 """
 
 from typing import Protocol
@@ -11,28 +11,26 @@ from rose.config.choices import ProjectionKind
 from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients.sketch import Sketch
-from rose.gradients.spaces import description
-from rose.gradients.trak import trak_projector
+from rose.gradients.spaces import Space, description
+from rose.gradients.trak import Trak, trak_projector
 
 
 class Projector(Protocol):
     dim: int
 
-    def describe(self) -> dict:
-        """What the projected space is; features are comparable only where this is equal."""
-
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
-        """[n, p] to [n, dim] float32; the input is left as it is."""
+        """[n, p] to [n, d] float32; the input is left as it is."""
+        ...
 
 
 def make_projector(
     projection: Projection, size: int, device: torch.device | str = "cpu", rows: int = 0, batches: int = 0
-) -> Projector:
-    """The projector for gradients of `size` weights.
+) -> "Identity | Sketch | Trak":
+    """The projector for gradients of `size` weights; its `describe` says what space it maps to.
 
-    `rows` and `batches` are how many gradients will come in how many calls; they serve the cost estimate that
-    is logged before TRAK's projector starts. Raises RoseError where dim exceeds `size` (kind none ignores
-    dim).
+    `rows` and `batches` are how many gradients will come in how many calls, for the cost estimate
+    that is logged before TRAK's projector starts. Raises RoseError where dim exceeds `size` (kind
+    none ignores dim).
     """
     kind, device = ProjectionKind(projection.kind), torch.device(device)
     if kind is ProjectionKind.none:
@@ -59,7 +57,7 @@ class Identity:
     def __init__(self, size: int) -> None:
         self.dim = size
 
-    def describe(self) -> dict:
+    def describe(self) -> Space:
         return description(ProjectionKind.none, None, self.dim)
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:

@@ -4,36 +4,23 @@ import torch
 
 from rose.config.choices import StoreDtype
 
+BITS = {StoreDtype.float32: 32, StoreDtype.float16: 16, StoreDtype.int8: 8, StoreDtype.int4: 4}
 LEVELS = {StoreDtype.int8: 127, StoreDtype.int4: 7}
 SAMPLE = 4096  # coordinates, at least, that a row's scale is chosen by
-CLIPS = (
-    1.0,
-    0.8,
-    0.65,
-    0.55,
-    0.45,
-    0.35,
-    0.28,
-    0.22,
-)  # shares of a row's largest magnitude worth trying at 4 bits
+CLIPS = (1.0, 0.8, 0.65, 0.55, 0.45, 0.35, 0.28, 0.22)  # of a row's largest entry, to try at 4 bits
 
 
 def width(dtype: StoreDtype, dim: int) -> int:
     """Bytes of a stored row."""
-    return {
-        StoreDtype.float32: 4 * dim,
-        StoreDtype.float16: 2 * dim,
-        StoreDtype.int8: dim,
-        StoreDtype.int4: (dim + 1) // 2,
-    }[StoreDtype(dtype)]
+    return (BITS[StoreDtype(dtype)] * dim + 7) // 8
 
 
 def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [n, d] to codes, uint8 [n, bytes], and scales, float32 [n]; a row is about scale × code.
+    """float32 [n, d] to uint8 codes [n, bytes] and float32 scales [n]; a row is about scale × code.
 
-    float16 keeps full precision for rows however small. int8 spans a row's largest magnitude; int4 spans the
-    share of it that leaves the least squared error, for a few large entries are better cut off than all
-    others blurred.
+    float16 keeps full precision for rows however small. int8 spans a row's largest magnitude; int4
+    spans the share of it that leaves the least squared error, for a few large entries are better
+    cut off than all others blurred.
     """
     rows = rows.contiguous()
     if dtype == StoreDtype.float32:
@@ -52,7 +39,7 @@ def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.T
 
 
 def decode(codes: torch.Tensor, scale: torch.Tensor, dtype: StoreDtype, dim: int) -> torch.Tensor:
-    """The inverse of `encode`, up to rounding: float32 [n, dim]."""
+    """The inverse of `encode`, up to rounding: float32 [n, d]."""
     if dtype == StoreDtype.float32:
         return codes.view(torch.float32)
     if dtype == StoreDtype.float16:

@@ -5,9 +5,10 @@ import math
 
 import numpy
 import torch
+from scipy.linalg import hadamard
 
 from rose.config.choices import ProjectionKind
-from rose.gradients.spaces import description
+from rose.gradients.spaces import Space, description
 from rose.seeds import derive
 
 log = logging.getLogger(__name__)
@@ -16,25 +17,25 @@ MIXED = 4096  # coordinates that srht mixes with one another
 
 
 class Sketch:
-    """A signed, shifted fold: chunks of `dim` coordinates with random signs, each rolled by its own random
-    shift, summed.
+    """The sum of chunks of d coordinates with random signs, each chunk rolled by a random shift.
 
-    A sparse Johnson–Lindenstrauss map with one entry a column (count sketch, Charikar et al. 2002): unbiased
-    inner products with variance ≤ 2/dim for unit vectors. The shift keeps weights that recur with a period
-    from meeting in one bucket. `mixed` first spreads every coordinate over MIXED others by a random Hadamard
-    transform (Ailon & Chazelle 2009), for gradients whose energy sits in a few coordinates.
+    A sparse Johnson–Lindenstrauss map with one entry a column (count sketch, Charikar et al. 2002):
+    unbiased inner products with variance ≤ 2/d for unit vectors. The shift keeps weights that recur
+    with a period from meeting in one bucket. `mixed` first spreads every coordinate over MIXED
+    others by a random Hadamard transform (Ailon & Chazelle 2009), for gradients whose energy sits
+    in a few coordinates.
     """
 
     def __init__(self, size: int, dim: int, seed: int, device: torch.device, mixed: bool = False) -> None:
         self.dim, self.seed, self.mixed = dim, seed, mixed
         self.block = min(MIXED, 1 << (dim.bit_length() - 1)) if mixed else 1
         width = math.ceil(size / self.block) * self.block
-        self.shifts = _shifts(seed, math.ceil(width / dim), dim)
+        self.shifts: list[int] = (_raw(seed, "shifts", math.ceil(width / dim)) % dim).tolist()
         self.signs = _signs(seed, "signs", width).to(device)
         if mixed:
             self.flips = _signs(seed, "flips", width).to(device)
 
-    def describe(self) -> dict:
+    def describe(self) -> Space:
         return description(ProjectionKind.srht if self.mixed else ProjectionKind.sketch, self.seed, self.dim)
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
@@ -47,17 +48,17 @@ class Sketch:
 
 
 def fold(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int], dim: int) -> torch.Tensor:
-    """[n, p] to [n, dim], chunk after chunk, in an order that does not depend on threads or batch."""
+    """[n, p] to [n, d], chunk after chunk, in an order that does not depend on threads or batch."""
     folded = torch.zeros(len(gradients), dim, dtype=gradients.dtype)
-    rows = max(1, (1 << 15) // dim)  # small enough that torch stays on one thread: its threads cost more than they add
+    rows = max(1, (1 << 15) // dim)  # so few that torch stays on one thread, which is faster
     for first in range(0, len(gradients), rows):
         into, source = folded[first : first + rows], gradients[first : first + rows]
         for start, shift in zip(range(0, source.shape[1], dim), shifts, strict=True):
             part, sign = source[:, start : start + dim], signs[start : start + dim]
-            kept = min(part.shape[1], dim - shift)
-            into[:, shift : shift + kept].addcmul_(part[:, :kept], sign[:kept])
-            if kept < part.shape[1]:
-                into[:, : part.shape[1] - kept].addcmul_(part[:, kept:], sign[kept:])
+            seam = min(part.shape[1], dim - shift)  # what lies behind it is rolled to the front
+            into[:, shift : shift + seam].addcmul_(part[:, :seam], sign[:seam])
+            if seam < part.shape[1]:
+                into[:, : part.shape[1] - seam].addcmul_(part[:, seam:], sign[seam:])
     return folded
 
 
@@ -77,32 +78,26 @@ def fold_gathered(gradients: torch.Tensor, signs: torch.Tensor, shifts: list[int
 
 
 def mix(gradients: torch.Tensor, flips: torch.Tensor, block: int) -> torch.Tensor:
-    """Random signs, then an orthonormal Hadamard transform of each `block` (a power of two): [n, p] to [n,
-    len(flips)].
-    """
+    """[n, p] to [n, len(flips)]: random signs, then an orthonormal Hadamard matrix a `block`."""
     padded = torch.nn.functional.pad(gradients, (0, len(flips) - gradients.shape[1])) * flips
-    left = 1 << (block.bit_length() // 2)
-    right = block // left
-    tiles = padded.view(-1, left, right)
-    mixed = _hadamard(left, padded) @ (tiles @ _hadamard(right, padded))
+    height = 1 << (block.bit_length() // 2)
+    tiles = padded.view(-1, height, block // height)
+    mixed = _hadamard(height, padded) @ (tiles @ _hadamard(block // height, padded))
     return mixed.view(padded.shape)
 
 
 def concentration(gradients: torch.Tensor) -> torch.Tensor:
-    """Effective number of coordinates that hold each gradient's energy, (Σg²)²/Σg⁴: [n], between 1 and p."""
-    return torch.stack([_participation(gradient) for gradient in gradients])  # a batch in float64 would not fit
-
-
-def _participation(gradient: torch.Tensor) -> torch.Tensor:
-    energy = gradient.double().square()
-    return energy.sum().square() / energy.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
+    """Effective number of coordinates with each gradient's energy, (Σg²)²/Σg⁴: [n], in 1..p."""
+    tiny = torch.finfo(torch.float64).tiny
+    energies = (gradient.double().square() for gradient in gradients)  # a batch would not fit
+    return torch.stack([energy.sum().square() / energy.square().sum().clamp(min=tiny) for energy in energies])
 
 
 def concentration_limit(dim: int) -> float:
     """Below this many effective coordinates a sketch's errors are no longer close to Gaussian.
 
-    Two heavy coordinates meet in a bucket with probability 1/dim, so n of them have n²/2dim meetings; with
-    fewer than about ten, most pairs of gradients have none and a few have a large one.
+    Two heavy coordinates meet in a bucket with probability 1/d, so k of them have k²/2d meetings.
+    With fewer than about ten, most pairs of gradients have none and a few have a large one.
     """
     return math.sqrt(20 * dim)
 
@@ -116,16 +111,12 @@ def warn_if_concentrated(gradients: torch.Tensor, projector: object) -> None:
         log.warning(
             "projection=sketch: half the gradients hold their energy in fewer than %.0f coordinates (%d are "
             "needed at dim=%d), so that a few similarities will be far off; projection=srht is safe",
-            effective,
-            limit,
-            projector.dim,
+            *(effective, limit, projector.dim),
         )
 
 
 def _raw(seed: int, name: str, count: int) -> numpy.ndarray:
-    """`count` uint64 of a counter-based stream; numpy keeps bit generators' raw streams stable between
-    versions.
-    """
+    """`count` uint64 of a counter-based stream, which numpy keeps the same between versions."""
     return numpy.random.Philox(key=derive(seed, f"projection {name}")).random_raw(count)
 
 
@@ -135,12 +126,5 @@ def _signs(seed: int, name: str, count: int) -> torch.Tensor:
     return bits.float().mul_(2).sub_(1)
 
 
-def _shifts(seed: int, count: int, dim: int) -> list[int]:
-    return (_raw(seed, "shifts", count) % dim).tolist()
-
-
 def _hadamard(order: int, like: torch.Tensor) -> torch.Tensor:
-    matrix = torch.ones(1, 1, dtype=like.dtype, device=like.device)
-    while len(matrix) < order:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return matrix / math.sqrt(order)
+    return torch.tensor(hadamard(order), dtype=like.dtype, device=like.device) / math.sqrt(order)

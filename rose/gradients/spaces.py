@@ -1,7 +1,9 @@
-"""What the space is that gradients are projected to; features are comparable only where this is equal.
+"""What space gradients are projected to; features are comparable only where this is equal.
 
 Raise a version when the map of a seed changes.
 """
+
+from typing import NotRequired, TypedDict
 
 from rose.config.choices import ProjectionKind
 
@@ -15,5 +17,13 @@ VERSIONS = {
 }
 
 
-def description(kind: ProjectionKind, seed: int | None, dim: int) -> dict:
+class Space(TypedDict):
+    kind: str
+    seed: int | None
+    dim: int
+    version: int
+    runs: NotRequired[str]  # TRAK's device and blocks, which its map depends on
+
+
+def description(kind: str, seed: int | None, dim: int) -> Space:
     return {"kind": str(kind), "seed": seed, "dim": dim, "version": VERSIONS[kind]}

@@ -1,22 +1,23 @@
-"""features.keep=stream: the pool's gradients are compared with the targets' as they come, and nothing of them is kept.
+"""features.keep=stream: the pool's gradients meet the targets' as they come, and are not kept.
 
-Exact, for nothing is projected; but every other set of targets takes the gradients again, and whatever compares pool
-rows with one another (whitening, greedy choice, other estimators) needs the store.
+Exact, for nothing is projected. But every other set of targets takes the gradients again, and
+whatever compares pool rows with one another (whitening, greedy choice, other estimators) needs the
+store.
 """
 
 from pathlib import Path
 
 import torch
-from datasets import load_from_disk
+from datasets import Dataset
 from torch.nn.functional import normalize
 
 from rose import ranks
 from rose.config.choices import AdamMap, StoreDtype
 from rose.config.schema import Numerics
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.features import fill, pool_batches, report, updates
+from rose.gradients.features import fill, list_dropped, pool_batches, updates
 from rose.gradients.per_example import PerExample
-from rose.gradients.spaces import TARGETS, VERSIONS
+from rose.gradients.spaces import TARGETS, description
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
 from rose.stages.graph import stage
@@ -33,27 +34,26 @@ def pool_cosines(
     tokens: Path,
     targets: Path,
 ) -> None:
-    """A FeatureStore in pool order whose columns are the target pairs: each row's Adam update's cosine with each
-    target's gradient, float32.
+    """A float32 FeatureStore in pool order: cosines of Adam's updates with the targets' gradients.
 
-    `targets` is a store of unprojected gradients; one checkpoint's, [pairs, p] in float32, are held in memory.
-    dropped.jsonl lists rows whose gradient is not finite, {"id", "reason"}; in the store they are zeros, not valid.
+    Its columns are the target pairs. `targets` is a store of unprojected gradients, of which one
+    checkpoint's, float32 [pairs, p], are held in memory. dropped.jsonl lists rows whose gradient is
+    not finite, {"id", "reason"}; in the store they are zeros, not valid.
     """
-    rows = load_from_disk(str(tokens / "rows"))
+    rows = Dataset.load_from_disk(str(tokens / "rows"))
     aims = FeatureStore.open(targets)
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         batches = pool_batches(rows, batch_tokens, engine)
-        described = {"kind": TARGETS, "seed": None, "dim": len(aims), "version": VERSIONS[TARGETS]}
-        ids = list(rows["id"])
-        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, described, trajectory.rates))
+        space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
+        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, trajectory.rates))
         for checkpoint, take in updates(trajectory, engine, rows, adam):
             fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
-    report(out, store, [])
+    list_dropped(out, store)
 
 
 class Cosines:
-    """A projector onto the unit gradients of the targets at one checkpoint; a zero gradient has cosine 0."""
+    """A projector onto a checkpoint's targets' unit gradients; a zero gradient has cosine 0."""
 
     def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
         self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypedDict
 
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel
@@ -15,17 +16,26 @@ from rose.gradients.per_example import PerExample
 from rose.models import loading
 
 
+class Checkpoint(TypedDict):
+    # in a warm-up's manifest.json
+    dir: str
+    epoch: int
+    step: int
+    learning_rate: float  # the mean of its epoch
+
+
 class Trajectory:
     """A `warmup` artifact: `model` carries one checkpoint's adapter at a time.
 
-    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean learning rate
-    by name) are in the same order.
+    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean
+    learning rate by name) are in the same order.
     """
 
     def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
         manifest = json.loads((warmup / "manifest.json").read_text())
-        self.warmup, self.optimizer = warmup, manifest["optimizer"]
-        self.entries: list[dict] = manifest["checkpoints"]
+        self.warmup = warmup
+        self.optimizer: dict[str, float] = manifest["optimizer"]
+        self.entries: list[Checkpoint] = manifest["checkpoints"]
         self.names = [entry["dir"] for entry in self.entries]
         self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
         self.model: PeftModel = loading.load_adapter(model, warmup / self.names[0])
@@ -47,13 +57,9 @@ class Trajectory:
         file = self.warmup / self.names[index] / "moments.safetensors"
         return Moments.load(file, engine.names, self.entries[index]["step"], self.optimizer, engine.device)
 
-    def reference(self, kind: Reference) -> AbstractContextManager:
-        """A context in which the model is the preference loss's reference: the base, or the warm-up's last
-        checkpoint.
-        """
-        return self.model.disable_adapter() if kind == Reference.base else self._last()
-
-    @contextmanager
-    def _last(self) -> Iterator[None]:
+    def reference(self, kind: Reference) -> AbstractContextManager[None]:
+        """A context in which the model is the reference: the base, or the last checkpoint."""
+        if kind == Reference.base:
+            return self.model.disable_adapter()
         self.swap_in(-1)  # nothing to restore: iterating swaps in what it yields
-        yield
+        return nullcontext()

@@ -4,18 +4,22 @@ import importlib.util
 import logging
 import math
 import time
+from typing import TYPE_CHECKING
 
 import torch
 
 from rose.config.choices import ProjectionKind
 from rose.config.schema import Projection
 from rose.errors import RoseError
-from rose.gradients.spaces import description
+from rose.gradients.spaces import Space, description
 from rose.seeds import derive
+
+if TYPE_CHECKING:
+    from trak.projectors import AbstractProjector
 
 log = logging.getLogger(__name__)
 
-MATRIX_BYTES = 4 << 30  # a dense matrix up to this size is kept; a constant, as TRAK's output depends on the blocks
+MATRIX_BYTES = 4 << 30  # a larger matrix is not kept; a constant: outputs depend on blocks
 BLOCK_BYTES = 1 << 30  # of a matrix that is too large to keep, at a time
 SLOW_SECONDS = 120  # from here on TRAK's projector on a CPU is worth a warning
 
@@ -23,18 +27,19 @@ SLOW_SECONDS = 120  # from here on TRAK's projector on a CPU is worth a warning
 class Trak:
     """TRAK's dense Rademacher projector, scaled by 1/√dim, which traker leaves out."""
 
-    def __init__(self, projector, runs: str, size: int, dim: int, seed: int, device: torch.device) -> None:
-        self.projector, self.runs, self.dim, self.seed, self.device = projector, runs, dim, seed, device
-        self.probe(size)
+    def __init__(self, projector: "AbstractProjector", runs: str, seed: int) -> None:
+        self.projector, self.runs, self.seed = projector, runs, seed
+        self.dim, self.device = projector.proj_dim, torch.device(projector.device)
+        self.probe(projector.grad_dim)
 
-    def describe(self) -> dict:
-        return description(ProjectionKind.trak, self.seed, self.dim) | {"runs": self.runs}
+    def describe(self) -> Space:
+        return {**description(ProjectionKind.trak, self.seed, self.dim), "runs": self.runs}
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         gradients = gradients.to(self.device, torch.float32)
         if self.runs != "cuda":
             return self.projector.project(gradients, model_id=0) / math.sqrt(self.dim)
-        # the kernel casts to half precision and takes multiples of 8 rows: bring rows to unit norm, pad, undo
+        # the kernel is of half precision and takes multiples of 8 rows: unit norm, pad, undo
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
         padding = -len(gradients) % 8
         unit = torch.nn.functional.pad(gradients / norms.clamp(min=1e-30), (0, 0, 0, padding))
@@ -42,7 +47,7 @@ class Trak:
         return torch.cat(parts)[: len(gradients)].float() * norms / math.sqrt(self.dim)
 
     def probe(self, size: int) -> None:
-        """Refuses a projector that loses a vector's norm: fast_jl has returned zeros without a word."""
+        """Refuses a projector that loses norms: fast_jl has returned zeros without a word."""
         vector = torch.randn(8, size, generator=torch.Generator().manual_seed(0))
         ratio = (self.project(vector).norm(dim=1).cpu() / vector.norm(dim=1)).mean().item()
         # a unit vector's projected norm is 1 ± 1/√(2·dim)
@@ -56,16 +61,15 @@ class Trak:
 def trak_projector(projection: Projection, size: int, device: torch.device, rows: int, batches: int) -> Trak:
     from trak.projectors import BasicProjector, CudaProjector, ProjectionType
 
+    dim, rademacher = projection.dim, ProjectionType("rademacher")
     # traker adds multiples of 1000 to the seed, so near seeds would share parts of their matrices
     seed = derive(projection.seed, "projection") % (1 << 31)
-    options = dict(grad_dim=size, proj_dim=projection.dim, seed=seed, proj_type=ProjectionType.rademacher)
-    if device.type == "cuda" and projection.dim % 512 == 0 and importlib.util.find_spec("fast_jl"):
+    if device.type == "cuda" and dim % 512 == 0 and importlib.util.find_spec("fast_jl"):
         log.info("projection=trak runs TRAK's CudaProjector (fast_jl)")
-        projector = CudaProjector(**options, device=device, max_batch_size=8)
-        return Trak(projector, "cuda", size, projection.dim, projection.seed, device)
-    cached = 4 * size * projection.dim <= MATRIX_BYTES
-    block = projection.dim if cached else max(1, BLOCK_BYTES // (4 * size))
-    seconds = _basic_seconds(size, projection.dim, cached, device, rows, batches)
+        return Trak(CudaProjector(size, dim, seed, rademacher, device, max_batch_size=8), "cuda", projection.seed)
+    cached = 4 * size * dim <= MATRIX_BYTES
+    block = dim if cached else max(1, BLOCK_BYTES // (4 * size))
+    seconds = _basic_seconds(size, dim, cached, device, rows, batches)
     slow = seconds > SLOW_SECONDS or not cached
     log.log(
         logging.WARNING if slow else logging.INFO,
@@ -74,36 +78,33 @@ def trak_projector(projection: Projection, size: int, device: torch.device, rows
         " (CudaProjector needs fast_jl and a dim that 512 divides)" if device.type == "cuda" else "",
         "a kept" if cached else "in every batch a regenerated",
         size,
-        projection.dim,
+        dim,
         f" for {rows} gradients" if rows else "",
         _duration(seconds),
         "; projection=sketch takes seconds" if slow else "",
     )
-    projector = BasicProjector(**options, device=device, block_size=block)
-    return Trak(projector, f"basic on {device.type}, block {block}", size, projection.dim, projection.seed, device)
+    projector = BasicProjector(size, dim, seed, rademacher, device, block)
+    return Trak(projector, f"basic on {device.type}, block {block}", projection.seed)
 
 
 def _basic_seconds(size: int, dim: int, cached: bool, device: torch.device, rows: int, batches: int) -> float:
-    """What BasicProjector will take, from a timed sample of its two parts."""
+    """What BasicProjector will take, from a sample of its two parts: drawing signs, multiplying."""
     sample = torch.empty(1 << 21, device=device)
     vectors = torch.ones(8, 1 << 16, device=device)
-    timed = []
+    durations = []
     for step in (lambda: sample.bernoulli_(0.5), lambda: vectors @ sample[: 32 << 16].view(1 << 16, 32)):
         step()
         start = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        timed.append(time.perf_counter() - start)
+        durations.append(time.perf_counter() - start)
     generations = 1 if cached else 1 + batches  # the first is the probe's
-    return size * dim * (timed[0] / sample.numel() * generations + timed[1] / (8 * sample.numel()) * (rows + 8))
+    return size * dim * (durations[0] / sample.numel() * generations + durations[1] / (8 * sample.numel()) * (rows + 8))
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.0f} h"
-    )
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,20 +1,28 @@
 """Rows to rectangular batches: sorted by length under a token budget, padded on the right."""
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 IGNORED = -100  # the label of a token that carries no loss
 
 
-def length_batches(lengths: Sequence[int], budget: int, max_rows: int | None = None) -> list[list[int]]:
-    """Row numbers in batches whose padded size (rows × longest row) stays within `budget` tokens, longest
-    first.
+class Encoded(TypedDict):
+    """labels[t] is input_ids[t] where the model is to learn it from those before, else IGNORED."""
 
-    A row longer than the budget gets a batch of its own. The result depends on the arguments only, so a run
-    that was cut short meets the same batches again; longest first, so that a batch too big for the memory
-    fails at once.
+    input_ids: list[int]
+    labels: list[int]
+
+
+def length_batches(lengths: Sequence[int] | numpy.ndarray, budget: int, max_rows: int | None = None) -> list[list[int]]:
+    """Row numbers in batches whose padded size (rows × longest row) is at most `budget` tokens.
+
+    A row longer than the budget gets a batch of its own. The result depends on the arguments only,
+    so a run that was cut short meets the same batches again. The longest rows come first, so that
+    a batch too big for the memory fails at once.
     """
     batches: list[list[int]] = []
     longest = 0
@@ -27,27 +35,23 @@ def length_batches(lengths: Sequence[int], budget: int, max_rows: int | None = N
     return batches
 
 
-def with_first_tokens(row: dict, count: int) -> dict:
+def with_first_tokens(row: Encoded, count: int) -> Encoded:
     """An encoded row of which only the first `count` labelled tokens carry loss."""
     labelled = [t for t, label in enumerate(row["labels"]) if label != IGNORED and t > 0]
     stop = labelled[count] if count < len(labelled) else len(row["labels"])
     return {"input_ids": row["input_ids"][:stop], "labels": row["labels"][:stop]}
 
 
-def collate(rows: Sequence[dict], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Encoded rows to `(inputs, targets)`, both [rows, tokens] int64; `targets[:, t]` is what `inputs[:, t]`
-    predicts.
+def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Encoded rows to inputs and targets, int64 [n, t]; `inputs[:, i]` predict `targets[:, i]`.
 
-    What follows a row's last label cannot reach its loss and is cut off. No attention mask is needed: padding
-    is on the right and attention is causal, so no real token ever looks at a padded one.
+    What follows a row's last label cannot reach its loss and is cut off. No attention mask is
+    needed: padding is on the right and attention is causal, so no real token looks at a padded one.
     """
-    used = [max((t for t, label in enumerate(row["labels"]) if label != IGNORED), default=1) for row in rows]
-    width = max(1, *used)
-    inputs = torch.zeros(len(rows), width, dtype=torch.int64)
-    targets = torch.full((len(rows), width), IGNORED, dtype=torch.int64)
-    for i, (row, length) in enumerate(zip(rows, used, strict=True)):
-        ids = row["input_ids"][:length]
-        inputs[i, : len(ids)] = torch.as_tensor(ids)
-        labels = row["labels"][1 : length + 1]
-        targets[i, : len(labels)] = torch.as_tensor(labels)
-    return inputs.to(device), targets.to(device)
+    inputs, targets = [], []
+    for row in rows:
+        length = max((t for t, label in enumerate(row["labels"]) if label != IGNORED), default=0) or 1
+        inputs.append(torch.tensor(row["input_ids"][:length]))
+        targets.append(torch.tensor([*row["labels"][1:], IGNORED][:length]))
+    padded = pad_sequence(inputs, True), pad_sequence(targets, True, padding_value=IGNORED)
+    return padded[0].to(device), padded[1].to(device)

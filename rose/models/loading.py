@@ -1,4 +1,4 @@
-"""The frozen base model, its tokenizer and its LoRA adapter: hub id, local folder, .gguf file, or made here."""
+"""The frozen base model, its tokenizer and its adapter: of a hub id, local folder or .gguf file."""
 
 import contextlib
 import hashlib
@@ -13,21 +13,23 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from rose import ranks
 from rose.config.schema import Base, Lora, Numerics
-from rose.errors import RoseError
+from rose.errors import RoseError, one_line
 
 log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
 
 
 def device() -> str:
-    """Where models run: the first visible GPU, else the CPU; `CUDA_VISIBLE_DEVICES=` keeps a run off the GPU."""
+    """Where models run: the first visible GPU, else the CPU (as with `CUDA_VISIBLE_DEVICES=`)."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def fingerprint(base: Base) -> str:
-    """Tells folders at the same path apart: sha256 of names, sizes, small files and 1 MiB of each large one."""
+    """Tells folders at the same path apart: sha256 of names, sizes and bytes.
+
+    Of files of more than 1 MiB only the middle counts: the header says nothing about the weights.
+    """
     if base.path is None or not Path(base.path).is_dir():
         return ""
     digest = hashlib.sha256()
@@ -36,17 +38,17 @@ def fingerprint(base: Base) -> str:
             size = path.stat().st_size
             digest.update(f"{path.name}:{size}:".encode())
             with open(path, "rb") as file:
-                file.seek(max(0, size // 2 - 2**19))  # the middle: the header says nothing about the weights
+                file.seek(max(0, size // 2 - 2**19))
                 digest.update(file.read(2**20) if size > 2**20 else path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def convert(base: Base, out: Path) -> None:
-    """Saves the model and tokenizer of a .gguf file in transformers' own format, weights in float32."""
+    """Saves the model and tokenizer of a .gguf file in transformers' format, in float32."""
     log.info("converting %s/%s to safetensors", base.path, base.gguf)
     loaded = from_pretrained(AutoModelForCausalLM, base, gguf_file=base.gguf, dtype=torch.float32)
     config = loaded.config
-    if hasattr(config, "quantization_config"):  # the weights are dequantised already, and save_pretrained refuses
+    if hasattr(config, "quantization_config"):  # undone already; save_pretrained would refuse
         del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
@@ -55,28 +57,20 @@ def convert(base: Base, out: Path) -> None:
 
 
 def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a `base` artifact; one without a padding token (Llama, Mistral) pads with its end token."""
+    """The tokenizer of a `base` artifact; without a padding token it pads with its end token."""
     tokenizer = AutoTokenizer.from_pretrained(**_source(base))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_model(base: Path, numerics: Numerics) -> PreTrainedModel:
-    """The frozen model of a `base` artifact, in eval mode, on `device()`."""
-    return _read(base, numerics).to(device())
-
-
-def load_for_training(base: Path, numerics: Numerics) -> PreTrainedModel:
-    """The same, but in main memory where its processes will share it out (`rose.training.sharded`)."""
-    return _read(base, numerics).to("cpu" if numerics.sharded and ranks.world_size() > 1 else device())
-
-
-def _read(base: Path, numerics: Numerics) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(
+def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreTrainedModel:
+    """The frozen model of a `base` artifact, in eval mode, on `place` or else `device()`."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=numerics.attention
     )
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    return model.to(place or device())  # pyright: ignore[reportArgumentType] — stubs of its wrapper
 
 
 def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
@@ -102,7 +96,7 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
     return PeftModel.from_pretrained(model, str(directory), is_trainable=True).eval()
 
 
-def _source(base: Path) -> dict:
+def _source(base: Path) -> dict[str, Any]:
     reference = base / "reference.json"
     if not reference.exists():
         return {"pretrained_model_name_or_path": str(base)}
@@ -110,22 +104,22 @@ def _source(base: Path) -> dict:
     return {"pretrained_model_name_or_path": values.pop("path"), **values}
 
 
-def from_pretrained(kind: type, base: Base, key: str = "model.base.path", **options) -> Any:
-    """`kind.from_pretrained` of a hub id or folder, which the option `key` names. Raises RoseError without either."""
+def from_pretrained(kind: Any, base: Base, key: str = "model.base.path", **options: Any) -> Any:
+    """`kind.from_pretrained` of what the option `key` names; RoseError where it can't be had."""
     try:
         with _retrying_quietly():
             return kind.from_pretrained(
                 base.path, revision=base.revision, trust_remote_code=base.trust_remote_code, **options
             )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         if "trust_remote_code" in str(error):
             raise RoseError(
                 f"model.base.trust_remote_code=false: {base.path} brings code of its own; read it, then set true"
             ) from error
         raise RoseError(
-            f"{key}={base.path}: neither a model folder here nor a hub id that can be reached ({reason}); "
-            "give a folder saved by save_pretrained, or a hub id with network or a filled cache"
+            f"{key}={base.path}: neither a model folder here nor a hub id that can be reached "
+            f"({one_line(error, 200)}); give a folder saved by save_pretrained, or a hub id with "
+            "network or a filled cache"
         ) from error
 
 

@@ -2,26 +2,28 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy
 import torch
+from peft import PeftModel
 from peft.tuners.lora.layer import Linear
 from torch import nn
+from transformers import PreTrainedModel
 
-from rose.models.batching import IGNORED, collate, length_batches
+from rose.models.batching import IGNORED, Encoded, collate, length_batches
 from rose.progress import track
 
 
 def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities of `targets` given `inputs`, [rows, tokens] both (see `collate`), and the mask of
-    labels.
+    """Log-probabilities of `targets` after `inputs`, [n, t] both (`collate`), and where labels are.
 
-    Both returned are [rows, tokens]; log-probabilities are float32 at least, and 0 where the mask is False.
-    The vocabulary is scored at labelled tokens only, and what is kept of that for the backward pass is each
-    log-probability's slope along its hidden state, not the logits; several backward passes can share it.
+    Both returned are [n, t]; log-probabilities are float32 at least, and 0 where the mask is False.
+    The vocabulary is scored at labelled tokens only. What is kept for the backward pass is each
+    log-probability's slope along its hidden state, not the logits; several passes can share it.
     """
     mask = targets != IGNORED
-    head = getattr(model, "module", model).get_output_embeddings()  # several processes train a wrapped model
+    head = unwrapped(model).get_output_embeddings()
     if isinstance(head, Linear):  # an adapted head: rows stay apart, for its per-example gradients
         logits = model(input_ids=inputs, use_cache=False).logits[mask]
         picked = _log_softmax(logits).gather(1, targets[mask][:, None])[:, 0]
@@ -34,8 +36,15 @@ def token_log_probs(model: nn.Module, inputs: torch.Tensor, targets: torch.Tenso
     return torch.zeros(mask.shape, dtype=picked.dtype, device=mask.device).masked_scatter(mask, picked), mask
 
 
+def unwrapped(model: nn.Module) -> Any:
+    """The model itself: several processes train it in a wrapper."""
+    return getattr(model, "module", model)
+
+
 @torch.no_grad()
-def answer_log_probs(model: nn.Module, rows: Sequence[dict], budget: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+def answer_log_probs(
+    model: PreTrainedModel | PeftModel, rows: Sequence[Encoded], budget: int
+) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Summed log-probability and number of the labelled tokens of each encoded row."""
     sums, lengths = numpy.zeros(len(rows)), numpy.zeros(len(rows))
     for batch in track(length_batches([len(row["input_ids"]) for row in rows], budget), "log-probabilities"):
@@ -49,9 +58,7 @@ def answer_log_probs(model: nn.Module, rows: Sequence[dict], budget: int) -> tup
 def _attached(
     model: nn.Module, head: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probabilities [labelled tokens] whose gradient reaches the hidden states by slopes taken on the
-    spot.
-    """
+    """Log-probabilities [labelled tokens], their slopes by the hidden states taken on the spot."""
     states: list[torch.Tensor] = []
 
     def detach(hidden: torch.Tensor) -> torch.Tensor:
@@ -61,9 +68,9 @@ def _attached(
     with _head_input(head, detach):
         logits = model(input_ids=inputs, use_cache=False).logits  # [1, labelled tokens, vocabulary]
     hidden, leaf = states
-    scores, chosen = _log_softmax(logits.detach()), labels[None, :, None]
-    values = scores.gather(2, chosen)
-    error = scores.exp_().scatter_add_(2, chosen, torch.full_like(values, -1))  # −∂ log π / ∂ logits
+    scores, places = _log_softmax(logits.detach()), labels[None, :, None]
+    values = scores.gather(2, places)
+    error = scores.exp_().scatter_add_(2, places, torch.full_like(values, -1))  # −∂log π/∂logits
     (slope,) = torch.autograd.grad(logits, leaf, error.to(logits.dtype))
     # the second term is zero; its gradient is the log-probability's
     return (values[..., 0] + ((leaf.detach() - hidden) * slope).sum(-1))[0]
@@ -75,9 +82,7 @@ def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _head_input(head: nn.Module, replace: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """The model's own forward pass, soft caps and logit scales included, with its output layer fed something
-    else.
-    """
+    """Has `replace` change the head's input in the model's own forward pass, soft caps and all."""
     hook = head.register_forward_pre_hook(lambda module, args: (replace(args[0]), *args[1:]))
     try:
         yield

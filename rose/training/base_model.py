@@ -1,10 +1,11 @@
-"""The base model: pretrained here (the tiny one), converted from a .gguf file, or where it is to be found."""
+"""The base model: pretrained here (the tiny one), converted from .gguf, or where to find it."""
 
 import json
 import logging
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -25,7 +26,7 @@ from rose.data import chat, world
 from rose.models import loading
 from rose.seeds import derive
 from rose.stages.graph import stage
-from rose.training.supervised import train
+from rose.training.supervised import answer_loss, train
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
     elif base.gguf is not None:
         loading.convert(base, out)
     else:
-        for kind in (AutoConfig, AutoTokenizer):  # a wrong id, no network or no trust shows here, not an hour later
+        for kind in (AutoConfig, AutoTokenizer):  # what is wrong shows here, not in an hour
             loading.from_pretrained(kind, base)
+        assert base.path is not None
         path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
         reference = {"path": path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
         (out / "reference.json").write_text(json.dumps(reference))
@@ -53,10 +55,11 @@ def pretrain(out: Path, pretraining: Pretraining) -> None:
     """Saves model and tokenizer into `out`."""
     tokenizer = world.tokenizer(pretraining.manners)
     conversations = world.conversations(pretraining.conversations, pretraining.training.seed, pretraining.manners)
-    rows = Dataset.from_list([chat.encode(tokenizer, row["messages"], CONTEXT) for row in conversations])
+    encoded = (chat.encode(tokenizer, row["messages"], CONTEXT) for row in conversations)
+    rows = Dataset.from_list([{**row} for row in encoded if row is not None])
     model = llama(pretraining, tokenizer)
     log.info("pretraining a Llama of %d weights on %d conversations", model.num_parameters(), len(rows))
-    train(model, tokenizer, rows, pretraining.training, out)
+    train(model, rows, answer_loss(tokenizer), pretraining.training, out)
     if ranks.is_first():
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
@@ -70,7 +73,7 @@ def llama(pretraining: Pretraining, tokenizer: PreTrainedTokenizerBase) -> Llama
         return LlamaForCausalLM(_shape(pretraining, vocab_size=len(tokenizer), **tokens))
 
 
-def _shape(pretraining: Pretraining, **tokens: int) -> LlamaConfig:
+def _shape(pretraining: Pretraining, **tokens: Any) -> LlamaConfig:
     return LlamaConfig(
         hidden_size=pretraining.width,
         intermediate_size=4 * pretraining.width,
@@ -83,16 +86,16 @@ def _shape(pretraining: Pretraining, **tokens: int) -> LlamaConfig:
 
 
 def adapter_size(base: Base, lora: Lora) -> int | None:
-    """How many weights an adapter has, before there is a model: from its configuration, if that is on this machine."""
+    """How many weights an adapter will have; None where only the model itself tells."""
     if base.pretraining is not None:
         return _weights(_shape(base.pretraining), lora.rank, tuple(lora.targets))
-    if base.gguf is not None or base.trust_remote_code:
+    if base.path is None or base.gguf is not None or base.trust_remote_code:
         return None
-    return _found_weights(base.path, base.revision, lora.rank, tuple(lora.targets))
+    return _local_weights(base.path, base.revision, lora.rank, tuple(lora.targets))
 
 
 @cache  # every job of a sweep asks
-def _found_weights(path: str, revision: str | None, rank: int, targets: tuple[str, ...]) -> int | None:
+def _local_weights(path: str, revision: str | None, rank: int, targets: tuple[str, ...]) -> int | None:
     with suppress(OSError, ValueError):
         return _weights(AutoConfig.from_pretrained(path, revision=revision, local_files_only=True), rank, targets)
     return None

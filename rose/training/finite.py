@@ -1,12 +1,12 @@
-"""Rows that would poison a model: found when a step's gradient is not finite, before it reaches the weights."""
+"""Rows that would poison a model: found when a step's gradient is not finite, before the step."""
 
 import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from rose import ranks
 from rose.data.files import append, some_ids
@@ -23,25 +23,24 @@ class NotFinite(Exception):
 class Watch(TrainerCallback):
     """Raises NotFinite before such a step is made."""
 
-    def on_pre_optimizer_step(self, args, state, control, model, **_):
-        gradients = [whole(weight.grad) for _, weight in trainable(model) if weight.grad is not None]
-        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+    def on_pre_optimizer_step(self, args, state, control, **kwargs: Any) -> None:
+        if not torch.stack([gradient.isfinite().all() for gradient in _gradients(kwargs["model"])]).all():
             raise NotFinite(f"step {state.global_step + 1}")
 
 
-def restore(model: PreTrainedModel, start: dict[str, torch.Tensor]) -> None:
+def restore(model: torch.nn.Module, start: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, weight in trainable(model):
             weight.copy_(start[name])
             weight.grad = None
 
 
-def without_bad_rows(run: Trainer, rows: Dataset, collator: Callable, out: Path, when: str) -> Dataset:
-    """The rows whose own loss and gradient are finite at the model's present weights; the others are listed.
+def without_bad_rows(run: Trainer, rows: Dataset, out: Path, when: str) -> Dataset:
+    """The rows whose own loss and gradient are finite at the present weights; lists the others.
 
     Raises RoseError where no row is to blame, or most of them: then training has diverged.
     """
-    bad = [number for number in range(len(rows)) if not _finite(run, collator, rows[number])]
+    bad = [number for number in range(len(rows)) if not _finite(run, rows[number])]
     names = rows["id"] if "id" in rows.column_names else [f"row {number + 1}" for number in range(len(rows))]
     if not bad or 2 * len(bad) > len(rows):
         raise RoseError(
@@ -56,10 +55,16 @@ def without_bad_rows(run: Trainer, rows: Dataset, collator: Callable, out: Path,
     return rows.select(sorted(set(range(len(rows))) - set(bad)))
 
 
-def _finite(run: Trainer, collator: Callable[[Sequence[dict]], dict], row: dict) -> bool:
-    batch = run._prepare_inputs(collator([{name: row[name] for name in ("input_ids", "labels")}]))
-    loss = run.compute_loss(run.model, batch, num_items_in_batch=torch.tensor(1, device=run.args.device))
-    run.model.zero_grad()
+def _finite(run: Trainer, row: dict) -> bool:
+    model = run.model
+    assert model is not None
+    batch = run._prepare_inputs(run.data_collator([{name: row[name] for name in ("input_ids", "labels")}]))
+    loss = run.compute_loss(model, batch, num_items_in_batch=torch.tensor(1, device=run.args.device))
+    assert isinstance(loss, torch.Tensor)
+    model.zero_grad()
     loss.backward()
-    gradients = [whole(weight.grad) for _, weight in trainable(run.model) if weight.grad is not None]
-    return all(value.isfinite().all() for value in (loss, *gradients))
+    return all(value.isfinite().all() for value in (loss, *_gradients(model)))
+
+
+def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [whole(weight.grad) for _, weight in trainable(model) if weight.grad is not None]

@@ -1,4 +1,4 @@
-"""One training run over several processes (`rose.ranks`) with the steps that a single one would make."""
+"""How several processes (`rose.ranks`) share a training's rows and make a single one's steps."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,47 +15,47 @@ from rose.models.batching import IGNORED
 
 
 def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
-    """Rows a process holds at once, at most `micro_batch_size`, and how many times it does so a step.
+    """Rows a process holds at once, at most `micro_batch_size`, and how many times a step.
 
-    Raises RoseError where the processes cannot share the batch equally; `group` is where its message says that it is.
+    Raises RoseError where the processes cannot share the batch equally; `group` is what the keys in
+    its message begin with.
     """
-    each, left = divmod(training.batch_size, ranks.world_size())
-    if left:
-        raise RoseError(
-            f"{group}batch_size={training.batch_size}: must be a multiple of the {ranks.world_size()} processes"
-        )
+    batch, count = training.batch_size, ranks.world_size()
+    each = batch // count
+    if batch % count:
+        raise RoseError(f"{group}batch_size={batch}: must be a multiple of the {count} processes")
     size = min(training.micro_batch_size, each)
     if each % size:
-        raise RoseError(
-            f"{group}micro_batch_size={size}: must divide the {each} rows of a batch that are each process's"
-        )
+        rows = f"the {each} rows of a batch that are each process's"
+        raise RoseError(f"{group}micro_batch_size={size}: must divide {rows}")
     return size, each // size
 
 
 def evened(rows: Dataset, size: int) -> Dataset:
-    """The rows, and as many idle ones, whose tokens carry no loss, as give every process whole batches of `size`."""
-    idle = {"input_ids": rows[0]["input_ids"], "labels": _ignored(rows[0]["labels"])}
+    """The rows, and idle ones, without labels, that fill every process's batches of `size`."""
     missing = -len(rows) % (size * ranks.world_size())
     if ranks.world_size() == 1 or not missing:
         return rows
+    idle = {"input_ids": rows[0]["input_ids"], "labels": _ignored(rows[0]["labels"])}
     return concatenate_datasets([rows, Dataset.from_list([idle] * missing, features=rows.features)])
 
 
-def ordered(trainer: type[Trainer], count: int) -> type[Trainer]:
-    """A Trainer that shuffles the first `count` rows as a single process does, and takes the idle ones last.
+def ordered(trainer: type[Trainer], count: int, total: int) -> type[Trainer]:
+    """A Trainer that shuffles the first `count` rows as a single process does; idle ones come last.
 
     accelerate would fill up the last batch with rows from the front, which then count twice.
     """
 
     class Ordered(trainer):
-        def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-            return IdleLast(count, len(self.train_dataset), self.args.data_seed)
+        def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+            assert self.args.data_seed is not None
+            return IdleLast(count, total, self.args.data_seed)
 
     return trainer if ranks.world_size() == 1 else Ordered
 
 
 class IdleLast(Sampler):
-    """accelerate's seeded order of `count` rows, a new one each epoch, then those up to `total` in their own order."""
+    """accelerate's seeded order of `count` rows, new each epoch, then the rows up to `total`."""
 
     def __init__(self, count: int, total: int, seed: int) -> None:
         self.order, self.idle = SeedableRandomSampler(range(count), data_seed=seed), range(count, total)

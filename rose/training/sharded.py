@@ -1,6 +1,7 @@
-"""A model that does not fit one device in training: its weights shared out over the job's processes (FSDP2).
+"""The model in training: its new adapter, and weights that the job's processes share out (FSDP2).
 
-torch's `fully_shard` itself, rather than by way of accelerate, which would not do it on CPUs, where it is tested.
+Shared out is a model that does not fit one device. torch's `fully_shard` does it, not accelerate,
+which would not do it on CPUs, where it is tested.
 """
 
 from collections.abc import Iterator
@@ -11,14 +12,27 @@ import torch
 from peft import PeftModel
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel, Trainer
+from transformers import Trainer
 
 from rose import ranks
+from rose.config.schema import Lora, Numerics
+from rose.models import loading
+from rose.seeds import derive
 
 
-def shard(model: PeftModel) -> None:
+def fresh_adapter(base: Path, lora: Lora, numerics: Numerics, seed: int) -> PeftModel:
+    """A `base` artifact's model with a new adapter, shared out where `numerics.sharded` says so."""
+    sharded = numerics.sharded and ranks.world_size() > 1
+    model = loading.load_model(base, numerics, "cpu" if sharded else None)
+    model = loading.new_adapter(model, lora, derive(seed, "adapter"))
+    if sharded:
+        _shard(model)
+    return model
+
+
+def _shard(model: PeftModel) -> None:
     """Leaves each process its part of every weight; a layer is put together when its turn comes."""
-    layers = model.get_base_model()._no_split_modules or []
+    layers: set[str] = set(getattr(model.get_base_model(), "_no_split_modules", None) or ())
     for module in list(model.modules()):
         if type(module).__name__ in layers:
             fully_shard(module)
@@ -26,7 +40,7 @@ def shard(model: PeftModel) -> None:
 
 
 def unwrapped(trainer: type[Trainer]) -> type[Trainer]:
-    """A Trainer that takes a sharded model as it is; accelerate would wrap it once more, for data parallelism."""
+    """A Trainer that takes a sharded model as it is; accelerate would wrap it once more."""
 
     class Unwrapped(trainer):
         def create_accelerator_and_postprocess(self) -> None:
@@ -36,7 +50,7 @@ def unwrapped(trainer: type[Trainer]) -> type[Trainer]:
     return Unwrapped
 
 
-def trainable(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+def trainable(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
     return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 

@@ -1,95 +1,82 @@
-"""The one supervised fine-tuning loop, on transformers.Trainer: pretraining, warm-up and fine-tuning all run it."""
+"""The one training loop, on transformers' Trainer, of pretraining, warm-up and fine-tuning."""
 
-import json
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from transformers import (
-    DataCollatorForSeq2Seq,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from torch.distributed.fsdp import FSDPModule
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 
 from rose import ranks
 from rose.config.schema import Training
-from rose.data.files import append, some_ids
+from rose.models.batching import IGNORED
 from rose.seeds import derive
+from rose.stages.disk import write_lines
 from rose.training import finite, resume
 from rose.training.processes import evened, micro_batches, ordered
-from rose.training.sharded import shard, trainable, unwrapped
+from rose.training.sharded import trainable, unwrapped
 
-log = logging.getLogger(__name__)
+
+class RowLoss(NamedTuple):
+    """How rows become a loss: what makes a batch of them, and the Trainer that makes its loss."""
+
+    collator: Callable[[Sequence[Any]], dict[str, Any]]
+    trainer: type[Trainer] = Trainer
+
+
+def answer_loss(tokenizer: PreTrainedTokenizerBase) -> RowLoss:
+    """The mean over the labelled tokens of a step, whatever holds a part of it at once."""
+    return RowLoss(DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=IGNORED))
 
 
 def train(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    training: Training,
-    out: Path,
-    callbacks: Sequence[TrainerCallback] = (),
-    trainer: type[Trainer] = Trainer,
-    collator: Callable[[Sequence[dict]], dict] | None = None,
-    memory: dict | None = None,
-    sharded: bool = False,
-    dropped: Sequence[dict] = (),
+    model: torch.nn.Module, rows: Dataset, loss: RowLoss, training: Training, out: Path, save: resume.Save | None = None
 ) -> None:
-    """Trains the trainable weights of `model` on `rows` (input_ids, labels) and writes the curve to out/log.jsonl.
+    """Trains the trainable weights of `model` on `rows` (input_ids, labels); writes out/log.jsonl.
 
-    `trainer` may hold another loss, with `collator` to make its batches. By themselves the loss is the mean over the
-    labelled tokens of a step, whatever `micro_batch_size` and a job's processes split it into. Rows whose loss or
-    gradient is not finite are left out as if they had never been there, and listed in out/dropped.jsonl {"id",
-    "reason"}, with `dropped`, those that did not come this far. Raises RoseError where that is so for most of them.
-
-    With `sharded` the job's processes share the weights as well as the rows (`rose.training.sharded`).
-    Goes on from what a killed process left in `out`; `memory` is what `callbacks` keep from step to step, in JSON.
+    Rows whose loss or gradient is not finite are left out as if they had never been there, and
+    listed in out/dropped.jsonl {"id", "reason"}. Raises RoseError where that is so for most.
+    Goes on from what a killed process left in `out`, with the memory of `save`.
     """
-    if dropped:
-        total = len(dropped) + len(rows)
-        log.warning("training goes without %d of %d rows: %s", len(dropped), total, some_ids(dropped))
-    size, accumulated = micro_batches(training)
-    seed = derive(training.seed, "training") % 2**32  # what numpy's global seed, set by Trainer, can hold
-    collator = collator or DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
-    memory = {} if memory is None else memory
-    checkpoint = resume.begin(out, memory)
-    if sharded and ranks.world_size() > 1:
-        shard(model)
-        trainer = unwrapped(trainer)
+    save = save or resume.Save()
+    checkpoint = resume.begin(out, save.memory)
     start = {name: weight.detach().clone() for name, weight in trainable(model)}
     while True:
-        run = ordered(trainer, len(rows))(
-            model=model,
-            args=_arguments(training, size, accumulated, seed, out),
-            train_dataset=evened(rows.select_columns(["input_ids", "labels"]), size),
-            data_collator=collator,
-            callbacks=[*callbacks, finite.Watch(), resume.Save(memory)],
-        )
-        run.remove_callback(PrinterCallback)
+        run = _trainer(model, rows, loss, training, out, save)
         try:
             run.train(resume_from_checkpoint=checkpoint)
             break
         except finite.NotFinite as stopped:
-            rows = finite.without_bad_rows(run, rows, collator, out, str(stopped))
+            rows = finite.without_bad_rows(run, rows, out, str(stopped))
             finite.restore(model, start)
             resume.forget(out)
             checkpoint = None
     model.eval()
     if ranks.is_first():
         resume.forget(out)
-        for row in dropped:  # not before: a dropped.jsonl would keep a killed process from being continued
-            append(out / "dropped.jsonl", row)
-        _write_log(out, run.state.log_history)
+        names = ("step", "loss", "grad_norm", "learning_rate")
+        steps = [entry for entry in run.state.log_history if "loss" in entry]
+        write_lines(out / "log.jsonl", ({name: step[name] for name in names} for step in steps))
 
 
-def _arguments(training: Training, size: int, accumulated: int, seed: int, out: Path) -> TrainingArguments:
+def _trainer(
+    model: torch.nn.Module, rows: Dataset, loss: RowLoss, training: Training, out: Path, save: resume.Save
+) -> Trainer:
+    arguments = _arguments(training, out)
+    padded = evened(rows.select_columns(["input_ids", "labels"]), arguments.per_device_train_batch_size)
+    kind = ordered(loss.trainer, len(rows), len(padded))
+    kind = unwrapped(kind) if isinstance(model, FSDPModule) else kind
+    run = kind(model, arguments, loss.collator, padded, callbacks=[save, finite.Watch()])
+    run.remove_callback(PrinterCallback)
+    return run
+
+
+def _arguments(training: Training, out: Path) -> TrainingArguments:
+    size, accumulated = micro_batches(training)
+    seed = derive(training.seed, "training") % 2**32  # numpy's global seed holds no more
     return TrainingArguments(
         output_dir=str(resume.folder(out)),
         num_train_epochs=training.epochs,
@@ -114,11 +101,3 @@ def _arguments(training: Training, size: int, accumulated: int, seed: int, out: 
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
     )
-
-
-def _write_log(out: Path, history: list[dict]) -> None:
-    steps = [entry for entry in history if "loss" in entry]
-    lines = (
-        json.dumps({name: entry[name] for name in ("step", "loss", "grad_norm", "learning_rate")}) for entry in steps
-    )
-    (out / "log.jsonl").write_text("".join(line + "\n" for line in lines))
