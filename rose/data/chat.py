@@ -7,7 +7,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
 
 import datasets
 import pyarrow
@@ -16,14 +15,15 @@ from transformers import PreTrainedTokenizerBase
 
 from rose.data import files
 from rose.data.bad_rows import BadRow
+from rose.data.rows import Encoded, EncodedPair, EncodedRow, Message, PreferencePair
 from rose.errors import RoseError
 from rose.models import loading
+from rose.models.batching import IGNORED
 from rose.progress import track
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
-IGNORED = -100  # torch's cross_entropy passes over this label
 ROLES = ("system", "user", "assistant")
 TULU = (  # line breaks as expressions: transformers' Jinja eats one that follows a block
     "{{ first }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
@@ -33,18 +33,6 @@ TULU = (  # line breaks as expressions: transformers' Jinja eats one that follow
 # for templates that print the date: a stage must not read the clock
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
-
-
-class Message(TypedDict):
-    role: str
-    content: str
-
-
-class Encoded(TypedDict):
-    """labels[t] is input_ids[t] where the model is to learn it (from the tokens before t), else IGNORED."""
-
-    input_ids: list[int]
-    labels: list[int]
 
 
 def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:
@@ -80,7 +68,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_leng
     return row if _learns(row) else None
 
 
-def encode_pair(tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int) -> tuple[Encoded, Encoded] | None:
+def encode_pair(tokenizer: PreTrainedTokenizerBase, row: PreferencePair, max_length: int) -> EncodedPair | None:
     """Chosen and rejected of a preference row; loss on the answer after the prompt only.
 
     A pair that is too long loses the left of its prompt (after a BOS token), by the same amount in both, so
@@ -139,7 +127,7 @@ def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
         log.warning("tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + kept, dropped.name)
 
 
-def save_rows(out: Path, rows: Iterator[dict]) -> int:
+def save_rows(out: Path, rows: Iterator[EncodedRow]) -> int:
     """Streams encoded rows, {"id", "dataset", "input_ids", "labels"}, into rows/, a saved Dataset; how many."""
     lists = pyarrow.list_(pyarrow.int32())
     schema = pyarrow.schema({"id": pyarrow.string(), "dataset": pyarrow.string(), "input_ids": lists, "labels": lists})
@@ -155,7 +143,7 @@ def save_rows(out: Path, rows: Iterator[dict]) -> int:
     return len(table)
 
 
-def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[dict]:
+def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[EncodedRow]:
     with open(pool, "rb") as file:
         total = sum(1 for _ in file)
     for row in track(files.load(pool), "tokens", total):

@@ -4,10 +4,10 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import snapshot_download
 
@@ -115,19 +115,19 @@ def row_id(row: FileRow) -> str:
     return str(value)
 
 
-def load(path: Path) -> Iterator[dict]:
-    """The rows of one of our own .jsonl files."""
+def load(path: Path) -> Iterator[Any]:
+    """The rows of one of our own .jsonl files; which of `rose.data.rows` they are, the caller says."""
     with open(path, encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)
 
 
-def append(path: Path, row: dict) -> None:
+def append(path: Path, row: Mapping[str, object]) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def some_ids(rows: Sequence[dict]) -> str:
+def some_ids(rows: Sequence[Mapping[str, Any]]) -> str:
     """The first few ids, for a message."""
     return ", ".join(row["id"] for row in rows[:5]) + (", …" if len(rows) > 5 else "")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from rose.config.data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
-from rose.data.chat import Message, as_messages
+from rose.data.chat import as_messages
 from rose.data.files import FileRow, Location
+from rose.data.rows import Message
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 from rose.stages.graph import stage

@@ -6,8 +6,9 @@ import re
 from urllib.parse import urlsplit
 
 from rose.data.bad_rows import BadRow
-from rose.data.chat import Message, as_messages
+from rose.data.chat import as_messages
 from rose.data.files import FileRow, row_id
+from rose.data.rows import Message
 
 RESERVED = ("id", "score", "length")
 SUBTASK = "all"  # of pairs that name none
