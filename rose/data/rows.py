@@ -1,4 +1,4 @@
-"""The rows that the stages pass around, as they lie in a stage's .jsonl files; rows of files may have more columns."""
+"""The rows that stages pass around, as they lie in their .jsonl files."""
 
 from typing import NotRequired, TypedDict
 
@@ -8,17 +8,20 @@ class Message(TypedDict):
     content: str
 
 
-class PoolRow(TypedDict):
-    """A row of pool.jsonl: a conversation to learn from, and the columns its file had besides."""
-
+class Conversation(TypedDict):
     id: str
-    dataset: str  # its source
     messages: list[Message]
+
+
+class PoolRow(Conversation):
+    """A row of pool.jsonl: a conversation to learn from, and what other columns its file had."""
+
+    dataset: str  # its source
     useful: NotRequired[bool]  # known of the embedded world's rows
 
 
 class PreferencePair(TypedDict):
-    """A row of target.jsonl or test.jsonl: two answers to one prompt, and the columns its file had besides."""
+    """A row of target.jsonl or test.jsonl: a prompt, two answers, and what other columns its file had."""
 
     id: str
     subtask: str
@@ -26,6 +29,7 @@ class PreferencePair(TypedDict):
     chosen: list[Message]
     rejected: list[Message]
     score_ratio: NotRequired[float]  # votes of chosen over votes of rejected
+    metadata: NotRequired[object]  # of Stack Exchange: links for attribution
 
 
 class DroppedRow(TypedDict):
@@ -36,7 +40,7 @@ class DroppedRow(TypedDict):
 
 
 class Encoded(TypedDict):
-    """labels[t] is input_ids[t] where the model is to learn it (from the tokens before t), else IGNORED."""
+    """labels[t] is input_ids[t] where the model is to learn it from the tokens before t, else IGNORED."""
 
     input_ids: list[int]
     labels: list[int]
