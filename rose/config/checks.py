@@ -1,11 +1,11 @@
-"""Which values are allowed: read before the first job starts, so that no sweep finds out after its warm-up."""
+"""Which values are allowed: told before the first job starts, not after its warm-up."""
 
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 from rose.config.choices import Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
-from rose.config.schema import Config, Judge, Method, Model, Selection
+from rose.config.schema import Config, Judge, Method, Model, Selection, Training
 from rose.errors import RoseError
 
 Range = tuple[Callable[[Any], bool], str]
@@ -122,11 +122,11 @@ def check(config: Config) -> None:
         value = reduce(lambda part, name: getattr(part, name, None), key.split("."), config)
         if value is not None and not holds(value):
             raise RoseError(f"{key}={value}: must be {allowed}")
-    for name in ("warmup", "finetune"):
-        _divides(name, getattr(config, name))
-    for name, model in (("model", config.model), ("student", config.student)):
-        if model is not None and model.base.pretraining is not None:
-            _embedded(name, model, config)
+    _divides("warmup", config.warmup)
+    _divides("finetune", config.finetune)
+    _embedded("model", config.model, config)
+    if config.student is not None:
+        _embedded("student", config.student, config)
     _unread(config)
     if config.projection.dim < 1 and config.projection.kind != "none":
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
@@ -147,15 +147,15 @@ def check(config: Config) -> None:
 
 def _method(method: Method) -> None:
     """Which rules and targets go with which representation."""
-    chosen = f"does not go with method.representation={method.representation}"
+    misfit = f"does not go with method.representation={method.representation}"
     if (method.rule in BLIND) != (method.representation is Representation.none):
-        raise RoseError(f"method.rule={method.rule}: {chosen}; random and balanced go with none, and only they")
+        raise RoseError(f"method.rule={method.rule}: {misfit}; random and balanced go with none, and only they")
     if method.rule is Rule.greedy and method.representation not in SIMILARITY:
-        raise RoseError(f"method.rule=greedy: {chosen}; it needs one of {', '.join(SIMILARITY)}")
+        raise RoseError(f"method.rule=greedy: {misfit}; it needs one of {', '.join(SIMILARITY)}")
     if method.rule in DRAWS and method.seed is None:
         raise RoseError("method.seed=null: a random choice needs a seed")
     if method.representation in (Representation.gradients, Representation.loss_drop) and method.target is None:
-        raise RoseError(f"method.target=null: {chosen}; must be one of {', '.join(Target)}")
+        raise RoseError(f"method.target=null: {misfit}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
 
@@ -174,25 +174,25 @@ def _streams(method: Method) -> None:
 
 
 def _amount(method: Method, selection: Selection) -> None:
-    if selection.count is not None and selection.tokens is not None:
-        raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
-    if selection.slice is not None and (selection.count or selection.tokens):
-        raise RoseError(
-            f"selection.slice={selection.slice}: cannot be given beside selection.count or selection.tokens"
-        )
-    if (selection.slice or 0) > selection.slices:
-        raise RoseError(f"selection.slice={selection.slice}: must not exceed selection.slices={selection.slices}")
-    if method.share is Amount.matched and (selection.count or selection.tokens or selection.slice):
+    count, tokens, part = selection.count, selection.tokens, selection.slice
+    if count and tokens:
+        raise RoseError(f"selection.tokens={tokens}: cannot be given beside selection.count, one of the two")
+    if part and (count or tokens):
+        raise RoseError(f"selection.slice={part}: cannot be given beside selection.count or selection.tokens")
+    if part and part > selection.slices:
+        raise RoseError(f"selection.slice={part}: must not exceed selection.slices={selection.slices}")
+    if method.share is Amount.matched and (count or tokens or part):
         raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count, .tokens or .slice")
-    if (selection.min_length or 0) > (selection.max_length or float("inf")):
-        raise RoseError(
-            f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
-        )
+    shortest, longest = selection.min_length, selection.max_length
+    if shortest and longest and shortest > longest:
+        raise RoseError(f"selection.min_length={shortest}: must not exceed selection.max_length={longest}")
 
 
 def _embedded(name: str, model: Model, config: Config) -> None:
-    """What a model made here can be, and what it can read: any word but the world's own is unknown to it."""
+    """What a model made here can be, and what it can read: it knows the world's words alone."""
     made, key = model.base.pretraining, f"{name}.base.pretraining"
+    if made is None:
+        return
     _divides(f"{key}.training", made.training)
     if made.width % (2 * made.heads):  # rotary positions turn a head's numbers in twos
         raise RoseError(f"{key}.width={made.width}: must be an even multiple of {key}.heads={made.heads}")
@@ -214,20 +214,23 @@ def _embedded(name: str, model: Model, config: Config) -> None:
 def _unread(config: Config) -> None:
     """Where data come from, said beside a world that is generated."""
     dataset, pairs = config.dataset, config.preference.pairs
-    for key, value, group, world in (
-        ("dataset.path", dataset.path, "dataset", dataset.world),
-        ("dataset.files", dataset.files, "dataset", dataset.world),
-        ("preference.path", pairs.path, "preference", pairs.world),
-        ("preference.test_path", pairs.test_path, "preference", pairs.world),
-        ("preference.pairs.files", pairs.files, "preference", pairs.world),
-        ("preference.pairs.test_files", pairs.test_files, "preference", pairs.world),
-    ):
+    places = {
+        "dataset.path": dataset.path,
+        "dataset.files": dataset.files,
+        "preference.path": pairs.path,
+        "preference.test_path": pairs.test_path,
+        "preference.pairs.files": pairs.files,
+        "preference.pairs.test_files": pairs.test_files,
+    }
+    for key, value in places.items():
+        group = key.partition(".")[0]
+        world = dataset.world if group == "dataset" else pairs.world
         if value and world is not None:
             raise RoseError(f"{key}={value}: {group}=world does not read it; say {group}=local")
 
 
 def _manners(config: Config) -> None:
-    """A pool, a model or a judge of one world and pairs of another do not know each other's words."""
+    """A pool, model or judge of one world and pairs of another do not know each other's words."""
     parts = {
         "dataset.world": config.dataset.world,
         "preference.pairs.world": config.preference.pairs.world,
@@ -235,26 +238,26 @@ def _manners(config: Config) -> None:
         "student.base.pretraining": config.student and config.student.base.pretraining,
         "judge": config.judge if config.judge.kind is JudgeKind.reward_world else None,
     }
-    found = {f"{key}.manners": part.manners for key, part in parts.items() if part is not None}
-    if len(set(found.values())) > 1:
-        (key, value), *others = found.items()
-        rest = ", ".join(f"{name}={other}" for name, other in others)
-        raise RoseError(f"{key}={value}: must be the same as {rest}; world.manners sets them all")
+    settings = [(f"{key}.manners", part.manners) for key, part in parts.items() if part is not None]
+    if len({manners for _, manners in settings}) > 1:
+        first, *rest = (f"{key}={manners}" for key, manners in settings)
+        raise RoseError(f"{first}: must be the same as {', '.join(rest)}; world.manners sets them all")
 
 
 def _judge(judge: Judge, in_world: bool) -> None:
     """What each kind of judge cannot do without."""
     needs = {JudgeKind.reward_model: ("model",), JudgeKind.llm: ("model", "base_url")}.get(judge.kind, ())
     for name in needs:
-        if not getattr(judge, name):
-            raise RoseError(f"judge.{name}={getattr(judge, name)}: judge.kind={judge.kind} needs one")
+        value = getattr(judge, name)
+        if not value:
+            raise RoseError(f"judge.{name}={value}: judge.kind={judge.kind} needs one")
     if judge.kind is JudgeKind.reward_world and not in_world:
         raise RoseError(
             "judge=reward_world: knows only the prompts of preference=world; for others: reward_model, llm, none"
         )
 
 
-def _divides(name: str, training: Any) -> None:
+def _divides(name: str, training: Training) -> None:
     if training.batch_size % training.micro_batch_size:
         raise RoseError(
             f"{name}.micro_batch_size={training.micro_batch_size}: must divide {name}.batch_size={training.batch_size}"
