@@ -37,79 +37,62 @@ MODEL: dict[str, Range] = {
     "lora.alpha": POSITIVE,
     "lora.dropout": PART,
     "lora.targets": NAMES,
-    "base.pretraining.layers": COUNT,
-    "base.pretraining.width": COUNT,
-    "base.pretraining.heads": COUNT,
-    "base.pretraining.conversations": COUNT,
+    **{f"base.pretraining.{name}": COUNT for name in ("layers", "width", "heads", "conversations")},
+    **{f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()},
 }
-MODEL |= {f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()}
-RANGES: dict[str, Range] = {
-    "world.distractor": UNIT,  # before what takes it over, so that the key given is the key named
-    "dataset.world.rows": COUNT,
-    "dataset.world.useful": UNIT,
-    "dataset.world.distractor": UNIT,
-    "dataset.per_source": COUNT,
-    "preference.pairs.world.targets": COUNT,
-    "preference.pairs.world.tests": COUNT,
-    "preference.pairs.world.overlap": UNIT,
-    "preference.pairs.world.distractor": UNIT,
-    "preference.pairs.shots": COUNT,
-    "preference.pairs.tests": COUNT,
-    "preference.pairs.test_share": INSIDE,
-    "preference.pairs.min_score_ratio": NOT_NEGATIVE,
-    "preference.beta": POSITIVE,
-    "preference.gamma": NOT_NEGATIVE,
-    "preference.first_tokens": COUNT,
-    "warmup.ratio": SHARE,
-    "features.batch_tokens": COUNT,
-    "method.segments": COUNT,
-    "method.checkpoints": COUNT,
-    "method.ridge": POSITIVE,
-    "method.components": COUNT,
-    "method.neighbours": COUNT,
-    "method.buckets": COUNT,
-    "method.smoothing": NOT_NEGATIVE,
-    "method.candidates": COUNT,
-    "selection.ratio": SHARE,
-    "selection.count": COUNT,
-    "selection.tokens": COUNT,
-    "selection.slice": COUNT,
-    "selection.slices": COUNT,
-    "selection.per_source": SHARE,
-    "selection.min_length": COUNT,
-    "selection.max_length": COUNT,
-    "evaluation.batch_tokens": COUNT,
-    "evaluation.max_new_tokens": COUNT,
-    "evaluation.temperature": NOT_NEGATIVE,
-    "diagnostics.resamples": COUNT,
-    "diagnostics.exact_rows": NOT_NEGATIVE,
-    "diagnostics.fidelity_pairs": COUNT,
-    "diagnostics.matched_length": PART,
-    "diagnostics.warn.length_correlation": SHARE,
-    "diagnostics.warn.length_ratio": COUNT,
-    "diagnostics.warn.extremes": SHARE,
-    "diagnostics.warn.source_mix": SHARE,
-    "diagnostics.warn.near_duplicates": PART,
-    "diagnostics.warn.subtask_share": SHARE,
-    "diagnostics.warn.stability": SHARE,
-    "diagnostics.warn.momentum_share": SHARE,
-    "diagnostics.warn.projection": SHARE,
-    "diagnostics.warn.leaked": PART,
-    "judge.max_length": COUNT,
-    "judge.batch_tokens": COUNT,
-    "judge.price_input": NOT_NEGATIVE,
-    "judge.price_output": NOT_NEGATIVE,
-    "judge.concurrency": COUNT,
-    "judge.retries": NOT_NEGATIVE,
-    "judge.timeout": POSITIVE,
-    "tasks.shots": NOT_NEGATIVE,
-    "tasks.limit": COUNT,
-    "tasks.max_new_tokens": COUNT,
-    "runtime.threads": COUNT,
-    "runtime.workers": COUNT,
+GROUPS: dict[str, dict[str, Range]] = {
+    "world": {"distractor": UNIT},  # before what takes it over, so that the key given is the key named
+    "dataset": {"world.rows": COUNT, "world.useful": UNIT, "world.distractor": UNIT, "per_source": COUNT},
+    "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
+    "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
+    "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
+    "features": {"batch_tokens": COUNT},
+    "method": {
+        "segments": COUNT,
+        "checkpoints": COUNT,
+        "ridge": POSITIVE,
+        "components": COUNT,
+        "neighbours": COUNT,
+        "buckets": COUNT,
+        "smoothing": NOT_NEGATIVE,
+        "candidates": COUNT,
+    },
+    "selection": {
+        "ratio": SHARE,
+        "per_source": SHARE,
+        **dict.fromkeys(("count", "tokens", "slice", "slices", "min_length", "max_length"), COUNT),
+    },
+    "evaluation": {"batch_tokens": COUNT, "max_new_tokens": COUNT, "temperature": NOT_NEGATIVE},
+    "diagnostics": {"resamples": COUNT, "exact_rows": NOT_NEGATIVE, "fidelity_pairs": COUNT, "matched_length": PART},
+    "diagnostics.warn": {
+        "length_correlation": SHARE,
+        "length_ratio": COUNT,
+        "extremes": SHARE,
+        "source_mix": SHARE,
+        "near_duplicates": PART,
+        "subtask_share": SHARE,
+        "stability": SHARE,
+        "momentum_share": SHARE,
+        "projection": SHARE,
+        "leaked": PART,
+    },
+    "judge": {
+        "max_length": COUNT,
+        "batch_tokens": COUNT,
+        "price_input": NOT_NEGATIVE,
+        "price_output": NOT_NEGATIVE,
+        "concurrency": COUNT,
+        "retries": NOT_NEGATIVE,
+        "timeout": POSITIVE,
+    },
+    "tasks": {"shots": NOT_NEGATIVE, "limit": COUNT, "max_new_tokens": COUNT},
+    "runtime": {"threads": COUNT, "workers": COUNT},
+    "model": MODEL,
+    "student": MODEL,
+    "warmup": {"ratio": SHARE, **TRAINING},  # after the model, whose rates and batches it takes over
+    "finetune": TRAINING,
 }
-RANGES |= {f"{model}.{name}": allowed for model in ("model", "student") for name, allowed in MODEL.items()}
-RANGES |= {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
+RANGES = {f"{group}.{name}": allowed for group, ranges in GROUPS.items() for name, allowed in ranges.items()}
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
@@ -162,15 +145,14 @@ def _method(method: Method) -> None:
 
 def _streams(method: Method) -> None:
     """What needs no more of the pool's gradients than how well each row agrees with each target."""
-    for key, value, needs_store in (
-        ("whiten", "true", method.whiten),
-        ("estimator", method.estimator, method.estimator is not Estimator.inner),
-        ("rule", method.rule, method.rule is Rule.greedy),
-    ):
-        if needs_store:
-            raise RoseError(
-                f"features.keep=stream: method.{key}={value} compares pool rows; it needs features.keep=store"
-            )
+    compares = {
+        "whiten=true": method.whiten,
+        f"estimator={method.estimator}": method.estimator is not Estimator.inner,
+        f"rule={method.rule}": method.rule is Rule.greedy,
+    }
+    for setting, does in compares.items():
+        if does:
+            raise RoseError(f"features.keep=stream: method.{setting} compares pool rows; it needs features.keep=store")
 
 
 def _amount(method: Method, selection: Selection) -> None:

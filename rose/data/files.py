@@ -111,6 +111,11 @@ def sift(
         yield from results
 
 
+def numbered(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[FileRow]:
+    """Rows that are in no file, as if they were those of a file of that name."""
+    return (FileRow(name, line, dict(row)) for line, row in enumerate(rows, 1))
+
+
 def row_id(row: FileRow) -> str:
     """The row's own id as text, else one made of file and line. Raises BadRow."""
     value = row.values.get("id")

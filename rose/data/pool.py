@@ -92,7 +92,7 @@ def _messages(values: dict[str, Any]) -> list[Message]:
 
 
 def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:
-    """Leaves at most `per_source` rows of each source, in order; fewer are a subset of the same draw."""
+    """Leaves at most so many rows of each source, in order; fewer are a subset of the same draw."""
     drawn: set[int] = set()
     for source, numbers in lines.items():
         order = numpy_generator(seed, f"pool {source}").permutation(len(numbers))
@@ -108,7 +108,7 @@ def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -
 
 def _rows(dataset: Dataset) -> Iterable[FileRow]:
     if dataset.world is not None:
-        return (FileRow("world", line, dict(row)) for line, row in enumerate(world.pool(dataset.world), 1))
+        return files.numbered("world", world.pool(dataset.world))
     return files.read_rows(_source(dataset))
 
 

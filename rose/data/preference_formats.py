@@ -61,7 +61,8 @@ def _pair(row: FileRow) -> PreferencePair:
     other = {name: value for name, value in row.values.items() if name not in own}
     prompt, chosen, rejected = _sides(row.values)
     if "score_chosen" in other and "score_rejected" in other:
-        other["score_ratio"] = _ratio(other["score_chosen"], other["score_rejected"])
+        votes = [_number(other[name], name) for name in ("score_chosen", "score_rejected")]
+        other["score_ratio"] = votes[0] / max(votes[1], 1)  # of the rejected there may be none or fewer
     subtask = row.values.get("subtask")
     named = {"id": row_id(row), "subtask": SUBTASK if subtask is None else subtask}
     return cast(PreferencePair, {**named, "prompt": prompt, "chosen": chosen, "rejected": rejected, **other})
@@ -165,11 +166,6 @@ def _host(link: str) -> str | None:
         return urlsplit(link).hostname
     except ValueError:  # an address that is none
         return None
-
-
-def _ratio(chosen: object, rejected: object) -> float:
-    """Votes of the chosen answer over the rejected one's, of which there may be none or fewer."""
-    return _number(chosen, "score_chosen") / max(_number(rejected, "score_rejected"), 1)
 
 
 def _number(value: Any, name: str) -> float:

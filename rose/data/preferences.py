@@ -23,7 +23,7 @@ def fingerprint(pairs: Pairs) -> str:
     """Tells contents apart: `source` of `read_preferences`."""
     if pairs.world is not None:
         return "world"
-    return "+".join(files.fingerprint(source) for source in (_target(pairs), _test(pairs)) if source is not None)
+    return "+".join(map(files.fingerprint, _sources(pairs)))
 
 
 @stage("preferences", version=1)
@@ -48,9 +48,7 @@ def read_preferences(out: Path, pairs: Pairs, source: str) -> None:
 
 
 def hold_out(rows: list[PreferencePair], share: float, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Splits by prompt: `share` of each subtask's prompts (at least one, never all) go to the second
-    list.
-    """
+    """Splits by prompt: `share` of each subtask's (at least one, never all) go to the second list."""
     prompts: dict[str, dict[str, None]] = defaultdict(dict)
     home: dict[str, str] = {}
     for row in rows:
@@ -65,8 +63,8 @@ def hold_out(rows: list[PreferencePair], share: float, seed: int) -> tuple[list[
 
 
 def draw(rows: list[PreferencePair], count: int, seed: int, name: str) -> list[PreferencePair]:
-    """`count` pairs of each subtask, one a prompt (fewer where prompts run out), in the order of
-    `rows`. A smaller count keeps a subset of the same draw.
+    """`count` pairs of each subtask, one a prompt, fewer where prompts run out; in the rows' order.
+    A smaller count keeps a subset of the same draw.
     """
     subtasks: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, row in enumerate(rows):
@@ -91,12 +89,12 @@ def _tell(name: str, subtasks: Counter[str], count: int | None) -> None:
 
 def _both_sides(out: Path, pairs: Pairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
     if pairs.world is not None:
-        target, test = world.pairs(pairs.world)
-        return _read(out, pairs, _numbered(target, "target")), _read(out, pairs, _numbered(test, "test"))
-    target, source = _read(out, pairs, files.read_rows(_target(pairs))), _test(pairs)
-    if source is not None:
-        return target, _read(out, pairs, files.read_rows(source))
-    return hold_out(target, pairs.test_share, pairs.seed)
+        named = zip(("world target", "world test"), world.pairs(pairs.world), strict=True)
+        sides = [files.numbered(name, rows) for name, rows in named]
+    else:
+        sides = [files.read_rows(source) for source in _sources(pairs)]
+    target, *test = (_read(out, pairs, rows) for rows in sides)
+    return (target, test[0]) if test else hold_out(target, pairs.test_share, pairs.seed)
 
 
 def _read(out: Path, pairs: Pairs, rows: Iterable[FileRow]) -> list[PreferencePair]:
@@ -126,19 +124,12 @@ def _clear(rows: list[PreferencePair], ratio: float) -> list[PreferencePair]:
     return clear
 
 
-def _numbered(rows: list[PreferencePair], name: str) -> list[FileRow]:
-    return [FileRow(f"world {name}", line, dict(row)) for line, row in enumerate(rows, 1)]
-
-
 def _prompt(row: PreferencePair) -> str:
     return json.dumps(row["prompt"])
 
 
-def _target(pairs: Pairs) -> Location:
-    return Location("preference.path", pairs.path, list(pairs.files), pairs.revision)
-
-
-def _test(pairs: Pairs) -> Location | None:
-    if pairs.test_path is None:
-        return None
-    return Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)
+def _sources(pairs: Pairs) -> list[Location]:
+    """Where the target pairs are, and the test pairs if they have a place of their own."""
+    target = Location("preference.path", pairs.path, list(pairs.files), pairs.revision)
+    test = Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)
+    return [target] if pairs.test_path is None else [target, test]
