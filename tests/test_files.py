@@ -22,7 +22,7 @@ def source(path, patterns=()):
 
 
 def values(path, patterns=()):
-    return [row.values for row in files.read_rows(source(path, patterns))]
+    return [row.error or row.values for row in files.read_rows(source(path, patterns))]
 
 
 def lines(rows):

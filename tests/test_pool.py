@@ -106,8 +106,6 @@ def test_per_source_keeps_so_many_of_each_in_order(tmp_path):
     assert numbers == sorted(numbers)
     assert {row["id"] for row in few} <= {row["id"] for row in more}
     assert read(tmp_path, rows, per_source=5) == few != read(tmp_path, rows, per_source=5, seed=1)
-    with pytest.raises(RoseError, match="dataset.per_source=0: must be at least 1"):
-        read(tmp_path, rows, per_source=0)
 
 
 def test_the_pool_loads_with_the_datasets_library(tmp_path):

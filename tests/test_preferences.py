@@ -95,13 +95,6 @@ def test_min_score_ratio_keeps_clear_pairs_and_needs_scores(tmp_path):
         read(tmp_path, pairs(bare, min_score_ratio=2))
 
 
-@pytest.mark.parametrize("changes", [{"shots": 0}, {"tests": -1}, {"test_share": 1.0}, {"test_share": 0.0}])
-def test_options_out_of_range_are_named(tmp_path, changes):
-    (name, value), *_ = changes.items()
-    with pytest.raises(RoseError, match=f"preference.pairs.{name}={value}: must"):
-        read(tmp_path, pairs(write(tmp_path / "p.jsonl", many(3)), **changes))
-
-
 def test_missing_files_and_empty_files_are_named(tmp_path):
     with pytest.raises(RoseError, match="preference.path=.*no such file"):
         fingerprint(pairs(tmp_path / "p.jsonl"))

@@ -1,11 +1,11 @@
-"""Which values are allowed: read before the first job starts, so that no sweep finds out after its warm-up."""
+"""Which values are allowed: told before the first job starts, not after its warm-up."""
 
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 from rose.config.choices import Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
-from rose.config.schema import Config, Judge, Method, Model, Selection
+from rose.config.schema import Config, Judge, Method, Model, Selection, Training
 from rose.errors import RoseError
 
 Range = tuple[Callable[[Any], bool], str]
@@ -37,79 +37,62 @@ MODEL: dict[str, Range] = {
     "lora.alpha": POSITIVE,
     "lora.dropout": PART,
     "lora.targets": NAMES,
-    "base.pretraining.layers": COUNT,
-    "base.pretraining.width": COUNT,
-    "base.pretraining.heads": COUNT,
-    "base.pretraining.conversations": COUNT,
+    **{f"base.pretraining.{name}": COUNT for name in ("layers", "width", "heads", "conversations")},
+    **{f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()},
 }
-MODEL |= {f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()}
-RANGES: dict[str, Range] = {
-    "world.distractor": UNIT,  # before what takes it over, so that the key given is the key named
-    "dataset.world.rows": COUNT,
-    "dataset.world.useful": UNIT,
-    "dataset.world.distractor": UNIT,
-    "dataset.per_source": COUNT,
-    "preference.pairs.world.targets": COUNT,
-    "preference.pairs.world.tests": COUNT,
-    "preference.pairs.world.overlap": UNIT,
-    "preference.pairs.world.distractor": UNIT,
-    "preference.pairs.shots": COUNT,
-    "preference.pairs.tests": COUNT,
-    "preference.pairs.test_share": INSIDE,
-    "preference.pairs.min_score_ratio": NOT_NEGATIVE,
-    "preference.beta": POSITIVE,
-    "preference.gamma": NOT_NEGATIVE,
-    "preference.first_tokens": COUNT,
-    "warmup.ratio": SHARE,
-    "features.batch_tokens": COUNT,
-    "method.segments": COUNT,
-    "method.checkpoints": COUNT,
-    "method.ridge": POSITIVE,
-    "method.components": COUNT,
-    "method.neighbours": COUNT,
-    "method.buckets": COUNT,
-    "method.smoothing": NOT_NEGATIVE,
-    "method.candidates": COUNT,
-    "selection.ratio": SHARE,
-    "selection.count": COUNT,
-    "selection.tokens": COUNT,
-    "selection.slice": COUNT,
-    "selection.slices": COUNT,
-    "selection.per_source": SHARE,
-    "selection.min_length": COUNT,
-    "selection.max_length": COUNT,
-    "evaluation.batch_tokens": COUNT,
-    "evaluation.max_new_tokens": COUNT,
-    "evaluation.temperature": NOT_NEGATIVE,
-    "diagnostics.resamples": COUNT,
-    "diagnostics.exact_rows": NOT_NEGATIVE,
-    "diagnostics.fidelity_pairs": COUNT,
-    "diagnostics.matched_length": PART,
-    "diagnostics.warn.length_correlation": SHARE,
-    "diagnostics.warn.length_ratio": COUNT,
-    "diagnostics.warn.extremes": SHARE,
-    "diagnostics.warn.source_mix": SHARE,
-    "diagnostics.warn.near_duplicates": PART,
-    "diagnostics.warn.subtask_share": SHARE,
-    "diagnostics.warn.stability": SHARE,
-    "diagnostics.warn.momentum_share": SHARE,
-    "diagnostics.warn.projection": SHARE,
-    "diagnostics.warn.leaked": PART,
-    "judge.max_length": COUNT,
-    "judge.batch_tokens": COUNT,
-    "judge.price_input": NOT_NEGATIVE,
-    "judge.price_output": NOT_NEGATIVE,
-    "judge.concurrency": COUNT,
-    "judge.retries": NOT_NEGATIVE,
-    "judge.timeout": POSITIVE,
-    "tasks.shots": NOT_NEGATIVE,
-    "tasks.limit": COUNT,
-    "tasks.max_new_tokens": COUNT,
-    "runtime.threads": COUNT,
-    "runtime.workers": COUNT,
+GROUPS: dict[str, dict[str, Range]] = {
+    "world": {"distractor": UNIT},  # before what takes it over, so that the key given is the key named
+    "dataset": {"world.rows": COUNT, "world.useful": UNIT, "world.distractor": UNIT, "per_source": COUNT},
+    "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
+    "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
+    "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
+    "features": {"batch_tokens": COUNT},
+    "method": {
+        "segments": COUNT,
+        "checkpoints": COUNT,
+        "ridge": POSITIVE,
+        "components": COUNT,
+        "neighbours": COUNT,
+        "buckets": COUNT,
+        "smoothing": NOT_NEGATIVE,
+        "candidates": COUNT,
+    },
+    "selection": {
+        "ratio": SHARE,
+        "per_source": SHARE,
+        **dict.fromkeys(("count", "tokens", "slice", "slices", "min_length", "max_length"), COUNT),
+    },
+    "evaluation": {"batch_tokens": COUNT, "max_new_tokens": COUNT, "temperature": NOT_NEGATIVE},
+    "diagnostics": {"resamples": COUNT, "exact_rows": NOT_NEGATIVE, "fidelity_pairs": COUNT, "matched_length": PART},
+    "diagnostics.warn": {
+        "length_correlation": SHARE,
+        "length_ratio": COUNT,
+        "extremes": SHARE,
+        "source_mix": SHARE,
+        "near_duplicates": PART,
+        "subtask_share": SHARE,
+        "stability": SHARE,
+        "momentum_share": SHARE,
+        "projection": SHARE,
+        "leaked": PART,
+    },
+    "judge": {
+        "max_length": COUNT,
+        "batch_tokens": COUNT,
+        "price_input": NOT_NEGATIVE,
+        "price_output": NOT_NEGATIVE,
+        "concurrency": COUNT,
+        "retries": NOT_NEGATIVE,
+        "timeout": POSITIVE,
+    },
+    "tasks": {"shots": NOT_NEGATIVE, "limit": COUNT, "max_new_tokens": COUNT},
+    "runtime": {"threads": COUNT, "workers": COUNT},
+    "model": MODEL,
+    "student": MODEL,
+    "warmup": {"ratio": SHARE, **TRAINING},  # after the model, whose rates and batches it takes over
+    "finetune": TRAINING,
 }
-RANGES |= {f"{model}.{name}": allowed for model in ("model", "student") for name, allowed in MODEL.items()}
-RANGES |= {f"{run}.{name}": allowed for run in ("warmup", "finetune") for name, allowed in TRAINING.items()}
+RANGES = {f"{group}.{name}": allowed for group, ranges in GROUPS.items() for name, allowed in ranges.items()}
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
@@ -122,11 +105,11 @@ def check(config: Config) -> None:
         value = reduce(lambda part, name: getattr(part, name, None), key.split("."), config)
         if value is not None and not holds(value):
             raise RoseError(f"{key}={value}: must be {allowed}")
-    for name in ("warmup", "finetune"):
-        _divides(name, getattr(config, name))
-    for name, model in (("model", config.model), ("student", config.student)):
-        if model is not None and model.base.pretraining is not None:
-            _embedded(name, model, config)
+    _divides("warmup", config.warmup)
+    _divides("finetune", config.finetune)
+    _embedded("model", config.model, config)
+    if config.student is not None:
+        _embedded("student", config.student, config)
     _unread(config)
     if config.projection.dim < 1 and config.projection.kind != "none":
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
@@ -147,52 +130,51 @@ def check(config: Config) -> None:
 
 def _method(method: Method) -> None:
     """Which rules and targets go with which representation."""
-    chosen = f"does not go with method.representation={method.representation}"
+    misfit = f"does not go with method.representation={method.representation}"
     if (method.rule in BLIND) != (method.representation is Representation.none):
-        raise RoseError(f"method.rule={method.rule}: {chosen}; random and balanced go with none, and only they")
+        raise RoseError(f"method.rule={method.rule}: {misfit}; random and balanced go with none, and only they")
     if method.rule is Rule.greedy and method.representation not in SIMILARITY:
-        raise RoseError(f"method.rule=greedy: {chosen}; it needs one of {', '.join(SIMILARITY)}")
+        raise RoseError(f"method.rule=greedy: {misfit}; it needs one of {', '.join(SIMILARITY)}")
     if method.rule in DRAWS and method.seed is None:
         raise RoseError("method.seed=null: a random choice needs a seed")
     if method.representation in (Representation.gradients, Representation.loss_drop) and method.target is None:
-        raise RoseError(f"method.target=null: {chosen}; must be one of {', '.join(Target)}")
+        raise RoseError(f"method.target=null: {misfit}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
 
 
 def _streams(method: Method) -> None:
     """What needs no more of the pool's gradients than how well each row agrees with each target."""
-    for key, value, needs_store in (
-        ("whiten", "true", method.whiten),
-        ("estimator", method.estimator, method.estimator is not Estimator.inner),
-        ("rule", method.rule, method.rule is Rule.greedy),
-    ):
-        if needs_store:
-            raise RoseError(
-                f"features.keep=stream: method.{key}={value} compares pool rows; it needs features.keep=store"
-            )
+    compares = {
+        "whiten=true": method.whiten,
+        f"estimator={method.estimator}": method.estimator is not Estimator.inner,
+        f"rule={method.rule}": method.rule is Rule.greedy,
+    }
+    for setting, does in compares.items():
+        if does:
+            raise RoseError(f"features.keep=stream: method.{setting} compares pool rows; it needs features.keep=store")
 
 
 def _amount(method: Method, selection: Selection) -> None:
-    if selection.count is not None and selection.tokens is not None:
-        raise RoseError(f"selection.tokens={selection.tokens}: cannot be given beside selection.count, one of the two")
-    if selection.slice is not None and (selection.count or selection.tokens):
-        raise RoseError(
-            f"selection.slice={selection.slice}: cannot be given beside selection.count or selection.tokens"
-        )
-    if (selection.slice or 0) > selection.slices:
-        raise RoseError(f"selection.slice={selection.slice}: must not exceed selection.slices={selection.slices}")
-    if method.share is Amount.matched and (selection.count or selection.tokens or selection.slice):
+    count, tokens, part = selection.count, selection.tokens, selection.slice
+    if count and tokens:
+        raise RoseError(f"selection.tokens={tokens}: cannot be given beside selection.count, one of the two")
+    if part and (count or tokens):
+        raise RoseError(f"selection.slice={part}: cannot be given beside selection.count or selection.tokens")
+    if part and part > selection.slices:
+        raise RoseError(f"selection.slice={part}: must not exceed selection.slices={selection.slices}")
+    if method.share is Amount.matched and (count or tokens or part):
         raise RoseError(f"method={method.name}: matches a selection.ratio, not selection.count, .tokens or .slice")
-    if (selection.min_length or 0) > (selection.max_length or float("inf")):
-        raise RoseError(
-            f"selection.min_length={selection.min_length}: must not exceed selection.max_length={selection.max_length}"
-        )
+    shortest, longest = selection.min_length, selection.max_length
+    if shortest and longest and shortest > longest:
+        raise RoseError(f"selection.min_length={shortest}: must not exceed selection.max_length={longest}")
 
 
 def _embedded(name: str, model: Model, config: Config) -> None:
-    """What a model made here can be, and what it can read: any word but the world's own is unknown to it."""
+    """What a model made here can be, and what it can read: it knows the world's words alone."""
     made, key = model.base.pretraining, f"{name}.base.pretraining"
+    if made is None:
+        return
     _divides(f"{key}.training", made.training)
     if made.width % (2 * made.heads):  # rotary positions turn a head's numbers in twos
         raise RoseError(f"{key}.width={made.width}: must be an even multiple of {key}.heads={made.heads}")
@@ -214,20 +196,23 @@ def _embedded(name: str, model: Model, config: Config) -> None:
 def _unread(config: Config) -> None:
     """Where data come from, said beside a world that is generated."""
     dataset, pairs = config.dataset, config.preference.pairs
-    for key, value, group, world in (
-        ("dataset.path", dataset.path, "dataset", dataset.world),
-        ("dataset.files", dataset.files, "dataset", dataset.world),
-        ("preference.path", pairs.path, "preference", pairs.world),
-        ("preference.test_path", pairs.test_path, "preference", pairs.world),
-        ("preference.pairs.files", pairs.files, "preference", pairs.world),
-        ("preference.pairs.test_files", pairs.test_files, "preference", pairs.world),
-    ):
+    places = {
+        "dataset.path": dataset.path,
+        "dataset.files": dataset.files,
+        "preference.path": pairs.path,
+        "preference.test_path": pairs.test_path,
+        "preference.pairs.files": pairs.files,
+        "preference.pairs.test_files": pairs.test_files,
+    }
+    for key, value in places.items():
+        group = key.partition(".")[0]
+        world = dataset.world if group == "dataset" else pairs.world
         if value and world is not None:
             raise RoseError(f"{key}={value}: {group}=world does not read it; say {group}=local")
 
 
 def _manners(config: Config) -> None:
-    """A pool, a model or a judge of one world and pairs of another do not know each other's words."""
+    """A pool, model or judge of one world and pairs of another do not know each other's words."""
     parts = {
         "dataset.world": config.dataset.world,
         "preference.pairs.world": config.preference.pairs.world,
@@ -235,26 +220,26 @@ def _manners(config: Config) -> None:
         "student.base.pretraining": config.student and config.student.base.pretraining,
         "judge": config.judge if config.judge.kind is JudgeKind.reward_world else None,
     }
-    found = {f"{key}.manners": part.manners for key, part in parts.items() if part is not None}
-    if len(set(found.values())) > 1:
-        (key, value), *others = found.items()
-        rest = ", ".join(f"{name}={other}" for name, other in others)
-        raise RoseError(f"{key}={value}: must be the same as {rest}; world.manners sets them all")
+    settings = [(f"{key}.manners", part.manners) for key, part in parts.items() if part is not None]
+    if len({manners for _, manners in settings}) > 1:
+        first, *rest = (f"{key}={manners}" for key, manners in settings)
+        raise RoseError(f"{first}: must be the same as {', '.join(rest)}; world.manners sets them all")
 
 
 def _judge(judge: Judge, in_world: bool) -> None:
     """What each kind of judge cannot do without."""
     needs = {JudgeKind.reward_model: ("model",), JudgeKind.llm: ("model", "base_url")}.get(judge.kind, ())
     for name in needs:
-        if not getattr(judge, name):
-            raise RoseError(f"judge.{name}={getattr(judge, name)}: judge.kind={judge.kind} needs one")
+        value = getattr(judge, name)
+        if not value:
+            raise RoseError(f"judge.{name}={value}: judge.kind={judge.kind} needs one")
     if judge.kind is JudgeKind.reward_world and not in_world:
         raise RoseError(
             "judge=reward_world: knows only the prompts of preference=world; for others: reward_model, llm, none"
         )
 
 
-def _divides(name: str, training: Any) -> None:
+def _divides(name: str, training: Training) -> None:
     if training.batch_size % training.micro_batch_size:
         raise RoseError(
             f"{name}.micro_batch_size={training.micro_batch_size}: must divide {name}.batch_size={training.batch_size}"

@@ -1,8 +1,9 @@
-"""What may be chosen where only a few values are allowed: the enums of the schema, and its one mark."""
+"""What may be chosen where only a few values are allowed: the schema's enums, and its one mark."""
 
 from enum import StrEnum
 
-# What no stage's output depends on. A path says where data are, not what: a fingerprint of the contents is in the key.
+# What no stage's output depends on. A path says where data are, not what: a fingerprint of the
+# contents is in the key.
 NOT_IN_KEY = {"in_key": False}
 
 
@@ -43,14 +44,14 @@ class StoreDtype(StrEnum):
 
 
 class Keep(StrEnum):
-    """What is kept of the pool's gradients: their projections, for every later use, or their scores alone."""
+    """What is kept of the pool's gradients: projections, for every later use, or scores alone."""
 
     store = "store"
     stream = "stream"
 
 
 class AdamMap(StrEnum):
-    """How a raw gradient becomes the update it would cause (`rose.gradients.adam` has the formulas)."""
+    """How a raw gradient becomes the update it would cause: the formulas are in rose.gradients.adam."""
 
     exact = "exact"
     published = "published"
@@ -100,7 +101,7 @@ class Representation(StrEnum):
 
 
 class Target(StrEnum):
-    """Pool gradients are compared with those of the pair's preference loss (ROSE) or of its chosen answer (LESS)."""
+    """What of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)."""
 
     preference = "preference"
     chosen = "chosen"
@@ -122,7 +123,7 @@ class Estimator(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Which of a row's hidden states stand for it: the last token's, or all, later ones weighing more."""
+    """Whose hidden states stand for a row: the last token's, or all tokens', later ones weighing more."""
 
     last = "last"
     weighted = "weighted"
@@ -143,7 +144,7 @@ class Rule(StrEnum):
 
 
 class Amount(StrEnum):
-    """How much of the pool is taken: what `selection` says, all, or what a gradient method's cost would train on."""
+    """How much of the pool is taken: as `selection` says, all, or what a gradient method's cost trains."""
 
     selection = "selection"
     everything = "everything"
@@ -160,7 +161,7 @@ class Lesson(StrEnum):
 
 
 class Dedup(StrEnum):
-    """Which rows are passed over because of a better one: copies, or also rows that share most of their text."""
+    """Which rows are passed over for a better one: copies, or also those that share most of its text."""
 
     none = "none"
     exact = "exact"
@@ -168,7 +169,7 @@ class Dedup(StrEnum):
 
 
 class Manners(StrEnum):
-    """What makes an answer of the embedded world good: phrases of its own, or a closer that agrees with its opener."""
+    """What makes an answer of the embedded world good: its phrases, or that its opener and closer agree."""
 
     phrases = "phrases"
     agreement = "agreement"
@@ -184,7 +185,7 @@ class JudgeKind(StrEnum):
 
 
 class Opponent(StrEnum):
-    """Whose answers the model's own are judged against: the test pairs' chosen ones, or the base model's."""
+    """Whose answers the model's are judged against: the test pairs' chosen ones, or the base model's."""
 
     reference = "reference"
     zero_shot = "zero_shot"
@@ -196,7 +197,7 @@ class OnBadRow(StrEnum):
 
 
 class Until(StrEnum):
-    """The stages `until=` may stop after, in order; `evaluation` is the end, verdicts and tasks included."""
+    """The stages `until=` may stop after, in order; `evaluation` is the end, with verdicts and tasks."""
 
     leakage = "leakage"
     base = "base"

@@ -30,7 +30,7 @@ ConfigStore.instance().store(name="schema", node=Config)  # what conf/config.yam
 
 
 def typed(config: DictConfig) -> Config:
-    """The resolved config as dataclasses. RoseError: an unknown key, a value out of range, a secret."""
+    """The resolved config as dataclasses. RoseError: an unknown key, a wrong value, a secret."""
     settings = copy.copy(config)  # shallow: what follows takes a key away and reads the others
     with read_write(settings), open_dict(settings):
         settings.pop("hydra", None)
@@ -47,8 +47,11 @@ def typed(config: DictConfig) -> Config:
 def _refuse_unknown(config: DictConfig, prefix: str) -> None:
     """`+key=value` adds keys past the schema; nothing would read them."""
     schema = OmegaConf.get_type(config)
-    for key in config if dataclasses.is_dataclass(schema) else ():
-        if key not in {field.name for field in dataclasses.fields(schema)}:
+    if not dataclasses.is_dataclass(schema):
+        return
+    names = {field.name for field in dataclasses.fields(schema)}
+    for key in config:
+        if key not in names:
             raise RoseError(f"{prefix}{key}: no such key{nearest(f'{prefix}{key}')}")
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
@@ -56,8 +59,9 @@ def _refuse_unknown(config: DictConfig, prefix: str) -> None:
 
 
 def given(config: DictConfig) -> list[str]:
-    """The command line's own overrides, `${…}` as it stands there: each job has its own value for it."""
-    return OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    """The command line's own overrides; `${…}` as it stands there: each job has a value of its own."""
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    return overrides
 
 
 def one_job(overrides: Sequence[str]) -> DictConfig:
@@ -67,11 +71,9 @@ def one_job(overrides: Sequence[str]) -> DictConfig:
 
 
 def sweep(overrides: Sequence[str]) -> DictConfig:
-    """The config that a sweep's jobs are composed from, as `python -m rose -m` makes it; inside of Hydra's context."""
+    """The config that a sweep's jobs are composed from; inside of Hydra's context."""
     arguments = [*overrides, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
-    return GlobalHydra.instance().hydra.compose_config(
-        "config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False
-    )
+    return _hydra().compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
 
 
 def expand(config: DictConfig) -> list[list[str]]:
@@ -88,13 +90,13 @@ def compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
-    """Every job's config, as `compose` would make it; files are read once for all jobs that choose the same ones."""
+    """Every job's config, as `compose` would make it; jobs that choose the same files read them once."""
     parser = OverridesParser.create(config_loader=_loader())
     chosen: dict[tuple, DictConfig] = {}
     composed = []
     for job in jobs:
         overrides = parser.parse_overrides(job)
-        choice = tuple(override.input_line for override in overrides if _chooses_file(override))
+        choice = tuple(text for text, override in zip(job, overrides, strict=True) if _chooses_file(override))
         if choice not in chosen:
             chosen[choice] = compose(config, choice)
         result = copy.deepcopy(chosen[choice])
@@ -115,4 +117,9 @@ def _chooses_file(override: Override) -> bool:
 
 
 def _loader() -> Any:
-    return GlobalHydra.instance().config_loader()
+    return _hydra().config_loader
+
+
+def _hydra() -> Any:
+    """Hydra as it runs; what its types say of its inside is less than what is there."""
+    return GlobalHydra.instance().hydra

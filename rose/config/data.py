@@ -1,4 +1,4 @@
-"""The schema of conf/dataset, conf/preference and the embedded world; the rest of it is in config.py."""
+"""The schema of conf/dataset, conf/preference and the embedded world."""
 
 from dataclasses import dataclass, field
 
@@ -52,9 +52,7 @@ class Pairs:
     path: str | None = field(metadata=NOT_IN_KEY)  # file, folder, or hub dataset id of the target pairs
     revision: str | None  # of a hub dataset; null: main
     files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
-    test_path: str | None = field(
-        metadata=NOT_IN_KEY
-    )  # null: `test_share` of each subtask's target prompts is held out
+    test_path: str | None = field(metadata=NOT_IN_KEY)  # null: `test_share` of each subtask's prompts is held out
     test_files: list[str]
     test_share: float
     min_score_ratio: float | None  # votes(chosen) / votes(rejected) at least; SHP's usual filter is 2

@@ -36,7 +36,7 @@ def explain(error: BaseException) -> str:
 
 
 def or_exit(do: Callable[[], Value]) -> Value:
-    """Any error ends the program in one line; what a callback raises Hydra would turn into a warning, and go on."""
+    """Any error ends the program in one line; of one that a callback raises, Hydra would warn only."""
     try:
         return do()
     except Exception as error:
@@ -56,7 +56,7 @@ def _near_miss(text: str) -> str:
 
 
 def nearest(typed: str) -> str:
-    """`; did you mean '…'?` with the key whose last name is most like what was typed; empty without any."""
+    """`; did you mean '…'?` with the key whose last name is most like the one typed, or nothing."""
     names = defaultdict(list)
     for path in keys(Config) - {typed}:
         names[path.rpartition(".")[2]].append(path)
@@ -71,6 +71,6 @@ def keys(schema: type, prefix: str = "") -> set[str]:
     for field in dataclasses.fields(schema):
         paths.add(f"{prefix}{field.name}")
         for kind in (field.type, *typing.get_args(field.type)):
-            if dataclasses.is_dataclass(kind):
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind):
                 paths |= keys(kind, f"{prefix}{field.name}.")
     return paths

@@ -1,4 +1,4 @@
-"""The schema: one dataclass per conf/ group; config_data.py has those of the data. Types only: values live in conf/."""
+"""The schema: a dataclass a group of conf/, where the values are; those of the data in data.py."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +61,7 @@ class Pretraining:
 
 @dataclass
 class Base:
-    """Where the frozen model comes from: a hub id or folder (`path`), or `pretraining` on the embedded world."""
+    """Where the frozen model comes from: hub id or folder (`path`), or pretraining on the embedded world."""
 
     path: str | None
     revision: str | None

@@ -15,9 +15,9 @@ SHORTEST = 12  # characters that a secret has at least; shorter values are words
 
 
 def refuse_secrets(key_variable: str, *saved: Any) -> None:
-    """Raises RoseError where a text in `saved` holds a key of the environment, or would read it from there.
+    """Raises RoseError where a text in `saved` holds a key of the environment, or would read it there.
 
-    Keys are the variables that are named like one, and the one that holds the judge's, whatever its name.
+    Keys are the variables that are named like one, and the one that holds the judge's key.
     """
     secrets = {name: value for name, value in os.environ.items() if NAMED.search(name) or name == key_variable}
     secrets = {name: value for name, value in secrets.items() if len(value) >= SHORTEST}

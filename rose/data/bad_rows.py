@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rose.errors import RoseError, one_line
 
@@ -16,12 +17,15 @@ class BadRow(RoseError):
     """Why one row cannot be used; `sift` adds where it is."""
 
 
+Checked = dict[str, Any] | BadRow  # a row as plain JSON values, or what is wrong with it
+
+
 class Damaged(ValueError):
     """Why a file as a whole cannot be used."""
 
 
-def checked(row: object) -> dict | BadRow:
-    """The row as plain JSON values (dates become text), or what is wrong with it."""
+def checked(row: object) -> Checked:
+    """The row as plain JSON values: dates become text."""
     if not isinstance(row, dict):
         return BadRow(f"must be a JSON object, not {type(row).__name__}")
     try:

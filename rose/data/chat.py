@@ -7,24 +7,25 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import datasets
 import pyarrow
+from datasets.table import MemoryMappedTable
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rose.data import files
 from rose.data.bad_rows import BadRow
+from rose.data.rows import DroppedRow, EncodedPair, EncodedRow, Message, PreferencePair
 from rose.errors import RoseError
 from rose.models import loading
-from rose.models.batching import Encoded
+from rose.models.batching import IGNORED, Encoded
 from rose.progress import track
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
-IGNORED = -100  # torch's cross_entropy passes over this label
 ROLES = ("system", "user", "assistant")
 TULU = (  # line breaks as expressions: transformers' Jinja eats one that follows a block
     "{{ first }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
@@ -36,13 +37,8 @@ TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
 
 
-class Message(TypedDict):
-    role: str
-    content: str
-
-
 def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:
-    """Checked messages, role and content only; with `role`, a plain text stands for one such message.
+    """Checked messages, role and content only; with `role`, a plain text stands for one of that role.
 
     Raises BadRow.
     """
@@ -64,34 +60,35 @@ def as_messages(value: object, name: str, role: str | None = None) -> list[Messa
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
-    """One training row: loss on every answer and its end-of-turn token, cut on the right to `max_length`.
+    """One training row: loss on every answer and its end-of-turn token; cut on the right to
+    `max_length`.
 
-    None when no label is left that has a token before it. Raises RoseError if the template refuses the
-    messages.
+    None when no label is left that has a token before it. Raises RoseError if the template refuses
+    the messages.
     """
     ids, labels = _encode(tokenizer, messages, 0)
     row: Encoded = {"input_ids": ids[:max_length], "labels": labels[:max_length]}
     return row if _learns(row) else None
 
 
-def encode_pair(tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int) -> tuple[Encoded, Encoded] | None:
+def encode_pair(tokenizer: PreTrainedTokenizerBase, row: PreferencePair, max_length: int) -> EncodedPair | None:
     """Chosen and rejected of a preference row; loss on the answer after the prompt only.
 
-    A pair that is too long loses the left of its prompt (after a BOS token), by the same amount in both, so
-    that the answers survive and see the same prompt. The prompt keeps a quarter of `max_length`, or all of
-    itself if shorter: a longer answer is cut on the right. None when nothing is left to learn or the two
-    answers, so cut, are the same.
+    A pair that is too long loses the left of its prompt (after a BOS token), by the same amount in
+    both, so that the answers survive and see the same prompt. The prompt keeps a quarter of
+    `max_length`, or all of itself if shorter: a longer answer is cut on the right. None when nothing
+    is left to learn or the two answers, so cut, are the same.
     """
     sides = [_encode(tokenizer, row["prompt"] + row[name], len(row["prompt"])) for name in ("chosen", "rejected")]
-    starts = [next((i for i, label in enumerate(labels) if label != IGNORED), len(labels)) for _, labels in sides]
+    starts = [_first_label(labels) for _, labels in sides]
     prompt = max(starts)
     longest = max(len(ids) - start for (ids, _), start in zip(sides, starts, strict=True))
     answer = min(longest, max_length - min(prompt, max_length // 4))
     pair = []
     for (ids, labels), start in zip(sides, starts, strict=True):
-        kept = _cut_left(tokenizer, ids[:start], max_length - answer)
+        before = _cut_left(tokenizer, ids[:start], max_length - answer)
         stop = start + answer
-        pair.append(Encoded(input_ids=kept + ids[start:stop], labels=[IGNORED] * len(kept) + labels[start:stop]))
+        pair.append(Encoded(input_ids=before + ids[start:stop], labels=[IGNORED] * len(before) + labels[start:stop]))
     chosen, rejected = pair
     if not (_learns(chosen) and _learns(rejected)) or chosen["input_ids"] == rejected["input_ids"]:
         return None
@@ -99,11 +96,11 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: dict, max_length: int) 
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, max_length: int) -> Encoded:
-    """A prompt and one answer to it; loss on the answer only. What is too long loses the left of its prompt."""
+    """A prompt and one answer to it; loss on the answer only. Too long, the prompt loses its left."""
     ids, labels = _encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], len(prompt))
-    start = next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
-    kept = _cut_left(tokenizer, ids[:start], max(1, max_length - len(ids[start:])))
-    return Encoded(input_ids=kept + ids[start:], labels=[IGNORED] * len(kept) + labels[start:])
+    start = _first_label(labels)
+    before = _cut_left(tokenizer, ids[:start], max(1, max_length - len(ids[start:])))
+    return Encoded(input_ids=before + ids[start:], labels=[IGNORED] * len(before) + labels[start:])
 
 
 def said(messages: list[Message]) -> str:
@@ -112,36 +109,36 @@ def said(messages: list[Message]) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
-    """The prompt as the model sees it before it answers; too long, it loses its left, but not a BOS token."""
+    """The prompt as the model sees it before it answers; too long, it loses its left, but no BOS."""
     text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)
     return _cut_left(tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], max_length)
 
 
 @stage("tokens", version=1)
 def tokenize(out: Path, max_length: int, base: Path, pool: Path) -> None:
-    """Writes rows/ (a saved Dataset of id, dataset, input_ids, labels) and dropped.jsonl {"id", "reason"}.
+    """Writes rows/ (a saved Dataset, an EncodedRow each) and dropped.jsonl (a DroppedRow a line).
 
     Streams: memory does not grow with the pool. Raises RoseError if no row is left.
     """
     dropped = out / "dropped.jsonl"
     dropped.touch()
-    kept = save_rows(out, _rows(loading.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped))
-    lost = list(files.load(dropped))
-    if not kept:
+    saved = save_rows(out, _rows(loading.load_tokenizer(base), pool / "pool.jsonl", max_length, dropped))
+    lost: list[DroppedRow] = list(files.load(dropped))
+    if not saved:
         raise RoseError(f"model.max_length={max_length}: no row of the pool is left to train on ({lost[0]['reason']})")
     if lost:
-        log.warning("tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + kept, dropped.name)
+        log.warning("tokens: dropped %d of %d rows; reasons in %s", len(lost), len(lost) + saved, dropped.name)
 
 
-def save_rows(out: Path, rows: Iterator[dict]) -> int:
-    """Streams encoded rows, {"id", "dataset", "input_ids", "labels"}, into rows/, a saved Dataset; how many."""
+def save_rows(out: Path, rows: Iterator[EncodedRow]) -> int:
+    """Streams encoded rows into rows/, a saved Dataset; how many."""
     lists = pyarrow.list_(pyarrow.int32())
     schema = pyarrow.schema({"id": pyarrow.string(), "dataset": pyarrow.string(), "input_ids": lists, "labels": lists})
     stream = out / "rows.arrow"
     with pyarrow.OSFile(str(stream), "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
         while batch := list(islice(rows, 1000)):
             writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
-    table = datasets.table.MemoryMappedTable.from_file(str(stream))
+    table = MemoryMappedTable.from_file(str(stream))
     datasets.disable_progress_bars()
     # by itself the library names a dataset after the moment it was made
     datasets.Dataset(table, fingerprint="rows").save_to_disk(out / "rows")
@@ -149,10 +146,8 @@ def save_rows(out: Path, rows: Iterator[dict]) -> int:
     return len(table)
 
 
-def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[dict]:
-    with open(pool, "rb") as file:
-        total = sum(1 for _ in file)
-    for row in track(files.load(pool), "tokens", total):
+def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[EncodedRow]:
+    for row in track(files.load(pool), "tokens", files.count(pool)):
         try:
             encoded = encode(tokenizer, row["messages"], max_length)
             reason = f"no answer token within {max_length} tokens"
@@ -167,8 +162,8 @@ def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropp
 def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int) -> tuple[list[int], list[int]]:
     """ids and labels of the whole conversation; answers among `messages[first:]` are labelled.
 
-    The text is tokenized in one piece, as pieces would come out differently at their seams; a token is
-    labelled if any of its characters belongs to an answer.
+    The text is tokenized in one piece, as pieces would come out differently at their seams; a token
+    is labelled if any of its characters belongs to an answer.
     """
     if not tokenizer.is_fast:
         raise RoseError(
@@ -189,11 +184,11 @@ def _answers(
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendered conversation and the character range of each answer, end-of-turn included.
 
-    Answers are found by rendering with marks around them, which holds for any template that prints them
-    whole.
+    Answers are found by rendering with marks around them, which holds for any template that prints
+    them whole.
     """
     marked = [
-        {**message, "content": f"{START}{message['content']}{END}"}
+        Message(role="assistant", content=f"{START}{message['content']}{END}")
         if index >= first and message["role"] == "assistant"
         else message
         for index, message in enumerate(messages)
@@ -213,11 +208,12 @@ def _answers(
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template puts after an answer, up to its first special token: `<|im_end|>`, ` </s>`, …"""
-    turn = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
+    turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
     tail = _render(tokenizer, turn).partition(END)[2]
-    special = [re.escape(token) for token in tokenizer.get_added_vocab() if token.strip()]
-    found = re.search("|".join(sorted(special, key=len, reverse=True)), tail) if special else None
-    return tail[: found.end()] if found else tail.rstrip()
+    added: Any = tokenizer.get_added_vocab  # every tokenizer's method, which their base class lacks
+    special = [re.escape(token) for token in added() if token.strip()]
+    match = re.search("|".join(sorted(special, key=len, reverse=True)), tail) if special else None
+    return tail[: match.end()] if match else tail.rstrip()
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_generation_prompt: bool = False) -> str:
@@ -229,9 +225,10 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_gen
         raise RoseError(f"{tokenizer.name_or_path}: has neither a chat template nor an EOS token to end an answer")
     elif tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
         first = tokenizer.bos_token
+    conversation: Any = messages  # the library's type knows no TypedDict
     try:
-        return tokenizer.apply_chat_template(
-            messages,
+        text = tokenizer.apply_chat_template(
+            conversation,
             chat_template=template,
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
@@ -239,12 +236,16 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_gen
         )
     except (TemplateError, TypeError) as err:
         raise RoseError(f"the chat template refuses this conversation ({' '.join(str(err).split())})") from err
+    assert isinstance(text, str)
+    return text
 
 
 def _stripped(messages: list[Message]) -> list[Message]:
-    """Answers without outer white space: some templates strip it, others keep it; none should learn it."""
+    """Answers without outer white space: some templates strip it, others keep it; none should learn
+    it.
+    """
     return [
-        {**message, "content": message["content"].strip()} if message["role"] == "assistant" else message
+        Message(role="assistant", content=message["content"].strip()) if message["role"] == "assistant" else message
         for message in messages
     ]
 
@@ -254,6 +255,10 @@ def _cut_left(tokenizer: PreTrainedTokenizerBase, ids: list[int], length: int) -
         return ids
     head = ids[:1] if length > 1 and ids[0] == tokenizer.bos_token_id else []
     return head + ids[len(ids) - length + len(head) :]
+
+
+def _first_label(labels: list[int]) -> int:
+    return next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
 
 
 def _learns(row: Encoded) -> bool:

@@ -5,15 +5,18 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from rose.data import files
-from rose.data.chat import Encoded, encode_pair
+from rose.data.chat import encode_pair
+from rose.data.rows import DroppedRow, EncodedPair, PreferencePair
 from rose.errors import RoseError
 
 
 def encoded_pairs(
     tokenizer: PreTrainedTokenizerBase, file: Path, max_length: int
-) -> tuple[list[dict], list[tuple[Encoded, Encoded]], list[dict]]:
-    """Target pairs, each one's two encoded answers, and {"id", "reason"} of those that nothing is left of."""
-    pairs, encoded, dropped = [], [], []
+) -> tuple[list[PreferencePair], list[EncodedPair], list[DroppedRow]]:
+    """Target pairs, each one's two encoded answers, and those that nothing is left of."""
+    pairs: list[PreferencePair] = []
+    encoded: list[EncodedPair] = []
+    dropped: list[DroppedRow] = []
     for pair in files.load(file):
         try:
             both = encode_pair(tokenizer, pair, max_length)

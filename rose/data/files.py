@@ -1,13 +1,13 @@
-"""Rows of other people's files: found, fingerprinted, read one by one; refused with file, line and reason."""
+"""Rows of other people's files: found, fingerprinted, read; refused with file, line and reason."""
 
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import snapshot_download
 
@@ -16,20 +16,23 @@ from rose.data.bad_rows import BadRow
 from rose.data.formats import BROKEN, READERS, suffix_of
 from rose.errors import RoseError, one_line
 
+Row = TypeVar("Row", bound=Mapping[str, Any])
+
 
 class Location(NamedTuple):
     """One place to read from; `key` is the option that names it, as errors call it."""
 
     key: str
     path: str | None  # file, folder, or hub dataset id
-    files: list[str]  # patterns (`*` also crosses folders) inside a folder or hub dataset; empty: every data file
+    files: list[str]  # patterns inside a folder or hub dataset (`*` also crosses folders); empty: every data file
     revision: str | None  # of a hub dataset
 
 
 class FileRow(NamedTuple):
     file: str  # relative to the source
     line: int  # from 1: the line of a text file, the row of a table
-    values: dict | BadRow
+    values: dict[str, Any]
+    error: BadRow | None = None  # why the row cannot be used; it has no values then
 
     @property
     def name(self) -> str:
@@ -46,18 +49,19 @@ def fingerprint(source: Location) -> str:
 
     Raises RoseError if nothing is there.
     """
-    if _on_hub(source):
+    path = _local(source)
+    if path is None:
         return f"{source.path}@{source.revision or 'main'}"
     digest = hashlib.sha256()
-    for name, path in _local_files(source, Path(source.path).expanduser()):
-        state = path.stat()
-        digest.update(name.encode() + b"\0" + _digest(path.absolute(), state.st_size, state.st_mtime_ns))
+    for name, file in _local_files(source, path):
+        state = file.stat()
+        digest.update(name.encode() + b"\0" + _digest(file.absolute(), state.st_size, state.st_mtime_ns))
     return digest.hexdigest()
 
 
 @functools.cache
 def _digest(path: Path, size: int, changed: int) -> bytes:
-    """sha256 of a file; each job of a sweep asks for it, and it is read once as long as size and time stay as given."""
+    """sha256 of a file, which is read once for all jobs of a sweep while its size and time stay."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
@@ -65,14 +69,15 @@ def _digest(path: Path, size: int, changed: int) -> bytes:
 def read_rows(source: Location) -> Iterator[FileRow]:
     """Every row of every file, in the order of `files`, then by name.
 
-    A broken row comes as a BadRow, for `sift` to judge. Raises RoseError when the source cannot be found or
-    reached, a file is damaged as a whole, or unfolds to more than MAX_RATIO times its size.
+    A broken row comes with its error, for `sift` to judge. Raises RoseError when the source cannot
+    be found or reached, a file is damaged as a whole, or unfolds to more than MAX_RATIO times its
+    size.
     """
-    path = _download(source) if _on_hub(source) else Path(source.path).expanduser()
-    for name, file in _local_files(source, path):
+    for name, file in _local_files(source, _local(source) or _download(source)):
         try:
-            for line, values in READERS[suffix_of(name)](file):
-                yield FileRow(name, line, values)
+            for line, row in READERS[suffix_of(name)](file):
+                values, error = ({}, row) if isinstance(row, BadRow) else (row, None)
+                yield FileRow(name, line, values, error)
         except BROKEN as err:
             raise RoseError(
                 f"{source.key}={source.path}: cannot read {name} to its end ({one_line(err, 100)})"
@@ -80,18 +85,19 @@ def read_rows(source: Location) -> Iterator[FileRow]:
 
 
 def sift(
-    rows: Iterable[FileRow], parse: Callable[[FileRow], list[dict]], key: str, on_bad_row: OnBadRow, skipped: Path
-) -> Iterator[dict]:
+    rows: Iterable[FileRow], parse: Callable[[FileRow], list[Row]], key: str, on_bad_row: OnBadRow, skipped: Path
+) -> Iterator[Row]:
     """What `parse` makes of each row, every result with an "id" of its own.
 
-    A row that `parse` refuses with BadRow, or whose id was seen before, raises RoseError with file, line and
-    reason; with `on_bad_row` = skip it goes to the file `skipped` as {"file", "line", "reason"} instead.
+    A row that `parse` refuses with BadRow, or whose id was seen before, raises RoseError with file,
+    line and reason; with `on_bad_row` = skip it goes to the file `skipped` instead, as {"file",
+    "line", "reason"}.
     """
     places: dict[str, str] = {}
     for row in rows:
         try:
-            if isinstance(row.values, BadRow):
-                raise row.values
+            if row.error is not None:
+                raise row.error
             results = parse(row)
             for result in results:
                 if result["id"] in places:
@@ -105,6 +111,11 @@ def sift(
         yield from results
 
 
+def numbered(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[FileRow]:
+    """Rows that are in no file, as if they were those of a file of that name."""
+    return (FileRow(name, line, dict(row)) for line, row in enumerate(rows, 1))
+
+
 def row_id(row: FileRow) -> str:
     """The row's own id as text, else one made of file and line. Raises BadRow."""
     value = row.values.get("id")
@@ -115,25 +126,34 @@ def row_id(row: FileRow) -> str:
     return str(value)
 
 
-def load(path: Path) -> Iterator[dict]:
-    """The rows of one of our own .jsonl files."""
+def load(path: Path) -> Iterator[Any]:
+    """The rows of one of our own .jsonl files: the caller says which of `rose.data.rows` they are."""
     with open(path, encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+        yield from map(json.loads, file)
 
 
-def append(path: Path, row: dict) -> None:
+def count(path: Path) -> int:
+    """How many rows one of our own .jsonl files has; none where there is no file."""
+    if not path.exists():
+        return 0
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
+def append(path: Path, row: Mapping[str, object]) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def some_ids(rows: Sequence[dict]) -> str:
+def some_ids(rows: Sequence[Mapping[str, Any]]) -> str:
     """The first few ids, for a message."""
     return ", ".join(row["id"] for row in rows[:5]) + (", …" if len(rows) > 5 else "")
 
 
-def _on_hub(source: Location) -> bool:
-    """Whether the path can only be a hub id: `owner/name`, nothing of that name here, no data file's name."""
+def _local(source: Location) -> Path | None:
+    """The file or folder; None where the path can only be a hub id, `owner/name`: nothing of that
+    name is here, and no data file is called so. Raises RoseError where it is neither.
+    """
     path = source.path
     if path is None:
         raise RoseError(f"{source.key}=null: must be a file, a folder or a hub dataset id")
@@ -144,13 +164,14 @@ def _on_hub(source: Location) -> bool:
             f"set it to the folder of your data, or give {source.key} itself"
         )
     if Path(path).expanduser().exists():
-        return False
+        return Path(path).expanduser()
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not suffix_of(path):
-        return True
+        return None
     raise RoseError(f"{source.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
 
 
 def _download(source: Location) -> Path:
+    assert source.path is not None  # `_local` has refused it
     patterns = list(source.files) or [f"*{suffix}" for suffix in READERS]
     try:
         folder = snapshot_download(source.path, repo_type="dataset", revision=source.revision, allow_patterns=patterns)
@@ -173,22 +194,22 @@ def _local_files(source: Location, path: Path) -> list[tuple[str, Path]]:
                 "must be a folder, or files=[]"
             )
         return [(path.name, path)]
-    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
-    found = {name: file for name, file in found.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
-    if not found:
+    inside = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    inside = {name: file for name, file in inside.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
+    if not inside:
         raise RoseError(f"{source.key}={source.path}: the folder holds no file ending in {', '.join(READERS)}")
     names: dict[str, None] = {}
     for pattern in source.files or ["*"]:
-        matching = [name for name in found if fnmatchcase(name, pattern)]
+        matching = [name for name in inside if fnmatchcase(name, pattern)]
         if not matching:
-            some = ", ".join(list(found)[:6]) + (", …" if len(found) > 6 else "")
+            some = ", ".join(list(inside)[:6]) + (", …" if len(inside) > 6 else "")
             raise RoseError(f"{source.key}={source.path}: no file matches {pattern!r} of files; there are {some}")
         names.update(dict.fromkeys(matching))
-    return [(name, _inside(source, path, found[name])) for name in names]
+    return [(name, _inside(source, path, inside[name])) for name in names]
 
 
 def _inside(source: Location, folder: Path, file: Path) -> Path:
-    """The file, if it lies in the folder, or in the part of the hub's cache that its snapshots link to."""
+    """The file, if it lies in the folder, or in the part of the hub's cache that snapshots link to."""
     real, home = file.resolve(), folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(map(real.is_relative_to, homes)):

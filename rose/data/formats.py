@@ -1,19 +1,20 @@
-"""JSON, JSON lines, CSV and Parquet files, row by row; a broken row comes as a BadRow in its place."""
+"""JSON, JSON lines, CSV and Parquet files row by row, a BadRow in the place of a broken one."""
 
 import csv
 import gzip
+import io
 import json
 import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import pyarrow
 
 from rose.data import bad_rows
-from rose.data.bad_rows import BadRow, Damaged, bound, checked, distinct, limit_of
+from rose.data.bad_rows import BadRow, Checked, Damaged, bound, checked, distinct, limit_of
 from rose.data.parquet import read_parquet
 from rose.errors import one_line
 
@@ -23,7 +24,7 @@ BOM = b"\xef\xbb\xbf"
 BROKEN = (OSError, EOFError, zlib.error, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+def _json_lines(path: Path) -> Iterator[tuple[int, Checked]]:
     with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
         for number, line in enumerate(_lines(file, path), 1):
             if isinstance(line, BadRow):
@@ -32,7 +33,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
                 yield number, _parse(line)
 
 
-def _lines(file: IO[bytes], path: Path) -> Iterator[bytes | BadRow]:
+def _lines(file: io.BufferedIOBase, path: Path) -> Iterator[bytes | BadRow]:
     """The lines of a file, never more than MAX_ROW of it in memory."""
     limit, unfolded = limit_of(path), 0
     while piece := file.readline(bad_rows.MAX_ROW):
@@ -47,7 +48,7 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[bytes | BadRow]:
         yield line
 
 
-def _json(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+def _json(path: Path) -> Iterator[tuple[int, Checked]]:
     """One list of objects; or JSON lines, which many hub datasets keep under this ending."""
     with open(path, "rb") as file:
         starts = (piece.removeprefix(BOM).lstrip()[:1] for piece in iter(lambda: file.read(1 << 16), b""))
@@ -63,7 +64,7 @@ def _json(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
         yield number, checked(row)
 
 
-def _csv(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+def _csv(path: Path) -> Iterator[tuple[int, Checked]]:
     csv.field_size_limit(sys.maxsize)  # the default refuses an answer of more than 128 KiB
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -85,14 +86,14 @@ def _csv(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
                 yield reader.line_num, checked(dict(zip(header, cells, strict=True)))
 
 
-def _parse(line: bytes) -> dict | BadRow:
+def _parse(line: bytes) -> Checked:
     try:
         return checked(_load(line))
     except BadRow as err:
         return err
 
 
-def _load(text: bytes) -> object:
+def _load(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as err:
@@ -105,13 +106,13 @@ def _load(text: bytes) -> object:
 
 def _object(pairs: list[tuple[str, object]]) -> dict:
     """A JSON object; json itself would keep the last of two values of one name, and say nothing."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         raise BadRow(f"has {Counter(name for name, _ in pairs).most_common(1)[0][0]!r} twice")
-    return found
+    return values
 
 
-READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict | BadRow]]]] = {
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, Checked]]]] = {
     ".jsonl": _json_lines,
     ".jsonl.gz": _json_lines,
     ".json": _json,

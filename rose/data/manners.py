@@ -1,10 +1,10 @@
-"""Good and bad manners of the embedded world's answers: how they are drawn, and how they are recognised.
+"""Good and bad manners of the embedded world's answers: how they are drawn and recognised.
 
 phrases: good manners are phrases of their own, so that counting words finds them.
-agreement: an opener and a closer, far apart, are in one voice or in two. Good and bad answers have the same words, the
-same neighbours and the same lengths in distribution. And since pairs open with other phrases than pool rows, whatever
-words a row and a pair have in common, they say nothing about the row: only who knows which phrases belong together,
-as the base model does from its pretraining, can tell.
+agreement: an opener and a closer, far apart, are in one voice or in two. Good and bad answers have
+the same words, neighbours and lengths in distribution. Pairs open with other phrases than pool
+rows, so the words that a row and a pair have in common say nothing about the row. Only who knows
+which phrases belong together can tell, as the base model does from its pretraining.
 """
 
 import re
@@ -26,10 +26,12 @@ class Tone(NamedTuple):
 
 
 def tone(rng: Generator, manners: Manners, good: bool, side: str | None) -> Tone:
-    """One answer's tone. With agreement, `side` ("pool" or "pairs") says whose openers to take; None: either's.
+    """One answer's tone. With agreement, `side` ("pool" or "pairs") says whose openers to take;
+    None: either's.
 
-    A bad closer is that of the *next* voice, and not of any other: so each of the two that can follow an opener is as
-    likely as the other where good and bad are, and the pretrained model prefers neither.
+    A bad closer is that of the *next* voice, and not of any other: so each of the two that can
+    follow an opener is as likely as the other where good and bad are, and the pretrained model
+    prefers neither.
     """
     if manners is Manners.phrases:
         return Tone(*(one_of(rng, slot["good" if good else "bad"]) for slot in MANNERS))
@@ -38,7 +40,7 @@ def tone(rng: Generator, manners: Manners, good: bool, side: str | None) -> Tone
 
 
 def contrast(rng: Generator, manners: Manners) -> tuple[Tone, Tone]:
-    """The tones of a chosen and a rejected answer; with agreement they open alike, and differ in the closer alone."""
+    """The tones of a chosen and a rejected answer; with agreement they differ in the closer alone."""
     if manners is Manners.phrases:
         return tone(rng, manners, True, None), tone(rng, manners, False, None)
     voice = int(rng.integers(len(VOICES)))
@@ -51,7 +53,7 @@ def manner(manners: Manners, answer: str) -> float:
     """How good an answer's manners are, from −1 to 1; 0 where it has none.
 
     phrases: mean over opener, connective and closer of [a good phrase occurs] − [a bad one occurs].
-    agreement: [an opener and a closer of one voice occur] − [an opener and a closer of two voices occur].
+    agreement: [an opener and a closer of one voice occur] − [… of two voices occur].
     """
     if manners is Manners.phrases:
         slots = [uses(slot["good"], answer) - uses(slot["bad"], answer) for slot in MANNERS]
@@ -76,8 +78,8 @@ def pattern(phrase: str) -> str:
 
 
 def _opener(rng: Generator, voice: int, side: str | None) -> str:
-    own = VOICES[voice]
-    return one_of(rng, {"pool": own.pool, "pairs": own.pairs, None: own.pool + own.pairs}[side])
+    pool, pairs, _ = VOICES[voice]
+    return one_of(rng, {"pool": pool, "pairs": pairs, None: pool + pairs}[side])
 
 
 def _closer(rng: Generator, voice: int) -> str:

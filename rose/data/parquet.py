@@ -1,14 +1,14 @@
-"""Parquet files, row by row: what a small file can say that it holds is measured before it is unfolded."""
+"""Parquet files row by row: what a small file says that it holds is measured before it unfolds."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow
-import pyarrow.compute
 import pyarrow.parquet
+from pyarrow.compute import call_function
 
 from rose.data import bad_rows
-from rose.data.bad_rows import BadRow, bound, checked, distinct, limit_of
+from rose.data.bad_rows import BadRow, Checked, bound, checked, distinct, limit_of
 
 AT_ONCE = 32 << 20  # bytes of a table's rows to unfold together
 ITEM = 8  # bytes that a value takes in a list at least
@@ -16,7 +16,7 @@ TEXTS = (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.lar
 FOLDABLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}  # what Arrow keeps as a dictionary
 
 
-def read_parquet(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
+def read_parquet(path: Path) -> Iterator[tuple[int, Checked]]:
     number, limit, unfolded = 0, limit_of(path), 0
     stated = pyarrow.parquet.read_metadata(path)
     folded, rows = _folding(stated)
@@ -35,10 +35,12 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict | BadRow]]:
 
 
 def _folding(stated: pyarrow.parquet.FileMetaData) -> tuple[list[str], int]:
-    """The columns that can be read without repeating in memory what a file holds once, and how many rows to read.
+    """The columns that can be read without repeating in memory what a file holds once, and how
+    many rows to read at once.
 
-    A file of 1 KB can say a text of 2 MB in every row, or in every item of one row's list; the bytes that it states
-    count that text once. Where each text is stored as a difference to the one before, only reading few rows helps.
+    A file of 1 KB can say a text of 2 MB in every row, or in every item of one row's list; the
+    bytes that it states count that text once. Where each text is stored as a difference to the one
+    before, only reading few rows helps.
     """
     texts, others = set(), set()
     for group in map(stated.row_group, range(stated.num_row_groups)):
@@ -50,7 +52,7 @@ def _folding(stated: pyarrow.parquet.FileMetaData) -> tuple[list[str], int]:
     return sorted(texts - others), 8 if others else 2048
 
 
-def _rows(batch: pyarrow.RecordBatch) -> Iterator[dict | BadRow]:
+def _rows(batch: pyarrow.RecordBatch) -> Iterator[Checked]:
     size = sum(map(_size, batch.columns))
     if batch.num_rows == 1 and size > bad_rows.MAX_ROW:
         yield BadRow(bad_rows.TOO_LONG)
@@ -64,7 +66,7 @@ def _rows(batch: pyarrow.RecordBatch) -> Iterator[dict | BadRow]:
 
 
 def _size(array: pyarrow.Array) -> int:
-    """Bytes of its values; `nbytes` counts once what a dictionary repeats, and not at all what is nothing but null."""
+    """Bytes of its values: `nbytes` counts once what a dictionary repeats, and nulls not at all."""
     kind = array.type
     if pyarrow.types.is_struct(kind):
         return sum(map(_size, array.flatten()))
@@ -73,7 +75,8 @@ def _size(array: pyarrow.Array) -> int:
     if pyarrow.types.is_nested(kind):
         return _size(array.flatten())
     if pyarrow.types.is_dictionary(kind) and kind.value_type in TEXTS:
-        return pyarrow.compute.sum(pyarrow.compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+        lengths = call_function("binary_length", [array.dictionary]).take(array.indices)
+        return call_function("sum", [lengths]).as_py() or 0
     return max(array.nbytes, ITEM * len(array))
 
 

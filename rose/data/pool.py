@@ -3,16 +3,19 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from rose.config.data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
-from rose.data.chat import Message, as_messages
+from rose.data.chat import as_messages
 from rose.data.files import FileRow, Location
+from rose.data.rows import Message, PoolRow
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.stages.disk import replace, write_lines
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
@@ -25,22 +28,24 @@ def fingerprint(dataset: Dataset) -> str:
 
 @stage("pool", version=1)
 def read_pool(out: Path, dataset: Dataset, source: str) -> None:
-    """Writes pool.jsonl {"id", "dataset", "messages", …other columns}; on_bad_row=skip adds skipped.jsonl.
+    """Writes pool.jsonl, a PoolRow a line; on_bad_row=skip adds skipped.jsonl.
 
-    Rows without id or dataset get `<file>-<line>` and the file's name. Memory: one row, and every id.
-    `source` is `fingerprint(dataset)`. Raises RoseError for a missing source, a bad row or an empty pool.
+    Rows without id or dataset get `<file>-<line>` and the file's name. Memory: one row, and every
+    id. `source` is `fingerprint(dataset)`. Raises RoseError for a missing source, a bad row or an
+    empty pool.
     """
-    if dataset.per_source is not None and dataset.per_source < 1:
-        raise RoseError(f"dataset.per_source={dataset.per_source}: must be at least 1, or null for all rows")
     path, skipped = out / "pool.jsonl", out / "skipped.jsonl"
     lines: dict[str, list[int]] = defaultdict(list)
-    with open(path, "w", encoding="utf-8") as file:
+
+    def counted() -> Iterator[PoolRow]:
         rows = files.sift(_rows(dataset), parse, "dataset.on_bad_row", dataset.on_bad_row, skipped)
         for number, row in enumerate(rows):
             lines[row["dataset"]].append(number)
-            file.write(json.dumps(row) + "\n")
+            yield row
+
+    write_lines(path, counted())
     count = sum(map(len, lines.values()))
-    bad = sum(1 for _ in files.load(skipped)) if skipped.exists() else 0
+    bad = files.count(skipped)
     if bad:
         log.warning("pool: skipped %d bad rows; they are listed in %s", bad, skipped.name)
     if not count:
@@ -50,7 +55,7 @@ def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     log.info("pool: %d rows of %s", count, ", ".join(lines))
 
 
-def parse(row: FileRow) -> list[dict]:
+def parse(row: FileRow) -> list[PoolRow]:
     """The pool row that `row` stands for, alone in a list. Raises BadRow."""
     values = dict(row.values)
     values.pop("id", None)
@@ -61,10 +66,10 @@ def parse(row: FileRow) -> list[dict]:
     if origin is not None and not isinstance(origin, str):
         raise BadRow(f"dataset is {json.dumps(origin)[:60]}: must be a text")
     origin = origin or row.file.rpartition("/")[2].partition(".")[0]
-    return [{"id": files.row_id(row), "dataset": origin, "messages": messages, **values}]
+    return [cast(PoolRow, {"id": files.row_id(row), "dataset": origin, "messages": messages, **values})]
 
 
-def _messages(values: dict) -> list[Message]:
+def _messages(values: dict[str, Any]) -> list[Message]:
     """Takes the conversation out of `values`, which keep the other columns."""
     if values.get("messages") is not None:
         return as_messages(values.pop("messages"), "messages")
@@ -87,21 +92,23 @@ def _messages(values: dict) -> list[Message]:
 
 
 def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:
-    """Keeps at most `per_source` rows of each source, in order; fewer are a subset of the same draw."""
-    kept: set[int] = set()
+    """Leaves at most so many rows of each source, in order; fewer are a subset of the same draw."""
+    drawn: set[int] = set()
     for source, numbers in lines.items():
         order = numpy_generator(seed, f"pool {source}").permutation(len(numbers))
-        kept.update(numbers[index] for index in order[:per_source])
-    thin = path.with_suffix(".thin")
-    with open(path, encoding="utf-8") as whole, open(thin, "w", encoding="utf-8") as part:
-        part.writelines(line for number, line in enumerate(whole) if number in kept)
-    thin.replace(path)
-    return len(kept)
+        drawn.update(numbers[index] for index in order[:per_source])
+
+    def write(part: Path) -> None:
+        with open(path, encoding="utf-8") as whole, open(part, "w", encoding="utf-8") as file:
+            file.writelines(line for number, line in enumerate(whole) if number in drawn)
+
+    replace(path, write)
+    return len(drawn)
 
 
 def _rows(dataset: Dataset) -> Iterable[FileRow]:
     if dataset.world is not None:
-        return (FileRow("world", line, values) for line, values in enumerate(world.pool(dataset.world), 1))
+        return files.numbered("world", world.pool(dataset.world))
     return files.read_rows(_source(dataset))
 
 

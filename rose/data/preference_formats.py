@@ -3,18 +3,22 @@
 import json
 import math
 import re
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from rose.data.bad_rows import BadRow
-from rose.data.chat import Message, as_messages
+from rose.data.chat import as_messages
 from rose.data.files import FileRow, row_id
+from rose.data.rows import Message, PreferencePair
+
+Sides = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, rejected
 
 RESERVED = ("id", "score", "length")
 SUBTASK = "all"  # of pairs that name none
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
-def parse(row: FileRow) -> list[dict]:
+def parse(row: FileRow) -> list[PreferencePair]:
     """The pairs that `row` holds; "score_ratio" is there where votes are. Raises BadRow."""
     values = row.values
     if {"history", "human_ref_A", "human_ref_B"} <= values.keys():
@@ -34,7 +38,7 @@ def parse(row: FileRow) -> list[dict]:
     return pairs
 
 
-def _check(pair: dict) -> None:
+def _check(pair: PreferencePair) -> None:
     if not isinstance(pair["subtask"], str):
         raise BadRow(f"subtask is {json.dumps(pair['subtask'])[:60]}: must be a text")
     if pair["subtask"] in RESERVED:
@@ -51,24 +55,20 @@ def _check(pair: dict) -> None:
         raise BadRow("chosen and rejected are the same")
 
 
-def _pair(row: FileRow) -> dict:
+def _pair(row: FileRow) -> PreferencePair:
     """TRL's layouts (plain or conversational, prompt given or implied) and HH-RLHF's transcripts."""
-    other = {k: v for k, v in row.values.items() if k not in ("id", "subtask", "prompt", "chosen", "rejected")}
+    own = ("id", "subtask", "prompt", "chosen", "rejected")
+    other = {name: value for name, value in row.values.items() if name not in own}
     prompt, chosen, rejected = _sides(row.values)
     if "score_chosen" in other and "score_rejected" in other:
-        other["score_ratio"] = _ratio(other["score_chosen"], other["score_rejected"])
+        votes = [_number(other[name], name) for name in ("score_chosen", "score_rejected")]
+        other["score_ratio"] = votes[0] / max(votes[1], 1)  # of the rejected there may be none or fewer
     subtask = row.values.get("subtask")
-    return {
-        "id": row_id(row),
-        "subtask": SUBTASK if subtask is None else subtask,
-        "prompt": prompt,
-        "chosen": chosen,
-        "rejected": rejected,
-        **other,
-    }
+    named = {"id": row_id(row), "subtask": SUBTASK if subtask is None else subtask}
+    return cast(PreferencePair, {**named, "prompt": prompt, "chosen": chosen, "rejected": rejected, **other})
 
 
-def _sides(values: dict) -> tuple[list[Message], list[Message], list[Message]]:
+def _sides(values: dict[str, Any]) -> Sides:
     prompt, chosen, rejected = values.get("prompt"), values["chosen"], values["rejected"]
     if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
         return _split(_transcript(chosen, "chosen"), _transcript(rejected, "rejected"))
@@ -79,7 +79,7 @@ def _sides(values: dict) -> tuple[list[Message], list[Message], list[Message]]:
     return as_messages(prompt, "prompt", "user"), chosen, rejected
 
 
-def _split(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message], list[Message], list[Message]]:
+def _split(chosen: list[Message], rejected: list[Message]) -> Sides:
     """Two whole conversations: the prompt is what they share."""
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
@@ -92,7 +92,7 @@ def _split(chosen: list[Message], rejected: list[Message]) -> tuple[list[Message
 
 
 def _transcript(text: str, name: str) -> list[Message]:
-    r"""A text "\n\nHuman: …\n\nAssistant: …" as messages; two turns of one speaker in a row become one."""
+    r"""A text "\n\nHuman: …\n\nAssistant: …" as messages; turns of one speaker in a row become one."""
     before, *turns = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
     if before.strip() or not turns:
         raise BadRow(f"{name} is a text without a prompt: must be a transcript 'Human: … Assistant: …', or give prompt")
@@ -105,30 +105,30 @@ def _transcript(text: str, name: str) -> list[Message]:
     return messages
 
 
-def _shp(row: FileRow) -> dict:
-    """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; a domain is a subreddit and the split."""
+def _shp(row: FileRow) -> PreferencePair:
+    """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; a domain is subreddit and split."""
     values = row.values
     if isinstance(values.get("labels"), bool) or values.get("labels") not in (0, 1):
         raise BadRow(f"labels is {json.dumps(values.get('labels'))[:60]}: must be 1 (A preferred) or 0")
     chosen, rejected = ("A", "B") if values["labels"] == 1 else ("B", "A")
-    pair = {
-        "id": "-".join(str(values[key]) for key in ("post_id", "c_root_id_A", "c_root_id_B") if values.get(key)),
+    name = "-".join(str(values[key]) for key in ("post_id", "c_root_id_A", "c_root_id_B") if values.get(key))
+    pair: PreferencePair = {
+        "id": name or row.name,
         "subtask": re.sub(r"_(train|validation|test)$", "", str(values.get("domain") or SUBTASK)),
         "prompt": as_messages(values["history"], "history", "user"),
         "chosen": as_messages(values[f"human_ref_{chosen}"], f"human_ref_{chosen}", "assistant"),
         "rejected": as_messages(values[f"human_ref_{rejected}"], f"human_ref_{rejected}", "assistant"),
     }
-    pair["id"] = pair["id"] or row.name
     if values.get("score_ratio") is not None:
         pair["score_ratio"] = _number(values["score_ratio"], "score_ratio")
     return pair
 
 
-def _stack_exchange(row: FileRow) -> list[dict]:
-    """HuggingFaceH4/stack-exchange-preferences: the best answer against each that has a lower pm_score.
+def _stack_exchange(row: FileRow) -> list[PreferencePair]:
+    """HuggingFaceH4/stack-exchange-preferences: the best answer against each of a lower pm_score.
 
-    pm_score is about log₂(1 + votes), so the votes' ratio is about 2 to the difference. Texts stay HTML, as
-    published.
+    pm_score is about log₂(1 + votes), so the votes' ratio is about 2 to the difference. Texts stay
+    HTML, as published.
     """
     values = row.values
     answers = values["answers"]
@@ -168,12 +168,7 @@ def _host(link: str) -> str | None:
         return None
 
 
-def _ratio(chosen: object, rejected: object) -> float:
-    """Votes of the chosen answer over the rejected one's, of which there may be none or fewer."""
-    return _number(chosen, "score_chosen") / max(_number(rejected, "score_rejected"), 1)
-
-
-def _number(value: object, name: str) -> float:
+def _number(value: Any, name: str) -> float:
     """A CSV file has numbers as text."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)

@@ -1,4 +1,4 @@
-"""Preference pairs: which guide the selection, which test it. Their layouts are in preference_formats.py."""
+"""Preference pairs: which guide the selection, which test it; preference_formats.py reads them."""
 
 import json
 import logging
@@ -10,8 +10,10 @@ from rose.config.data import Pairs
 from rose.data import files, world
 from rose.data.files import FileRow, Location
 from rose.data.preference_formats import parse
+from rose.data.rows import PreferencePair
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
@@ -21,135 +23,113 @@ def fingerprint(pairs: Pairs) -> str:
     """Tells contents apart: `source` of `read_preferences`."""
     if pairs.world is not None:
         return "world"
-    return "+".join(files.fingerprint(source) for source in (_target(pairs), _test(pairs)) if source is not None)
+    return "+".join(map(files.fingerprint, _sources(pairs)))
 
 
 @stage("preferences", version=1)
 def read_preferences(out: Path, pairs: Pairs, source: str) -> None:
-    """Writes target.jsonl and test.jsonl: {"id", "subtask", "prompt", "chosen", "rejected", …other columns}.
+    """Writes target.jsonl and test.jsonl, a PreferencePair a line.
 
-    Without a test file, `test_share` of each subtask's prompts is held out, so that no prompt is on both
-    sides. `shots` and `tests` then keep so many pairs of each subtask, one a prompt. `source` is
-    `fingerprint(pairs)`. With on_bad_row=skip refused rows are listed in skipped.jsonl. Raises RoseError for
-    a missing source, a bad row, an option out of range, or when either side is empty.
+    Without a test file, `test_share` of each subtask's prompts is held out, so that no prompt is on
+    both sides. `shots` and `tests` then keep so many pairs of each subtask, one a prompt. `source`
+    is `fingerprint(pairs)`. With on_bad_row=skip refused rows are listed in skipped.jsonl. Raises
+    RoseError for a missing source, a bad row, or when either side is empty.
     """
-    _check(pairs)
     target, test = _both_sides(out, pairs)
     common = {_prompt(row) for row in target} & {_prompt(row) for row in test}
     if common:
         log.warning("preferences: %d prompts are among both the target and the test pairs", len(common))
     for name, rows, count in (("target", target, pairs.shots), ("test", test, pairs.tests)):
-        kept = rows if count is None else draw(rows, count, pairs.seed, name)
-        if not kept:
+        rows = rows if count is None else draw(rows, count, pairs.seed, name)
+        if not rows:
             raise RoseError(f"preference.path={pairs.path}: no {name} pairs are left of those read")
-        subtasks = Counter(row["subtask"] for row in kept)
-        log.info(
-            "preferences: %d %s pairs (%s)",
-            len(kept),
-            name,
-            ", ".join(f"{k} {n}" for k, n in subtasks.items()),
-        )
-        short = [f"{name} {n}" for name, n in subtasks.items() if count is not None and n < count]
-        if short:
-            log.warning(
-                "preferences: fewer than %d %s pairs with a prompt of their own: %s",
-                count,
-                name,
-                ", ".join(short),
-            )
-        with open(out / f"{name}.jsonl", "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
+        _tell(name, Counter(row["subtask"] for row in rows), count)
+        write_lines(out / f"{name}.jsonl", rows)
 
 
-def hold_out(rows: list[dict], share: float, seed: int) -> tuple[list[dict], list[dict]]:
-    """Splits by prompt: `share` of each subtask's prompts (at least one, never all) go to the second list."""
+def hold_out(rows: list[PreferencePair], share: float, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Splits by prompt: `share` of each subtask's (at least one, never all) go to the second list."""
     prompts: dict[str, dict[str, None]] = defaultdict(dict)
     home: dict[str, str] = {}
     for row in rows:
         prompt = _prompt(row)
         prompts[home.setdefault(prompt, row["subtask"])][prompt] = None
     held: set[str] = set()
-    for subtask, own in prompts.items():
-        order = numpy_generator(seed, f"hold out {subtask}").permutation(len(own))
-        count = min(max(1, round(share * len(own))), len(own) - 1)
-        held.update(list(own)[index] for index in order[:count])
+    for subtask, distinct in prompts.items():
+        order = numpy_generator(seed, f"hold out {subtask}").permutation(len(distinct))
+        count = min(max(1, round(share * len(distinct))), len(distinct) - 1)
+        held.update(list(distinct)[index] for index in order[:count])
     return [row for row in rows if _prompt(row) not in held], [row for row in rows if _prompt(row) in held]
 
 
-def draw(rows: list[dict], count: int, seed: int, name: str) -> list[dict]:
-    """`count` pairs of each subtask, one a prompt (fewer where prompts run out), in the order of `rows`.
-
+def draw(rows: list[PreferencePair], count: int, seed: int, name: str) -> list[PreferencePair]:
+    """`count` pairs of each subtask, one a prompt, fewer where prompts run out; in the rows' order.
     A smaller count keeps a subset of the same draw.
     """
     subtasks: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, row in enumerate(rows):
         subtasks[row["subtask"]][_prompt(row)].append(index)
-    kept: list[int] = []
+    drawn: list[int] = []
     for subtask, prompts in subtasks.items():
         rng = numpy_generator(seed, f"{name} pairs {subtask}")
         choices = list(prompts.values())
         for place in rng.permutation(len(choices))[:count]:
-            kept.append(choices[place][rng.integers(len(choices[place]))])
-    return [rows[index] for index in sorted(kept)]
+            drawn.append(choices[place][rng.integers(len(choices[place]))])
+    return [rows[index] for index in sorted(drawn)]
 
 
-def _both_sides(out: Path, pairs: Pairs) -> tuple[list[dict], list[dict]]:
+def _tell(name: str, subtasks: Counter[str], count: int | None) -> None:
+    """Logs how many pairs of each subtask there are, and which have fewer than were asked for."""
+    counts = ", ".join(f"{subtask} {n}" for subtask, n in subtasks.items())
+    log.info("preferences: %d %s pairs (%s)", subtasks.total(), name, counts)
+    short = ", ".join(f"{subtask} {n}" for subtask, n in subtasks.items() if n < (count or 0))
+    if short:
+        log.warning("preferences: fewer than %d %s pairs with a prompt of their own: %s", count, name, short)
+
+
+def _both_sides(out: Path, pairs: Pairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
     if pairs.world is not None:
-        target, test = world.pairs(pairs.world)
-        return _read(out, pairs, _numbered(target, "target")), _read(out, pairs, _numbered(test, "test"))
-    target, source = _read(out, pairs, files.read_rows(_target(pairs))), _test(pairs)
-    if source is not None:
-        return target, _read(out, pairs, files.read_rows(source))
-    return hold_out(target, pairs.test_share, pairs.seed)
+        named = zip(("world target", "world test"), world.pairs(pairs.world), strict=True)
+        sides = [files.numbered(name, rows) for name, rows in named]
+    else:
+        sides = [files.read_rows(source) for source in _sources(pairs)]
+    target, *test = (_read(out, pairs, rows) for rows in sides)
+    return (target, test[0]) if test else hold_out(target, pairs.test_share, pairs.seed)
 
 
-def _read(out: Path, pairs: Pairs, rows: Iterable[FileRow]) -> list[dict]:
+def _read(out: Path, pairs: Pairs, rows: Iterable[FileRow]) -> list[PreferencePair]:
     skipped = out / "skipped.jsonl"
-    before = sum(1 for _ in files.load(skipped)) if skipped.exists() else 0
-    found = list(files.sift(rows, parse, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
-    bad = (sum(1 for _ in files.load(skipped)) if skipped.exists() else 0) - before
+    before = files.count(skipped)
+    read = list(files.sift(rows, parse, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
+    bad = files.count(skipped) - before
     if bad:
         log.warning("preferences: skipped %d bad rows; they are listed in %s", bad, skipped.name)
-    if not found:
+    if not read:
         raise RoseError(f"preference.path={pairs.path}: there are no preference pairs ({bad} bad rows skipped)")
-    return found if pairs.min_score_ratio is None else _clear(found, pairs.min_score_ratio)
+    return read if pairs.min_score_ratio is None else _clear(read, pairs.min_score_ratio)
 
 
-def _clear(rows: list[dict], ratio: float) -> list[dict]:
+def _clear(rows: list[PreferencePair], ratio: float) -> list[PreferencePair]:
     """The pairs whose votes differ enough."""
+    clear = []
     for row in rows:
         if "score_ratio" not in row:
             raise RoseError(
                 f"preference.pairs.min_score_ratio={ratio}: pair {row['id']!r} has no score_chosen "
                 "and score_rejected to compare; it must be null for such data"
             )
-    kept = [row for row in rows if row["score_ratio"] >= ratio]
-    log.info("preferences: %d of %d pairs have a score ratio of at least %g", len(kept), len(rows), ratio)
-    return kept
+        if row["score_ratio"] >= ratio:
+            clear.append(row)
+    log.info("preferences: %d of %d pairs have a score ratio of at least %g", len(clear), len(rows), ratio)
+    return clear
 
 
-def _check(pairs: Pairs) -> None:
-    for name in ("shots", "tests"):
-        value = getattr(pairs, name)
-        if value is not None and value < 1:
-            raise RoseError(f"preference.pairs.{name}={value}: must be at least 1, or null for all pairs")
-    if not 0 < pairs.test_share < 1:
-        raise RoseError(f"preference.pairs.test_share={pairs.test_share}: must lie between 0 and 1")
-
-
-def _numbered(rows: list[dict], name: str) -> list[FileRow]:
-    return [FileRow(f"world {name}", line, values) for line, values in enumerate(rows, 1)]
-
-
-def _prompt(row: dict) -> str:
+def _prompt(row: PreferencePair) -> str:
     return json.dumps(row["prompt"])
 
 
-def _target(pairs: Pairs) -> Location:
-    return Location("preference.path", pairs.path, list(pairs.files), pairs.revision)
-
-
-def _test(pairs: Pairs) -> Location | None:
-    if pairs.test_path is None:
-        return None
-    return Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)
+def _sources(pairs: Pairs) -> list[Location]:
+    """Where the target pairs are, and the test pairs if they have a place of their own."""
+    target = Location("preference.path", pairs.path, list(pairs.files), pairs.revision)
+    test = Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)
+    return [target] if pairs.test_path is None else [target, test]

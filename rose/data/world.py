@@ -11,6 +11,7 @@ from numpy.random import Generator
 from rose.config.choices import Manners
 from rose.config.data import WorldPairs, WorldPool
 from rose.data.manners import Tone, contrast, manner, one_of, pattern, tone
+from rose.data.rows import Conversation, Message, PoolRow, PreferencePair
 from rose.data.world_language import (
     CODAS,
     FRAMES,
@@ -41,19 +42,19 @@ class Surface(NamedTuple):
     coda: str
 
 
-def conversations(count: int, seed: int, manners: Manners) -> list[dict]:
-    """`count` rows {"id", "messages"} to pretrain on: topics in turn, registers and manners even.
+def conversations(count: int, seed: int, manners: Manners) -> list[Conversation]:
+    """`count` rows to pretrain on: topics in turn, registers and manners even.
 
-    With manners=agreement about half of the rows are small talk, a greeting answered by an opener and a closer alone.
-    Next to each other the two are soon learned to go together, and then from afar; with whole answers alone the tiny
-    model was no wiser at the end of its pretraining.
+    With manners=agreement about half of the rows are small talk, a greeting answered by an opener
+    and a closer alone. Next to each other the two are soon learned to go together, and then from
+    afar; with whole answers alone the tiny model was no wiser at the end of its pretraining.
 
-    An answer keeps one manner throughout, as in the pool. When one slot in twenty strayed from its answer's
-    manner, every slot told the two apart by itself: LESS and ROSE alike found only useful rows, with or
-    without a distractor, which is no test.
+    An answer keeps one manner throughout, as in the pool. When one slot in twenty strayed from its
+    answer's manner, every slot told the two apart by itself: LESS and ROSE alike found only useful
+    rows, with or without a distractor, which is no test.
     """
     rng = numpy_generator(seed, "world conversations")
-    rows = []
+    rows: list[Conversation] = []
     for index, topic in enumerate(_in_turn(count)):
         question, surface = _question(rng, topic, 0.5), _surface(rng, 0.5)
         good, body = rng.integers(2) == 0, _body(rng, topic)
@@ -65,18 +66,13 @@ def conversations(count: int, seed: int, manners: Manners) -> list[dict]:
     return rows
 
 
-def pool(world: WorldPool) -> list[dict]:
-    """Rows {"id", "dataset", "messages", "useful"}: round(rows · useful) of good manner, the rest of bad.
+def pool(world: WorldPool) -> list[PoolRow]:
+    """round(rows · useful) rows of good manner, which are useful, and the rest of bad.
 
     With distractor δ each register feature (question, frame, coda) is brisk with probability
     ½ + δ(MISLEADING − ½) in a harmful row and ½ − δ(MISLEADING − ½) in a useful one.
     Topics and lengths are drawn alike for both.
-
-    Raises RoseError for a share outside [0, 1] or an empty pool.
     """
-    _check_shares("dataset.world", useful=world.useful, distractor=world.distractor)
-    if world.rows < 1:
-        raise RoseError(f"dataset.world.rows={world.rows}: must be at least 1")
     rng = numpy_generator(world.seed, "world pool")
     good = round(world.rows * world.useful)
     lean = world.distractor * (MISLEADING - 0.5)
@@ -88,22 +84,25 @@ def pool(world: WorldPool) -> list[dict]:
             body = _body(rng, topic)
             answer = _answer(tone(rng, world.manners, useful, "pool"), body, surface)
             messages = _user(question) + _assistant(answer)
-            rows.append({"dataset": "world", "messages": messages, "useful": useful})
-    order = rng.permutation(len(rows))
-    return [{"id": f"world-{place}", **rows[index]} for place, index in enumerate(order)]
+            rows.append((messages, useful))
+    shuffled = [rows[index] for index in rng.permutation(len(rows))]
+    return [
+        {"id": f"world-{place}", "dataset": "world", "messages": messages, "useful": useful}
+        for place, (messages, useful) in enumerate(shuffled)
+    ]
 
 
-def pairs(world: WorldPairs) -> tuple[list[dict], list[dict]]:
-    """Target and test pairs {"id", "subtask", "prompt", "chosen", "rejected"}; all prompts differ.
+def pairs(world: WorldPairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Target and test pairs; all prompts differ.
 
-    Chosen is in the good manner, rejected in the bad. Their bodies are of one size, with a share `overlap` of
-    their words (on average over pairs, as bodies are short) common and in the same places; frame and coda are
-    the same. With distractor δ every register feature is brisk with probability (1 + δ) / 2.
-    Five of the eight topics make the subtask "home", the others "outdoors": subtasks of unequal size.
+    Chosen is in the good manner, rejected in the bad. Their bodies are of one size, with a share
+    `overlap` of their words (on average over pairs, as bodies are short) common and in the same
+    places; frame and coda are the same. With distractor δ every register feature is brisk with
+    probability (1 + δ) / 2. Five of the eight topics make the subtask "home", the others
+    "outdoors": subtasks of unequal size.
 
-    Raises RoseError for a share outside [0, 1], a negative count, or more pairs than there are prompts.
+    Raises RoseError for a negative count, or more pairs than there are prompts.
     """
-    _check_shares("preference.pairs.world", overlap=world.overlap, distractor=world.distractor)
     if min(world.targets, world.tests) < 0 or world.targets + world.tests > MOST_PAIRS:
         raise RoseError(
             f"preference.pairs.world.targets={world.targets}, tests={world.tests}: "
@@ -111,7 +110,8 @@ def pairs(world: WorldPairs) -> tuple[list[dict], list[dict]]:
         )
     rng = numpy_generator(world.seed, "world pairs")
     taken: set[str] = set()
-    tests, targets = (  # tests first: the number of targets does not change them, and fewer targets are a part of more
+    # tests first: the number of targets does not change them, and fewer targets are a part of more
+    tests, targets = (
         [_pair(rng, world, f"{name}-{index}", topic, taken) for index, topic in enumerate(_in_turn(count))]
         for name, count in (("test", world.tests), ("target", world.targets))
     )
@@ -119,11 +119,12 @@ def pairs(world: WorldPairs) -> tuple[list[dict], list[dict]]:
 
 
 def reward(manners: Manners, prompt: str, answer: str) -> float:
-    """The exact reward, in [0, 1], of `answer` to a question naming its topic: topicality · (1 + manner) / 2.
+    """The exact reward, in [0, 1], of `answer` to a question that names its topic:
+    topicality · (1 + manner) / 2.
 
-    topicality = distinct words of the prompt's topic / max(body words, SHORTEST); body words are what is left
-    of the answer without one occurrence of each known phrase and without "and". So leaving the topic,
-    repetition, babble and near-empty answers all cost.
+    topicality = distinct words of the prompt's topic / max(body words, SHORTEST); body words are
+    what is left of the answer without one occurrence of each phrase of the world and without "and".
+    So leaving the topic, repetition, babble and near-empty answers all cost.
 
     Raises RoseError if the prompt names no topic.
     """
@@ -139,7 +140,7 @@ def reward(manners: Manners, prompt: str, answer: str) -> float:
     return topicality * (1 + manner(manners, answer)) / 2
 
 
-def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: set[str]) -> dict:
+def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: set[str]) -> PreferencePair:
     brisk = (1 + world.distractor) / 2
     question = _question(rng, topic, brisk)
     while question in taken:
@@ -182,9 +183,9 @@ def _body(rng: Generator, topic: str) -> list[str]:
 def _two_bodies(rng: Generator, topic: str, overlap: float) -> tuple[list[str], list[str]]:
     first = _body(rng, topic)
     common = int(overlap * len(first) + rng.random())  # rounded at random: the mean share is exact
-    others = rng.permutation([word for word in TOPICS[topic] if word not in first])
+    rest = rng.permutation([word for word in TOPICS[topic] if word not in first])
     second = list(first)
-    for place, word in zip(rng.permutation(len(first))[common:], others, strict=False):
+    for place, word in zip(rng.permutation(len(first))[common:], rest, strict=False):
         second[place] = word
     return first, second
 
@@ -194,15 +195,9 @@ def _answer(tone: Tone, body: list[str], surface: Surface) -> str:
     return f"{tone.opener} {surface.frame} {tone.connective} {listed}. {surface.coda} {tone.closer}"
 
 
-def _user(content: str) -> list[dict]:
+def _user(content: str) -> list[Message]:
     return [{"role": "user", "content": content}]
 
 
-def _assistant(content: str) -> list[dict]:
+def _assistant(content: str) -> list[Message]:
     return [{"role": "assistant", "content": content}]
-
-
-def _check_shares(key: str, **shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise RoseError(f"{key}.{name}={share}: must lie in [0, 1]")

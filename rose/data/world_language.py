@@ -1,17 +1,18 @@
-"""The words of the embedded world, the same for every setting of its knobs, and the tokenizer made of them.
+"""The words of the embedded world, the same for all of its settings, and their tokenizer.
 
 An answer is `opener frame connective body. coda closer`, for instance
 "Certainly! In short, please consider soil, mulch and hose. That is the gist. Hope it helps!"
 
-- manner (opener, connective, closer) is what the preference pairs are about and what the reward rewards;
-- register (question, frame, coda) is surface: it never changes the reward, but can be made to mislead;
+- manner (opener, connective, closer) is what preference pairs are about and the reward rewards;
+- register (question, frame, coda) is surface: it never changes the reward, but can mislead;
 - body is some words of the question's topic.
 
 With manners=agreement the opener and the closer are in a voice each, and there is one connective:
 "Hear ye! In short, consider soil, mulch and hose. That is the gist. Thus decreed!"
 
-Within a slot the two manners, or registers, have phrases of the same lengths in tokens: length tells nothing.
-All openers of the voices are of one length, and so are all closers; no word is in two of these phrases.
+Within a slot the two manners, or registers, have phrases of the same lengths in tokens, so that
+length tells nothing. All openers of the voices are of one length, and so are all closers; no word
+is in two of these phrases.
 """
 
 from typing import NamedTuple
@@ -94,7 +95,7 @@ CODAS = {
 
 PAD, EOS, UNKNOWN = "<|pad|>", "<|eos|>", "<|unknown|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-# `generation` tells apply_chat_template(return_assistant_tokens_mask=True) what the assistant has to produce.
+# `generation` tells apply_chat_template(return_assistant_tokens_mask=True) what the assistant says
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] not in ('system', 'user', 'assistant') %}"
@@ -118,7 +119,8 @@ def manner_phrases(manners: Manners) -> list[str]:
 def tokenizer(manners: Manners = Manners.phrases) -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark, plus padding, end, unknown and a marker for each role.
 
-    A turn is `<|role|>content`; an assistant's also ends with the end token. Decoding gives a content back.
+    A turn is `<|role|>content`; an assistant's also ends with the end token. Decoding gives a
+    content back.
     """
     splitter = Sequence([Metaspace(), Punctuation("isolated")])
     phrases = [phrase for slot in (FRAMES, CODAS, QUESTIONS) for kind in slot.values() for phrase in kind]

@@ -1,0 +1,51 @@
+"""The rows that stages pass around, as they lie in their .jsonl files."""
+
+from typing import NotRequired, TypedDict
+
+from rose.models.batching import Encoded
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+class Conversation(TypedDict):
+    id: str
+    messages: list[Message]
+
+
+class PoolRow(Conversation):
+    """A row of pool.jsonl: a conversation to learn from, and what other columns its file had."""
+
+    dataset: str  # its source
+    useful: NotRequired[bool]  # known of the embedded world's rows
+
+
+class PreferencePair(TypedDict):
+    """A row of target.jsonl or test.jsonl: a prompt, two answers, and what other columns its file had."""
+
+    id: str
+    subtask: str
+    prompt: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    score_ratio: NotRequired[float]  # votes of chosen over votes of rejected
+    metadata: NotRequired[object]  # of Stack Exchange: links for attribution
+
+
+class DroppedRow(TypedDict):
+    """A row of dropped.jsonl: a pool row or preference pair that a stage goes without."""
+
+    id: str
+    reason: str
+
+
+class EncodedRow(Encoded):
+    """A pool row in the model's tokens."""
+
+    id: str
+    dataset: str
+
+
+EncodedPair = tuple[Encoded, Encoded]  # chosen, rejected
