@@ -1,6 +1,6 @@
-"""The first name of `python -m rose.duel`."""
+"""`python -m rose.duel` under its first name."""
 
-from rose.duel import main
+import runpy
 
 if __name__ == "__main__":
-    main()
+    runpy.run_module("rose.duel", run_name="__main__")
