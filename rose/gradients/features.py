@@ -1,7 +1,4 @@
-"""The two gradient stages: features of the pool and of the target pairs at each checkpoint.
-
-Pool rows and preference pairs become gradients, gradients are projected, and a store keeps them.
-"""
+"""The gradient stages: pool rows and target pairs become gradients, projected and stored."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
