@@ -1,12 +1,10 @@
-"""The two gradient stages: features of the pool and of the target pairs at each checkpoint.
-
-Pool rows and preference pairs become gradients, gradients are projected, and a store keeps them.
-"""
+"""The gradient stages: pool rows and target pairs become gradients, projected and stored."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -40,6 +38,7 @@ GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines mak
 
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 Answers = tuple[Encoded, Encoded]  # chosen and rejected
+Row = Mapping[str, Any]  # a target pair, or one that is dropped: {"id", "reason"}
 
 
 @stage("features", version=2, resumable=True, together=True)
@@ -84,7 +83,7 @@ def pair_features(
     pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
     if objective.first_tokens is not None:
         pairs, encoded, alike = _shortened(pairs, encoded, objective.first_tokens, objective.paired)
-        dropped += alike
+        dropped = [*dropped, *alike]
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
@@ -148,10 +147,10 @@ def _updates(
 
 
 def _pair_gradients(
-    engine: PerExample, pairs: list[Answers], objective: Objective, reference: torch.Tensor | None, numbers: list[int]
+    engine: PerExample, pairs: Sequence[Answers], objective: Objective, reference: torch.Tensor | None, batch: list[int]
 ) -> torch.Tensor:
-    rows = [row for number in numbers for row in (pairs[number] if objective.paired else pairs[number][:1])]
-    return gradients(engine, rows, objective, None if reference is None else reference[numbers].flatten())
+    rows = [row for number in batch for row in (pairs[number] if objective.paired else pairs[number][:1])]
+    return gradients(engine, rows, objective, None if reference is None else reference[batch].flatten())
 
 
 def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference | None) -> torch.Tensor | None:
@@ -169,8 +168,8 @@ def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference
 
 
 def _shortened(
-    pairs: list[dict], encoded: list[Answers], count: int, paired: bool
-) -> tuple[list[dict], list[Answers], list[dict]]:
+    pairs: Sequence[Row], encoded: Sequence[Answers], count: int, paired: bool
+) -> tuple[list[Row], list[Answers], list[Row]]:
     """Pairs, their answers cut to `count` tokens, and {"id", "reason"} of those then alike."""
     different, shortened, dropped = [], [], []
     for pair, (chosen, rejected) in zip(pairs, encoded, strict=True):
@@ -186,7 +185,7 @@ def _shortened(
     return different, shortened, dropped
 
 
-def list_dropped(out: Path, store: FeatureStore, dropped: Sequence[dict] = ()) -> None:
+def list_dropped(out: Path, store: FeatureStore, dropped: Sequence[Row] = ()) -> None:
     """Writes dropped.jsonl, once every process is done; to drop all rows is an error."""
     ranks.barrier()
     reasons = ((row["id"], f"gradient not finite at {row['checkpoint']}") for row in store.not_finite())
