@@ -19,7 +19,7 @@ from rose.models.log_probs import answer_log_probs
 from rose.stages.graph import stage
 
 
-@stage("tasks", version=2)
+@stage("tasks", version=3)
 def solve(
     out: Path,
     tasks: Tasks,
