@@ -7,7 +7,7 @@ from fractions import Fraction
 from rose.evaluation.statements import own, plain, statements
 
 WHOLE = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d{1,3}(?:[ '_]\d{3})+(?!\d)|\d+)"
-NUMBER = rf"(?:{WHOLE}(?:\.\d+)?|(?<![\w.])\.\d+)(?:e[+-]?\d{1, 3})?"
+NUMBER = rf"(?:{WHOLE}(?:\.\d+)?|(?<![\w.])\.\d+)(?:e[+-]?\d{{1,3}})?"
 SIGN = r"(?:(?<![\w)])[+-])?"
 MIXED = rf"{SIGN}(?:\d+[ \t]+)?\d+/\d+"
 # Numbers joined by signs, one or more of them: a sum that is not worked out, a range, a time or a date is no number.
