@@ -10,9 +10,9 @@ WHOLE = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d{1,3}(?:[ '_]\d{3})+(?!\d)|\d+)"
 NUMBER = rf"(?:{WHOLE}(?:\.\d+)?|(?<![\w.])\.\d+)(?:e[+-]?\d{{1,3}})?"
 SIGN = r"(?:(?<![\w)])[+-])?"
 MIXED = rf"{SIGN}(?:\d+[ \t]+)?\d+/\d+"
-# Numbers joined by signs, one or more of them: a sum that is not worked out, a range, a time or a date is no number.
+# Numbers joined by signs, one or more of them: a sum not worked out, a range, a time or a choice is no number.
 CHAIN = re.compile(
-    rf"{MIXED}(?![\d/.])|{SIGN}{NUMBER}(?:[ \t]*(?:[-+*/×÷^:·]|x(?=[ \t]*\d)|,(?=\d))[ \t]*[+-]?{NUMBER})*", re.I
+    rf"{MIXED}(?![\d/.])|{SIGN}{NUMBER}(?:[ \t]*(?:[-+*/×÷^:·]|x(?=[ \t]*\d)|,(?=\d)|\bor\b)[ \t]*[+-]?{NUMBER})*", re.I
 )
 LETTER = r"(?:[(\[][ \t]*[A-Za-z][ \t]*[)\]]|[A-Z]\b)"
 SEVERAL = re.compile(

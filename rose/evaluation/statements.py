@@ -100,7 +100,7 @@ def _replaced(text: str, pairs: list[tuple]) -> str:
 def _spoken(command: re.Match) -> str:
     name, inside = command[1].lstrip("\\"), command[2]
     if name in ("boxed", "fbox"):
-        return f" final answer: {inside} "
+        return f" final answer: {inside}\n"
     if name.startswith(("text", "math", "mbox")):
         return inside
     return f"{name}{inside}" if len(inside) == 1 else f"{name}({inside})"
