@@ -37,8 +37,9 @@ STATED = re.compile(
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 SIGNS = str.maketrans(dict.fromkeys("−‐‑–﹣－", "-") | dict.fromkeys("\u00a0\u2009\u202f", " ") | {"：": ": "})
 LOOKS = [  # what a text looks like and not what it says, and what says in other signs that an answer is meant
+    (r"(?<![\w*])(\*{1,3}|__)(?=\S)(.+?)(?<=\S)\1(?!\*)", r"\2"),
     (r"<<[^<>\n]*=[^<>\n]*>>", ""),  # GSM8K's own sums
-    (r"</answer>", "\n"),
+    (r"</answer>", "\n\n"),
     (r"<answer>", " final answer: "),
     (r"\{,\}|\\[,;! ]", lambda found: "," if found[0] == "{,}" else ""),
     (r"\\[()\[\]]|\\(?:left|right|displaystyle)\b|\\[{}]", " "),
@@ -47,8 +48,7 @@ LOOKS = [  # what a text looks like and not what it says, and what says in other
     (r"\\([%#&_])", r"\1"),
     (r"\\?[$€£¥₹]|\brs\b\.?", ""),
 ]
-MARKDOWN = [  # after the commands of LaTeX, as these hold braces
-    (r"(?<![\w*])(\*{1,3}|__)(?=\S)(.+?)(?<=\S)\1(?!\*)", r"\2"),
+HEADINGS = [
     (r"(?m)^[ \t#*_>-]*((?:final[ \t]+)?answers?)[ \t*_]*$", r"\1:"),
     (r"(?m)####[ \t]*(?=\S*\d\S*[ \t]*$)|####[ \t]*(?=[^\n]*\s*\Z)", " final answer: "),
     (r"\b(?:minus|negative) (?=\.?\d)", "-"),
@@ -88,7 +88,7 @@ def plain(text: str) -> str:
     while before != text:  # the innermost braces first
         before, text = text, COMMAND.sub(_spoken, FRACTION.sub(r" \1/\2", text))
     text = re.sub(r"\\f?boxed\b\s*\{?", " final answer: ", text)  # one that does not end
-    return _replaced(text, MARKDOWN).strip()
+    return _replaced(text, HEADINGS).strip()
 
 
 def _replaced(text: str, pairs: list[tuple]) -> str:
@@ -100,7 +100,7 @@ def _replaced(text: str, pairs: list[tuple]) -> str:
 def _spoken(command: re.Match) -> str:
     name, inside = command[1].lstrip("\\"), command[2]
     if name in ("boxed", "fbox"):
-        return f" final answer: {inside}\n"
+        return f" final answer: {inside}\n\n"
     if name.startswith(("text", "math", "mbox")):
         return inside
     return f"{name}{inside}" if len(inside) == 1 else f"{name}({inside})"
