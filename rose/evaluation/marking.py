@@ -31,7 +31,7 @@ CLAUSE = (  # where an explanation may begin
     r"|,?\s+(?:because|since|as|so|given|which|but|due|based)\b"
 )
 HEDGE = re.compile(
-    r"(?i)(?:(?:that|then|therefore|thus|hence|so|clearly|simply|just|indeed|definitely|actually|probably"
+    r"(?i)^\s*(?:(?:that|then|therefore|thus|hence|so|clearly|simply|just|indeed|definitely|actually|probably"
     r"|(?:most )?likely|approx\.|approximately|about|around|roughly|exactly)(?:[,:]|\b)\s*)+"
 )
 QUOTES = "\"'`*“”‘’«»"
@@ -40,9 +40,9 @@ QUOTES = "\"'`*“”‘’«»"
 def right(given: str, expected: str) -> bool:
     """Whether the first statement of the reply that can be read as an answer of this kind says what is expected.
 
-    Where none can: a number is compared with the last one of the reply, all else with its last line. Where the answer
-    is an option such as (B), its letter counts. Other words are compared without regard to case, quotes, commas and
-    the final stop, up to where an explanation begins.
+    Where none can: a number is compared with the last one of the reply, all else with its last line (yes, no and the
+    like with its last sentence, too). Where the answer is an option such as (B), its letter counts. Other words are
+    compared without regard to case, quotes, commas and the final stop, up to where an explanation begins.
     """
     if given.strip() == expected.strip():
         return bool(given.strip())
@@ -84,7 +84,11 @@ def _kind(wanted: str) -> tuple[Reader, Reader, object]:
     def read(statement: str) -> set[str]:
         return _wordings(statement, closed, length)
 
-    return read, lambda reply: read(_last_line(reply)), fold(wanted)
+    def read_last(reply: str) -> set[str]:
+        line = _last_line(reply)
+        return read(line) or read(re.split(r"(?<=[.!?])\s", line)[-1])
+
+    return read, read_last, fold(wanted)
 
 
 def _value(chain: str) -> Fraction | None:
@@ -107,7 +111,7 @@ def _numbers(text: str) -> list[Fraction]:
 
 def _number_said(statement: str) -> set[Fraction]:
     """The first number of its first sentence, of a sum what stands after the last sign of equality."""
-    line = HEDGE.sub("", statement.splitlines()[0], count=1)
+    line = HEDGE.sub("", statement.splitlines()[0])
     sentence = re.split(r"[.!?](?=\s|$)", line)[0]
     for clause in re.split(rf"{CLAUSE}|,\s", sentence):
         for side in reversed(re.split(r"=|≈|\bequals\b", clause)):
@@ -122,7 +126,7 @@ def _last_number(reply: str) -> set[Fraction]:
 
 def _option_said(statement: str, place: int = 0) -> set[str]:
     """The option a statement begins with, or else the first it names; of several together none is right."""
-    line = re.sub(r"(?i)\bnot\s+\S+", "", HEDGE.sub("", statement.splitlines()[0], count=1)).strip(QUOTES + " ")
+    line = re.sub(r"(?i)\bnot\s+\S+", "", HEDGE.sub("", statement.splitlines()[0])).strip(QUOTES + " ")
     if SEVERAL.match(line):
         return {"several"}
     named = [one or other for one, other in NAMED.findall(line)]
@@ -140,7 +144,7 @@ def _wordings(statement: str, closed: bool, length: int) -> set[str]:
     """A statement up to each place before `length` where an explanation may begin; a list of lines as a whole."""
     lines = statement.splitlines() or [""]
     first = re.sub(r"(?i)^(?:a|assistant):\s", "", lines[0])
-    texts = {lines[0], first, HEDGE.sub("", first, count=1), first.rpartition("=")[2]}
+    texts = {lines[0], first, HEDGE.sub("", first), first.rpartition("=")[2]}
     clause = re.compile(rf"{CLAUSE}|[,;:]" if closed else CLAUSE, re.I)
     ends = {text: [len(text), *(mark.start() for mark in clause.finditer(text[:length]))] for text in texts}
     found = {fold(text[:end]) for text in texts for end in ends[text]}

@@ -16,7 +16,7 @@ TURN = re.compile(
     r"""(?ixm)
       ^[ \t*\#]* (?: (?:user|human) [ \t*]* (?: : | $ ) | \[INST\] )
     | (?: ^ | (?<=[.!?])[ \t]+ ) [ \t*\#]* (?: (?:next|new|another)[ \t]+ )?
-        (?: question[ \t]*\d* | q\d* ) [ \t*]* [:.)]
+        (?: question[ \t]*\d* | q ) [ \t*]* :
     | </s> | <eos>
     | <\|? (?: user | human | im_start | im_end | endoftext | eot_id | end_of_text | start_header_id | end_of_turn
       | start_of_turn | end ) \|?>"""
@@ -26,7 +26,7 @@ STATED = re.compile(
     (?P<doubt> (?: \b(?: if | whether | unless | suppose | assum\w+ | to\s+(?!the\b|our\b|my\b|an?\b)\w+ )
                    \s+ (?:that\s+)? | \bend\s+with:\s+ ) )?
     (?: \b(?: the | our | my | an )\s+ )?  (?: \b(?: correct | right | best )\s+ )?  (?P<final> \bfinal\s+ )?
-    (?<!\bto\s) (?<![/*]\s) \banswers?\b
+    (?<!\bto\s) (?<![/*]\s) \banswers?\b ["”']?
     (?: (?: \s+(?: choice | option | key )\b | , [\w\ ]{1,20} ,
           | \s+(?: to | for | of | in | on | that | we | here | then | therefore | thus )\b
             (?: \s+[^\s.:!?]+ ){0,12}? )?
