@@ -49,6 +49,7 @@ PHRASES = [
     "Let us see.\n\n### Final Answer\n{}",
     "Let us see.\n#### {}",
     "<answer>{}</answer>",
+    "The final answer is $\\boxed{{{}}}$.",
     "<think>The answer is 99, no: zz.</think>\nThe answer is {}.",
     "The answer is {}, because 7 is prime.",
     "The answer is {}.\n\nQuestion: And then?\nAnswer: 99",

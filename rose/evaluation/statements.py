@@ -42,7 +42,10 @@ LOOKS = [  # what a text looks like and not what it says, and what says in other
     (r"</answer>", "\n\n"),
     (r"<answer>", " final answer: "),
     (r"\{,\}|\\[,;! ]", lambda found: "," if found[0] == "{,}" else ""),
-    (r"\\[()\[\]]|\\(?:left|right|displaystyle)\b|\\[{}]", " "),
+    (r"\\[()\[\]]|\\(?:left|right|displaystyle)\b", " "),
+    (r"\\boxed\{([^\w\n]+)\}", " final answer: \\1\n\n"),  # brackets that are the answer itself
+    (r"\\\{", "\ue000"),
+    (r"\\\}", "\ue001"),
     (r"\\(?:times|cdot)\b", "*"),
     (r"\\approx\b", "≈"),
     (r"\\([%#&_])", r"\1"),
@@ -52,6 +55,8 @@ HEADINGS = [
     (r"(?m)^[ \t#*_>-]*((?:final[ \t]+)?answers?)[ \t*_]*$", r"\1:"),
     (r"(?m)####[ \t]*(?=\S*\d\S*[ \t]*$)|####[ \t]*(?=[^\n]*\s*\Z)", " final answer: "),
     (r"\b(?:minus|negative) (?=\.?\d)", "-"),
+    ("\ue000", "{"),
+    ("\ue001", "}"),
 ]
 COMMAND = re.compile(r"(\\(?![dt]?frac\b)[a-zA-Z]+|[\^_])\s*\{([^{}]*)\}")
 FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
