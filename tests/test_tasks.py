@@ -1,4 +1,4 @@
-"""Questions with one right answer: read, drawn, asked and marked; every expected value is worked out by hand."""
+"""Questions with one right answer: read, drawn and asked; every expected value is worked out by hand."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ from rose.config.schema import Tasks
 from rose.data.bad_rows import BadRow
 from rose.data.files import FileRow
 from rose.errors import RoseError
-from rose.evaluation.questions import Asked, draw, messages, parse, read_questions, right
+from rose.evaluation.questions import Asked, draw, messages, parse, read_questions
 from rose.evaluation.tasks import likeliest
 
 
@@ -31,33 +31,6 @@ def rows(subtask: str, count: int, split: str | None = None) -> list[dict]:
         | {"answer": str(i), "choices": None}
         for i in range(count)
     ]
-
-
-@pytest.mark.parametrize(
-    ("given", "expected", "correct"),
-    [
-        ("He sells 9 eggs.\nThe answer is 18.", "18", True),
-        ("9 * 2 = <<9*2=18>>18\n#### 18", "18", True),
-        ("so $1,234.50 in all", "1234.5", True),
-        ("The answer is 18 because 9 + 9", "18", True),
-        ("It costs 7 and then 18", "18", True),
-        ("It costs 18 and then 7", "18", False),
-        ("The answer is 18.\nOr is it? The answer is 19.", "18", False),
-        ("eighteen", "18", False),
-        ("The answer is -3", "-3", True),
-        ("the answer is (B) 05/01/2021.", "(B)", True),
-        ("B", "(B)", True),
-        ("(A) is wrong. The answer is (B)", "(B)", True),
-        ("A bee", "(B)", False),
-        ("The answer is: No.", "no", True),
-        ("I think so.\n\nTrue", "True", True),
-        ("Not true", "True", False),
-        ("The answer is ] ) }.", "] ) }", True),
-        ("", "True", False),
-    ],
-)
-def test_an_answer_is_right_when_its_last_word_is(given, expected, correct):
-    assert right(given, expected) is correct
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
-"""Questions with one right answer: read from files, drawn, asked, and their answers marked."""
+"""Questions with one right answer: read from files, drawn by subtask, and asked."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple, TypedDict
@@ -14,12 +12,13 @@ from rose.data.bad_rows import BadRow
 from rose.data.chat import Message
 from rose.data.files import FileRow, Location
 from rose.errors import RoseError
+from rose.evaluation.marking import final
+from rose.evaluation.statements import ENDING
 from rose.seeds import numpy_generator
 
 FIELDS = {"question": ("question", "input"), "answer": ("answer", "target"), "choices": ("choices", "options")}
 SUBTASK = ("subtask", "task", "subject")
 LETTERS = frozenset(ascii_uppercase)
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Question(TypedDict):
@@ -60,9 +59,10 @@ def read_questions(out: Path, tasks: Tasks) -> list[Asked]:
 def parse(row: FileRow, letters: bool = False) -> list[dict]:
     """A row's `Question`: question, answer (BBH's input, target), choices of a multiple choice.
 
-    Optional are id, split and subtask (task, subject). The answer of a multiple choice may be its
-    letter, its place from 0, or its text; `letters` says that the file gives letters throughout,
-    else one that is also the text of another choice is refused. Raises BadRow.
+    Optional are id, split and subtask (task, subject). Of an answer with its working, such as
+    GSM8K's, what it comes to. The answer of a multiple choice may be its letter, its place from 0,
+    or its text; `letters` says that the file gives letters throughout, else one that is also the
+    text of another choice is refused. Raises BadRow.
     """
     values = row.values
     assert isinstance(values, dict)
@@ -71,10 +71,13 @@ def parse(row: FileRow, letters: bool = False) -> list[dict]:
         raise BadRow("question (or input) must be a text")
     if isinstance(fields["answer"], bool) or not isinstance(fields["answer"], str | int | float):
         raise BadRow("answer (or target) must be a text or a number")
+    if str(fields["answer"]).strip() == "" or fields["answer"] != fields["answer"]:
+        raise BadRow("answer (or target) must not be empty")
     if fields["choices"] is not None:
         fields["answer"] = _letter(fields["answer"], fields["choices"], letters)
+    else:
+        fields["answer"] = final(str(fields["answer"]))
     subtask = next((str(values[key]) for key in SUBTASK if values.get(key)), "default")
-    fields["answer"] = str(fields["answer"]).strip()
     return [{"id": files.row_id(row), "subtask": subtask, "split": values.get("split")} | fields]
 
 
@@ -118,30 +121,11 @@ def messages(asked: Asked) -> list[Message]:
     return [*turns, Message(role="user", content=_wording(asked.row))]
 
 
-def right(given: str, expected: str) -> bool:
-    """Whether what follows the last "answer is" or "####", else the last line, is `expected`.
-
-    A number is compared as a number: with the first after those words, without them with the last
-    one given. An option such as (B) is compared with the first one there, other texts without
-    regard to case, outer quotes and the final stop.
-    """
-    pieces = re.split(r"(?i)answer is:?|####", given)
-    lines = [line for line in pieces[-1].strip().splitlines() if line.strip()] or [""]
-    last = lines[0] if len(pieces) > 1 else lines[-1]
-    if _number(expected) is not None:
-        numbers = NUMBER.findall(last)[:1] if len(pieces) > 1 else NUMBER.findall(given)[-1:]
-        return [_number(number) for number in numbers] == [_number(expected)]
-    if re.fullmatch(r"\([A-Z]\)", expected):
-        option = re.search(r"\(([A-Z])\)", last) or re.fullmatch(r"\W*([A-Z])\W*", last)
-        return option is not None and f"({option[1]})" == expected
-    return _plain(last) == _plain(expected)
-
-
 def _wording(row: Question) -> str:
     if row["choices"]:
         options = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, row["choices"], strict=False)]
         return "\n".join([row["question"].strip(), *options, "Answer with the letter alone."])
-    return f"{row['question'].strip()}\nEnd with: The answer is …"
+    return f"{row['question'].strip()}\n{ENDING} …"
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:
@@ -172,12 +156,3 @@ def _letter(answer: str | int | float, choices: object, throughout: bool) -> str
 
 def _shuffled(indices: list[int], seed: int, name: str) -> list[int]:
     return [indices[place] for place in numpy_generator(seed, name).permutation(len(indices))]
-
-
-def _number(text: str) -> Decimal | None:
-    bare = text.strip("$ ")
-    return Decimal(bare.replace(",", "")) if NUMBER.fullmatch(bare) else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip("\"'*` ").removesuffix(".").strip("\"'*` ")

@@ -12,13 +12,14 @@ from rose.config.schema import Evaluation, Numerics, Tasks
 from rose.data import chat
 from rose.evaluation.answers import Model, generate, load
 from rose.evaluation.items import Item, write_items
-from rose.evaluation.questions import Asked, messages, read_questions, right
+from rose.evaluation.marking import right
+from rose.evaluation.questions import Asked, messages, read_questions
 from rose.models.log_probs import answer_log_probs
 from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 
-@stage("tasks", version=2)
+@stage("tasks", version=3)
 def solve(
     out: Path,
     tasks: Tasks,
