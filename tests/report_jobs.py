@@ -59,6 +59,12 @@ def write_job(
         )
 
 
+def add_stages(job: Path, **directories: str) -> None:
+    """Stages that `job` says it used, by what it calls them."""
+    stages = json.loads((job / "stages.json").read_text())
+    (job / "stages.json").write_text(json.dumps(stages | {name: {"dir": path} for name, path in directories.items()}))
+
+
 def row_of(text: str, *cells: str) -> list[str]:
     """The cells of the one table row that begins with `cells`."""
     lines = [line for line in text.splitlines() if line.startswith("|")]

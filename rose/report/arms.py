@@ -1,15 +1,17 @@
 """Arms: jobs that differ in their seeds alone are one row; their means and paired differences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
 import numpy
 import pandas
+from scipy.sparse.csgraph import connected_components
 
 from rose.report.item_tables import Items, Table, align, all_items
-from rose.report.metrics import bounds
+from rose.report.metrics import bounds, rests_on_selection
+from rose.report.results import JobRecord
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 REFERENCES = ("random", "less")
@@ -21,11 +23,18 @@ MEASURED = ("done", "failed")  # what failed at its judging was measured by all 
 
 @dataclass(frozen=True)
 class Result:
-    """One measured model: flat metrics, and the items behind them where they are known."""
+    """One measurement of a model: flat metrics, and the items behind them where they are known."""
 
     name: str
     metrics: dict[str, float]
     items: Table
+    model: str = ""  # directory of what was measured: a model that is tested again is no second one
+    selection: str = ""
+    trained: bool = True  # False: the base model, which no seed of a method has drawn
+
+    def behind(self, metric: str) -> str:
+        """What has the metric: the model, or its selection."""
+        return self.selection if rests_on_selection(metric) else self.model
 
 
 NO_RESULT = Result("", {}, {})
@@ -52,6 +61,11 @@ class Arm:
         """Distinct ones: jobs that share their evaluation were measured once, not several times."""
         return list({result.name: result for result in self.runs.values()}.values())
 
+    @property
+    def models(self) -> int:
+        """How many models were measured: the seeds that an interval may speak of."""
+        return len({result.model for result in self.results})
+
 
 def is_seed(name: str) -> bool:
     return name == "seed" or name.endswith(".seed")
@@ -65,7 +79,7 @@ def show(value: Any) -> str:
     return "" if pandas.isna(value) else str(value)
 
 
-def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> list[Arm]:
+def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str], jobs: Mapping[str, JobRecord]) -> list[Arm]:
     """The arms of `frame`, which is `tabulate(jobs)`, the base model's first.
 
     `tables` are the items of its rows; `columns` tell the arms apart.
@@ -73,22 +87,23 @@ def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str]) -> l
     selecting = "model" if "student" in frame else None  # no part of the task of a student
     task = [name for name in columns if _is_task(name) and name.split(".")[0] != selecting]
     seeds = [str(name) for name in frame if is_seed(str(name))]
-    rows: dict[tuple[str, ...], list[tuple[Mapping, Table]]] = {}
+    rows: dict[tuple[str, ...], list[tuple[Mapping, Result]]] = {}
     for row, items in zip(frame.to_dict("records"), tables, strict=True):
-        rows.setdefault(tuple(show(row[name]) for name in columns), []).append((row, items))
+        measured = _result(row, items, jobs[row["job"]])
+        rows.setdefault(tuple(show(row[name]) for name in columns), []).append((row, measured))
     arms = [_arm(dict(zip(columns, key, strict=True)), task, seeds, members) for key, members in rows.items()]
     return _merged(sorted(arms, key=lambda arm: arm.method != "zero_shot"))
 
 
-def _arm(cells: dict[str, str], task: list[str], seeds: list[str], rows: list[tuple[Mapping, Table]]) -> Arm:
+def _arm(cells: dict[str, str], task: list[str], seeds: list[str], rows: list[tuple[Mapping, Result]]) -> Arm:
     runs: dict[tuple[str, ...], Result] = {}
-    for row, items in rows:
+    for row, result in rows:
         if show(row["state"]) in MEASURED:
-            run, result = tuple(show(row[name]) for name in seeds), _result(row, items)
+            run = tuple(show(row[name]) for name in seeds)
             if result.name != runs.get(run, result).name:  # two jobs that name the same run
                 run = (*run, result.name)
             runs[run] = result
-    done = [_name(row) for row, _ in rows if show(row["state"]) == "done"]
+    done = [result.model for row, result in rows if show(row["state"]) == "done"]
     shared = len(done) - len(set(done))
     blank = "" if cells["method"] == "zero_shot" else "null"
     return Arm(
@@ -124,40 +139,63 @@ def _same_items(one: Table, other: Table) -> bool:
     return bool(one) and one.keys() == other.keys() and all(alike)
 
 
-def _result(row: Mapping, items: Table) -> Result:
+def _result(row: Mapping, items: Table, job: JobRecord) -> Result:
+    """Where a folder does not say what was measured, each measurement is of a model of its own."""
     numbers = {name: float(value) for name, value in row.items() if isinstance(value, Real) and value == value}
-    return Result(_name(row), numbers, items)
+    name, trained = show(row["result"]) or show(row["job"]), show(row["method"]) != "zero_shot"
+    model = (job.directory("finetune") if trained else job.directory("student_base", "base")) or name
+    return Result(name, numbers, items, model, job.directory("selection") or model, trained)
 
 
-def _name(row: Mapping) -> str:
-    return show(row["result"]) or show(row["job"])
+def seeds_of(runs: Sequence[Sequence[Result]], metric: str) -> list[list[int]]:
+    """The places of `runs` that are one seed, as they share a model: tested again it tells no more of its method.
+
+    A run is a measurement, or those that are compared with each other. The base model is given,
+    not drawn: where it is compared with trained ones, these are the seeds.
+    """
+    if not runs:
+        return []
+    models = [{(side, result.behind(metric)) for side, result in enumerate(run) if result.trained} for run in runs]
+    given = [{(side, result.behind(metric)) for side, result in enumerate(run)} for run in runs]
+    models = [trained or others for trained, others in zip(models, given, strict=True)]
+    seeds, numbers = connected_components(numpy.array([[bool(one & other) for other in models] for one in models]))
+    return [numpy.flatnonzero(numbers == seed).tolist() for seed in range(seeds)]
+
+
+def per_seed(values: numpy.ndarray, seeds: list[list[int]]) -> numpy.ndarray:
+    """The means of the known `values` [runs, …] of each seed."""
+    known = numpy.ma.masked_invalid(values)
+    return numpy.ma.stack([known[places].mean(axis=0, keepdims=True)[0] for places in seeds]).filled(numpy.nan)
 
 
 def mean(arm: Arm, metric: str, items: Items) -> Estimate:
-    """Over the arm's results that have the metric; over their items too, where all have them."""
+    """Over the models that have the metric; over their items too, where all have them."""
     measured = [result for result in arm.results if metric in result.items or metric in result.metrics]
+    seeds = seeds_of([[result] for result in measured], metric)
     if measured and all(metric in result.items for result in measured):
         tables = [result.items for result in measured]
         numbers = all_items(tables)
-        return from_items(_values(tables, metric, numbers), items.prompts(numbers), bounds(metric))
-    values = [result.metrics.get(metric, numpy.nan) for result in measured]
-    return from_seeds(numpy.array(values), bounds(metric))
+        values = per_seed(_values(tables, metric, numbers), seeds)
+        return from_items(values, items.prompts(numbers), bounds(metric))
+    values = numpy.array([[result.metrics.get(metric, numpy.nan)] for result in measured])
+    return from_seeds(per_seed(values, seeds)[:, 0], bounds(metric)) if measured else NOTHING
 
 
 def difference(one: Arm, other: Arm, metric: str, items: Items) -> Estimate:
     """Of their means, over the seeds both have; item by item where both have items."""
     shared = [(one.runs[seeds], other.runs[seeds]) for seeds in one.runs if seeds in other.runs]
     pairs = list({(a.name, b.name): (a, b) for a, b in shared}.values())
+    seeds = seeds_of(pairs, metric)
     least, most = bounds(metric)
     limits = (least - most, most - least)
     if pairs and all(metric in a.items and metric in b.items for a, b in pairs):
         numbers = all_items(result.items for pair in pairs for result in pair)
         ours, theirs = (_values([pair[side].items for pair in pairs], metric, numbers) for side in (0, 1))
-        estimate = from_items(ours - theirs, items.prompts(numbers), limits)
+        estimate = from_items(per_seed(ours - theirs, seeds), items.prompts(numbers), limits)
         if estimate.seeds:
             return estimate
-    values = [a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan) for a, b in pairs]
-    return from_seeds(numpy.array(values), limits) if values else NOTHING
+    values = numpy.array([[a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan)] for a, b in pairs])
+    return from_seeds(per_seed(values, seeds)[:, 0], limits) if pairs else NOTHING
 
 
 def _values(tables: list[Table], metric: str, numbers: numpy.ndarray) -> numpy.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy
 import pandas
 
-from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, mean, same_task, show
+from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, mean, per_seed, same_task, show
 from rose.report.item_tables import Items, align, all_items, read_items
 from rose.report.metrics import HEADLINE, MORE, direction, is_quality, stands_for
 from rose.report.results import NAMING, JobRecord, naming_columns, tabulate
@@ -81,7 +81,7 @@ def compare(jobs: list[JobRecord]) -> Comparison:
     columns = list(dict.fromkeys(["method", *varying]))
     same = {name: show(value) for name in naming if name not in columns for value in clear[name].head(1)}
     tables = [(tuned if row < len(jobs) else base)[job] for row, job in enumerate(frame["job"])]
-    arms = group(frame, tables, columns)
+    arms = group(frame, tables, columns, {job.dir.name: job for job in jobs})
     filled = [str(name) for name in frame.dropna(axis="columns", how="all")]
     metrics = [name for entry in HEADLINE for name in filled if stands_for(entry, name)]
     more = [name for name in MORE if name in filled]
@@ -187,6 +187,9 @@ def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items
         return {}
     numbers = all_items(result.items for row in results for result in row)
     values = numpy.array([[align(result.items, metric, numbers) for result in row] for row in results])
+    models = [tuple(result.model for result in run) for run in zip(*results, strict=True)]
+    groups = [[place for place, other in enumerate(models) if other == model] for model in dict.fromkeys(models)]
+    values = numpy.array([per_seed(runs, groups) for runs in values])  # models that are tested again are one seed
     some = ~numpy.isnan(values).all(axis=(0, 1))
     if numpy.isnan(values).all(axis=2).any():
         return {}

@@ -7,6 +7,7 @@ SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_w
 # The table's columns, in order. QUALITY: what a reader wants to win at; accuracy_: of any task.
 QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
 HEADLINE = (*QUALITY, "precision", "cost/seconds")
+SELECTION = ("precision", "selected_", "length_correlation")  # what a selection is, whoever is trained on it
 # What the page has beside these.
 MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")
 
@@ -25,6 +26,11 @@ def bounds(metric: str) -> tuple[float, float]:
     if metric.startswith("cost/"):
         return 0.0, math.inf
     return (0.0, 1.0) if metric.startswith(SHARES) else (-math.inf, math.inf)
+
+
+def rests_on_selection(metric: str) -> bool:
+    """Whether it is the selection's: models that share one are not several of it."""
+    return metric.startswith(SELECTION)
 
 
 def stands_for(entry: str, metric: str) -> bool:

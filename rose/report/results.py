@@ -50,6 +50,10 @@ class JobRecord:
         """The same of the base model's."""
         return _measured(self.stages, [ZERO_SHOT[name] for name in MEASURES])
 
+    def directory(self, *names: str) -> str:
+        """The directory of the first of these stages that the job has, as it stands in stages.json; "" without."""
+        return next((str(self.stages[name]["dir"]) for name in names if "dir" in self.stages.get(name, {})), "")
+
     def stage(self, name: str) -> Path | None:
         """The directory of a stage; None where the job has none or it is gone."""
         folder = self.stages.get(name, {}).get("dir")

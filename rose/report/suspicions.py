@@ -103,18 +103,18 @@ def _short(value: Any) -> str:
 
 def _few_seeds(comparison: Comparison) -> list[str]:
     trained = [arm for arm in comparison.arms if arm.method != "zero_shot" and arm.results]
-    few = [arm.label for arm in trained if len(arm.results) < 2]
+    few = [arm.label for arm in trained if arm.models < 2]
     if not few:
         return []
     who = "every method" if len(few) == len(trained) else _list(few)
-    return [f"One seed or result only for {who}: its intervals speak of that one model, not of the method."]
+    return [f"One model only for {who}: its intervals speak of that one model, not of the method."]
 
 
 def _gaps(comparison: Comparison) -> list[str]:
     lines = []
     for metric in comparison.metrics:
-        seeds = [(arm, estimate.seeds) for arm, estimate in comparison.estimates[metric].items()]
-        short = [f"{arm.label} {n} of {len(arm.results)}" for arm, n in seeds if 0 < n < len(arm.results)]
+        known = [(arm, sum(metric in {**r.metrics, **r.items} for r in arm.results)) for arm in comparison.arms]
+        short = [f"{arm.label} {n} of {len(arm.results)}" for arm, n in known if 0 < n < len(arm.results)]
         if short and metric != "cost/seconds":
             lines.append(f"{metric} is not known for every finished job: {_list(short)}.")
     if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main].values()):

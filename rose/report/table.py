@@ -93,6 +93,8 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
         lines.append("full takes the whole pool, whatever the ratio.")
     if any(arm.same_as for arm in comparison.arms):
         lines.append("The same as …: one measurement under two names competes once.")
+    if any(arm.models < len(arm.results) for arm in comparison.arms):
+        lines.append("n counts models: one that is measured with several evaluation.seed, say, is one seed.")
     lines.append(_seeds(jobs))
     lines += _longer_wins(comparison)
     lines += comparison.problems
