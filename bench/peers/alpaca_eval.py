@@ -1,10 +1,12 @@
 """Length-controlled win rates
 
-Verdicts on 805 prompts drawn from a known effect of skill and length, a tenth of them ties. Theirs is AlpacaEval's own
-function with its model "length_controlled_minimal", which has no terms for the difficulty of a prompt; the table of
-difficulties that it fetches all the same is replaced by one of zeros. In points of 100. Theirs chooses a penalty on
-slope and constant by cross-validation, ours has a fixed weak one on the slope: where there is nothing to find theirs may
-say 50 exactly, whatever the wins. Where one side is nearly always the longer one both extrapolate far from what was seen.
+Verdicts on 805 prompts drawn from a known effect of skill and length, a tenth of them ties. Theirs
+is AlpacaEval's own function with its model "length_controlled_minimal", which has no terms for the
+difficulty of a prompt; the table of difficulties that it fetches all the same is replaced by one of
+zeros. In points of 100. Theirs chooses a penalty on slope and constant by cross-validation, ours
+has a fixed weak one on the slope: where there is nothing to find theirs may say 50 exactly,
+whatever the wins. Where nearly all answers are the longer ones both extrapolate far from what was
+seen.
 """
 
 import tempfile

@@ -1,9 +1,9 @@
 """BM25 (`method=bm25`)
 
-Forty texts of a small vocabulary, eight queries. Ours is bm25s' variant "lucene" times the constant k1 + 1. rank-bm25's
-Okapi has the same term frequencies and another idf: ln((N − n + ½)/(n + ½)), a quarter of the mean idf where that is
-negative, against Lucene's ln(1 + (N − n + ½)/(n + ½)). With Lucene's idf put into it the scores are ours; as it comes,
-rankings are close where no word is in more than half of the texts.
+Forty texts of a small vocabulary, eight queries. Ours is bm25s' variant "lucene" times the constant
+k1 + 1. rank-bm25's Okapi has the same term frequencies and another idf: ln((N − n + ½)/(n + ½)), a
+quarter of the mean idf where that is negative, against Lucene's ln(1 + (N − n + ½)/(n + ½)). With
+Lucene's idf put into it the scores are ours; as it comes, only the order is nearly the same.
 """
 
 import json
@@ -18,7 +18,7 @@ import pandas
 from scipy.stats import spearmanr
 
 from bench.peers.row import Row, largest, version
-from rose.methods.lexical import B, K1, bm25, words
+from rose.methods.lexical import K1, B, bm25, words
 
 RNG = numpy.random.default_rng(0)
 # common words are common: word w is drawn with a weight of 1/(w + 3)
@@ -54,7 +54,7 @@ def rows() -> Iterator[Row]:
 
 
 def ours_on(pool: list[str], queries: list[str]) -> numpy.ndarray:
-    """[texts, queries] from the method itself, which reads a pool and target pairs from their files."""
+    """[texts, queries] by the method, which reads a pool and target pairs from files."""
     said = [[{"role": "assistant", "content": text}] for text in (*pool, *queries)]
     lines = [{"id": f"r{i}", "messages": turns} for i, turns in enumerate(said[: len(pool)])]
     pairs = [

@@ -1,9 +1,10 @@
 """Influence
 
-A random Llama's adapter at two checkpoints (one layer, width 64, float32), ten rows and three targets of 24 tokens; the
-whole way from tokens to influence, by dattri's per-sample gradients and by ours, both without projection. DataInf is
-one block in ours and one a layer in dattri, which is the same for a model of one layer, here a linear one. dattri's
-KNN-Shapley knows hard labels: the rows are as the target or its opposite.
+A random Llama's adapter at two checkpoints (one layer, width 64, float32), ten rows and three
+targets of 24 tokens; the whole way from tokens to influence, by dattri's per-sample gradients and
+by ours, both without projection. DataInf is one block in ours and one a layer in dattri, which is
+the same for a model of one layer, here a linear one. dattri's KNN-Shapley knows hard labels: the
+rows are as the target or its opposite.
 """
 
 import tempfile

@@ -1,8 +1,8 @@
 """Formulas that no package has
 
-Adam's map as LESS and ROSE publish it, number by number; the exact map beside a step of torch's own AdamW (the change
-of a weight, over the learning rate); KNN-Shapley beside the mean gain over all 720 orders in which six rows can arrive;
-mean→max as LESS's matching script has it.
+Adam's map as LESS and ROSE publish it, number by number; the exact map beside a step of torch's own
+AdamW (the change of a weight, over the learning rate); KNN-Shapley beside the mean gain over all
+720 orders in which six rows can arrive; mean→max as LESS's matching script has it.
 """
 
 import itertools
@@ -72,7 +72,7 @@ def trained() -> tuple[torch.nn.Parameter, torch.optim.AdamW]:
 
 
 def shapley_gap(neighbours: int) -> float:
-    """What each of six rows adds to the mean soft label of the nearest `neighbours` that are there, on average."""
+    """Beside what each of six rows adds on average to the nearest ones' mean soft label."""
     rng = numpy.random.default_rng(neighbours)
     rows, target = (each / numpy.linalg.norm(each, axis=1, keepdims=True) for each in rng.normal(size=(2, 6, 4)))
     cosines = rows @ target[0]

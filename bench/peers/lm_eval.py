@@ -1,9 +1,10 @@
 """Marking of answers (`rose.evaluation.questions.right`)
 
-Made-up replies to a question of GSM8K, marked as lm-evaluation-harness's task gsm8k_cot does it: "strict-match" takes
-the first number after "The answer is", "flexible-extract" the last number of the reply, and both are compared as texts.
-In the form that is asked for no reply may be marked otherwise; of other forms each reply is listed that the three do not
-mark alike. (The harness also ends a generation at "Q:", which no filter sees.)
+Made-up replies to a question of GSM8K, marked as lm-evaluation-harness's task gsm8k_cot does it:
+"strict-match" takes the first number after "The answer is", "flexible-extract" the last number of
+the reply, and both are compared as texts. In the form that is asked for no reply may be marked
+otherwise; of other forms each reply is listed that the three do not mark alike. (The harness also
+ends a generation at "Q:", which no filter sees.)
 """
 
 from collections.abc import Iterator
@@ -79,10 +80,9 @@ def rows() -> Iterator[Row]:
         yield Row(f"{len(marks)} other replies, marked as by {name}", peer, f"{alike} of {len(marks)}")
     for (reply, expected), mark in zip(OTHERWISE, marks, strict=True):
         if len(set(mark)) > 1:
-            words = [
-                f"{who} {'right' if each else 'wrong'}" for who, each in zip(("ours", *filters), mark, strict=True)
-            ]
-            yield Row(f"`{reply!r}` where {expected} is right", peer, ", ".join(words))
+            said = zip(("ours", *filters), mark, strict=True)
+            words = ", ".join(f"{who} {'right' if each else 'wrong'}" for who, each in said)
+            yield Row(f"`{reply!r}` where {expected} is right", peer, words)
 
 
 def taking(filter_: dict) -> RegexFilter:

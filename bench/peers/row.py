@@ -10,7 +10,7 @@ import numpy
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: the largest difference and what is allowed of it, or words on what could not be compared.
+    """One comparison: the largest difference and what is allowed of it, or words.
 
     Without a tolerance nothing is promised: the row states a difference that is there on purpose, or is known.
     """
@@ -23,7 +23,7 @@ class Row:
     @property
     def met(self) -> bool:
         """Not where the difference is NaN."""
-        return self.tolerance is None or (not isinstance(self.found, str) and self.found <= self.tolerance)
+        return self.tolerance is None or (not isinstance(self.found, str) and float(self.found) <= self.tolerance)
 
 
 def version(package: str) -> str:
@@ -32,7 +32,7 @@ def version(package: str) -> str:
 
 
 def largest(ours: object, theirs: object) -> float:
-    """The largest absolute difference of two arrays; infinite where their shapes differ, NaN where one has a NaN."""
+    """The largest absolute difference; infinite where shapes differ, NaN where one has a NaN."""
     ours, theirs = numpy.asarray(ours, dtype=float), numpy.asarray(theirs, dtype=float)
     return float(numpy.abs(ours - theirs).max()) if ours.shape == theirs.shape else math.inf
 

@@ -1,7 +1,7 @@
 """The projection of TRAK (`projection=trak`)
 
-Twelve gradients of 5,000 numbers to 256. Ours is traker's BasicProjector on a seed of our own, scaled by 1/√dim: every
-number is the same bit for bit.
+Twelve gradients of 5,000 numbers to 256. Ours is traker's BasicProjector on a seed of our own,
+scaled by 1/√dim: every number is the same bit for bit.
 """
 
 import math

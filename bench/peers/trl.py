@@ -1,9 +1,10 @@
 """Preference losses
 
-Gradients with regard to the adapter of a random Llama (one layer, width 64, float32) for six pairs of answers of
-unequal length; theirs by autograd through TRL's own loss, a pair at a time. The reference is the model without its
-adapter. Of IPO there are two: ours sums an answer's log-ratios, as the paper's equation does, and TRL's formula makes
-the same of sums (CPOTrainer); TRL's DPOTrainer averages them over the tokens, and our formula makes the same of means.
+Gradients with regard to the adapter of a random Llama (one layer, width 64, float32) for six pairs
+of answers of unequal length; theirs by autograd through TRL's own loss, a pair at a time. The
+reference is the model without its adapter. Of IPO there are two: ours sums an answer's log-ratios,
+as the paper's equation does, and TRL's formula makes the same of sums (CPOTrainer); TRL's
+DPOTrainer averages them over the tokens, and our formula makes the same of means.
 """
 
 import tempfile
@@ -32,7 +33,6 @@ BETA, GAMMA, PROMPT = 0.1, 0.7, 7
 LENGTHS = [(20, 31), (25, 12), (9, 9), (40, 17), (13, 28), (33, 32)]  # of the chosen answer and the rejected one
 DPO, IPO = (Objective(loss, BETA, Reference.base) for loss in (Loss.dpo, Loss.ipo))
 SIMPO = Objective(Loss.simpo, BETA, gamma=GAMMA)
-
 Pair = tuple[dict, dict]
 
 
@@ -40,23 +40,20 @@ def rows() -> Iterator[Row]:
     model, pairs = SETTING.model(), made_pairs()
     with tempfile.TemporaryDirectory() as folder:
         trainer = dpo_trainer(folder)
-    sides = {
-        "DPO": (DPO, slow(trainer.model, lambda pair: dpo(trainer, pair, "sigmoid"), pairs)),
-        "SimPO": (SIMPO, slow(model, lambda pair: cpo(model, pair, "simpo"), pairs)),
-        "IPO, log-ratios summed": (IPO, slow(model, lambda pair: cpo(model, pair, "ipo"), pairs)),
-    }
-    for name, (objective, theirs) in sides.items():
-        difference = relative(taken(model, pairs, objective), theirs)
+    for name, objective, whose, loss in (
+        ("DPO", DPO, trainer.model, lambda pair: dpo(trainer, pair, "sigmoid")),
+        ("SimPO", SIMPO, model, lambda pair: cpo(model, pair, "simpo")),
+        ("IPO, log-ratios summed", IPO, model, lambda pair: cpo(model, pair, "ipo")),
+    ):
+        difference = relative(taken(model, pairs, objective), slow(whose, loss, pairs))
         yield Row(f"gradients of {name}", version("trl"), difference, 1e-4)
     theirs = slow(trainer.model, lambda pair: dpo(trainer, pair, "ipo"), pairs)
-    difference = relative(averaged_ipo(model, pairs), theirs)
-    yield Row("gradients of IPO, log-ratios averaged", version("trl"), difference, 1e-4)
-    ours = taken(model, pairs, IPO)
+    averaged, ours = averaged_ipo(model, pairs), taken(model, pairs, IPO)
+    yield Row("gradients of IPO, log-ratios averaged", version("trl"), relative(averaged, theirs), 1e-4)
     cosines, lengths = torch.cosine_similarity(ours, theirs), ours.norm(dim=1) / theirs.norm(dim=1)
     found = f"cosines {cosines.min():.3f} to {cosines.max():.3f}, {lengths.min():.0f} to {lengths.max():.0f} × as long"
     yield Row("gradients of IPO, ours of sums, theirs averaged", version("trl"), found)
-    theirs = slow(model, lambda pair: model(**padded(pair[:1])).loss, pairs)
-    difference = relative(taken(model, pairs, SFT), theirs)
+    difference = relative(taken(model, pairs, SFT), slow(model, lambda pair: model(**padded(pair[:1])).loss, pairs))
     yield Row("gradients of an answer's cross-entropy", version("transformers"), difference, 1e-4)
 
 
@@ -95,22 +92,23 @@ def averaged_ipo(model: PeftModel, pairs: list[Pair]) -> torch.Tensor:
 def slow(model: PeftModel, loss: Callable[[Pair], torch.Tensor], pairs: list[Pair]) -> torch.Tensor:
     """Theirs: [pairs, p], a backward pass a pair."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    taken = (torch.autograd.grad(loss(pair), weights) for pair in pairs)
-    return torch.stack([torch.cat([gradient.flatten() for gradient in each]) for each in taken])
+    found = (torch.autograd.grad(loss(pair), weights) for pair in pairs)
+    return torch.stack([torch.cat([gradient.flatten() for gradient in each]) for each in found])
 
 
 def dpo_trainer(folder: str) -> DPOTrainer:
     """TRL's own trainer, on a model of the same weights; it is asked for its loss alone."""
     vocabulary = {f"w{token}": token for token in range(SETTING.vocabulary)}
-    words = Tokenizer(WordLevel(vocabulary, unk_token="w0"))
+    words = Tokenizer(WordLevel(vocabulary))
     words.pre_tokenizer = Whitespace()
+    special = dict.fromkeys(("eos_token", "pad_token"), "w0")
     options = {"bf16": False, "use_cpu": True, "report_to": "none", "gradient_checkpointing": False}
     trainer = DPOTrainer(
         model=SETTING.model(),
         ref_model=SETTING.model().unload(),
         args=DPOConfig(output_dir=folder, beta=BETA, max_length=None, disable_tqdm=True, **options),
         train_dataset=Dataset.from_dict({"prompt": ["w1"], "chosen": [" w2"], "rejected": [" w3"]}),
-        processing_class=PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w0"),
+        processing_class=PreTrainedTokenizerFast(tokenizer_object=words, **special),
     )
     trainer.model.eval()
     return trainer
@@ -137,7 +135,7 @@ def cpo(model: PeftModel, pair: Pair, kind: str) -> torch.Tensor:
 def sums(model: PeftModel, both: Sequence[dict], average: bool = False) -> torch.Tensor:
     """Log-probabilities of answers, summed or averaged by TRL."""
     batch = padded(both)
-    return CPOTrainer.get_batch_logps(model(**batch).logits, batch["labels"], average_log_prob=average)
+    return CPOTrainer.get_batch_logps(model(**batch).logits, batch["labels"], average)
 
 
 def reference_sums(model: PeftModel, both: Sequence[dict]) -> torch.Tensor:
