@@ -40,7 +40,7 @@ def rows() -> Iterator[Row]:
     yield Row("cosines over two checkpoints (LESS, CosIn)", peer, largest(*cosines()), 1e-5)
     ours, theirs = linear()
     share = largest(ours, theirs) / float(abs(theirs).max())
-    yield Row("DataInf of one layer, of its largest value", peer, share, 1e-4)
+    yield Row("DataInf of one layer, in units of the largest", peer, share, 1e-4)
     yield Row("KNN-Shapley, hard labels", peer, max(largest(*neighbours(k)) for k in (1, 3, 7)), 1e-6)
 
 

@@ -49,4 +49,4 @@ def rows() -> Iterator[Row]:
     theirs = stats.bootstrap((values,), numpy.mean, n_resamples=20_000, method="percentile", rng=rng)
     low, high = theirs.confidence_interval
     share = largest([ours.low, ours.high], [low, high]) / (high - low)
-    yield Row("bootstrap of prompts, of its width", version("scipy"), share, 0.1)
+    yield Row("bootstrap of prompts, in widths of the interval", version("scipy"), share, 0.1)

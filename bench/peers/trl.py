@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
     averaged, ours = averaged_ipo(model, pairs), taken(model, pairs, IPO)
     yield Row("gradients of IPO, log-ratios averaged", version("trl"), relative(averaged, theirs), 1e-4)
     cosines, lengths = torch.cosine_similarity(ours, theirs), ours.norm(dim=1) / theirs.norm(dim=1)
-    found = f"cosines {cosines.min():.3f} to {cosines.max():.3f}, {lengths.min():.0f} to {lengths.max():.0f} × as long"
+    found = f"cosines from {cosines.min():.3f}, ours {lengths.min():.0f} to {lengths.max():.0f} × as long"
     yield Row("gradients of IPO, ours of sums, theirs averaged", version("trl"), found)
     difference = relative(taken(model, pairs, SFT), slow(model, lambda pair: model(**padded(pair[:1])).loss, pairs))
     yield Row("gradients of an answer's cross-entropy", version("transformers"), difference, 1e-4)
