@@ -1,11 +1,13 @@
-# make run | test | test-faults | install | lint | audit | format | smollm2 | minilm | bench | bench-gpu | bench-scale | help
+# make run | test | test-faults | check-peers | install | lint | audit | format | smollm2 | minilm | bench | bench-gpu |
+# bench-scale | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults lint audit format smollm2 minilm bench bench-gpu bench-scale clean
+.PHONY: help install run test test-faults check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +28,18 @@ test: $(READY)  ## the tests but for the long fault tests, a file at a time on e
 
 test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -m faults -rs
+
+check-peers: $(PEERS)/.ready  ## our numbers beside TRL's, dattri's and others', installed in .venv/peers; writes docs/CHECKS.md
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m bench.peers
+
+# what .venv has is seen from there, so that only the peers are installed; one that cannot be had is left out, and asked
+# for again the next time
+$(PEERS)/.ready: $(READY) bench/peers/requirements.txt
+	$(BIN)/python -m venv $(PEERS)
+	cd $(PEERS)/lib/python3*/site-packages && echo $(abspath $(VENV))/lib/python3*/site-packages > ours.pth
+	for peer in $$(grep -o '^[^ #]*' bench/peers/requirements.txt); do \
+	  $(PEERS)/bin/pip install --quiet --constraint constraints.txt $$peer || missing="$$missing $$peer"; done; \
+	  if [ "$$missing" ]; then echo "cannot be installed here:$$missing" >&2; else touch $@; fi
 
 lint: $(READY)  ## ruff: style, imports, likely bugs; basedpyright: types
 	$(BIN)/ruff check .
