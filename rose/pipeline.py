@@ -5,6 +5,8 @@ asked for and missing. Stages are shared by every job whose inputs are the same,
 warms up and takes the pool's gradients once. `rose.keys` leaves out of a stage's key what cannot change its outcome.
 """
 
+from typing import Any
+
 from rose import keys
 from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
 from rose.config.schema import Config, Model, Projection
@@ -105,8 +107,8 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
             }
         case Representation.embeddings:
             source = embedding.source(config.method)
-            encoder = {"encoder": source, "fingerprint": loading.fingerprint(source)}
-            pooled = {"tokens": nodes["tokens"], "pool": nodes["pool"]}
+            encoder: dict[str, Any] = {"encoder": source, "fingerprint": loading.fingerprint(source)}
+            pooled: dict[str, Any] = {"tokens": nodes["tokens"], "pool": nodes["pool"]}
             return {
                 "embeddings": Node(embedding.pool_embeddings, **encoder, **pooled),
                 "target_embeddings": Node(embedding.pair_embeddings, **encoder, preferences=nodes["preferences"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rose.data import files
 from rose.data.chat import encode_pair, save_rows
+from rose.data.rows import PreferencePair
 from rose.errors import RoseError
 from rose.models import loading
 from rose.seeds import numpy_generator
@@ -48,10 +49,10 @@ def answers_as_rows(out: Path, count: int | None, seed: int, max_length: int, ba
     save_rows(out, iter(rows))
 
 
-def spread(pairs: list[dict], seed: int) -> Iterator[dict]:
+def spread(pairs: list[PreferencePair], seed: int) -> Iterator[PreferencePair]:
     """Every pair, in a random order in which each prompt has its n-th before any has its n+1-st."""
     turn: Counter[str] = Counter()
-    turns: dict[int, list[dict]] = defaultdict(list)
+    turns: dict[int, list[PreferencePair]] = defaultdict(list)
     for number in numpy_generator(seed, "held-out pairs").permutation(len(pairs)):
         prompt = json.dumps(pairs[number]["prompt"])
         turns[turn[prompt]].append(pairs[number])

@@ -14,7 +14,7 @@ from rose.config.schema import Method, Numerics
 from rose.data.encoded_pairs import encoded_pairs
 from rose.data.files import append, some_ids
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.spaces import VERSIONS
+from rose.gradients.spaces import description
 from rose.methods.gradient import Stores, compare
 from rose.methods.influence import Influence
 from rose.models import loading
@@ -102,7 +102,7 @@ def token_rows(tokens: Path) -> Dataset:
 def write(out: Path, vectors: dict[str, torch.Tensor], ids: list[str], subtasks: list[str] | None = None) -> None:
     """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm."""
     width = next(iter(vectors.values())).shape[1]
-    described = {"kind": "none", "seed": None, "dim": width, "version": VERSIONS[ProjectionKind.none]}
-    store = FeatureStore.create(out, ids, StoreDtype.float32, described, dict.fromkeys(vectors, 1.0), subtasks)
+    space = description(ProjectionKind.none, None, width)
+    store = FeatureStore.create(out, ids, StoreDtype.float32, space, dict.fromkeys(vectors, 1.0), subtasks)
     for number, rows in enumerate(vectors.values()):
         store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1))

@@ -10,6 +10,7 @@ from peft import PeftModel
 from rose import ranks
 from rose.config.schema import Lora, Numerics, Training
 from rose.data import files
+from rose.data.rows import DroppedRow
 from rose.errors import RoseError
 from rose.models import loading
 from rose.stages.graph import stage
@@ -30,7 +31,7 @@ def fine_tune(
 
 
 def tune(
-    model: PeftModel, rows: Dataset, loss: RowLoss, training: Training, out: Path, dropped: Sequence[dict]
+    model: PeftModel, rows: Dataset, loss: RowLoss, training: Training, out: Path, dropped: Sequence[DroppedRow]
 ) -> None:
     """Trains and writes the adapter; also lists `dropped`, which did not come so far."""
     if dropped:
