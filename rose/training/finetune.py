@@ -44,7 +44,7 @@ def tune(
             files.append(out / "dropped.jsonl", row)
 
 
-def selected_rows(tokens: Path, selection: Path) -> tuple[Dataset, list[dict]]:
+def selected_rows(tokens: Path, selection: Path) -> tuple[Dataset, list[DroppedRow]]:
     """The selection's tokenised rows, in pool order, and {"id", "reason"} of those without tokens.
 
     Where another model than the student selects, the student's tokenizer or length may refuse rows.
