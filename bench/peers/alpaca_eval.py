@@ -19,7 +19,7 @@ import pandas
 from alpaca_eval.metrics import glm_winrate
 
 from bench.peers.row import Row, version
-from rose.evaluation.length_control import length_controlled
+from rose.evaluation.verdicts import length_controlled
 
 PROMPTS = 805
 WORLDS = {  # skill, effect of length, characters that answers are longer by on average
