@@ -86,7 +86,7 @@ def test_a_peer_that_is_not_here_is_a_row_in_words_and_no_failure(alone, tmp_pat
     alone("dattri", missing="dattri")
     assert peers.main(tmp_path / "page.md") == 0
     page = (tmp_path / "page.md").read_text()
-    assert "0 of 0 tolerances met" in page and "## Influence\n" in page
+    assert "0 of 0 tolerances met, 1 of 1 checks not made" in page and "## Influence\n" in page
     assert re.search(r"\| not compared +\| dattri +\| .*dattri.* \| – ", page)
 
 

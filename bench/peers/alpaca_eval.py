@@ -17,9 +17,9 @@ from unittest import mock
 import numpy
 import pandas
 from alpaca_eval.metrics import glm_winrate
-from rose.evaluation.length_control import length_controlled
 
 from bench.peers.row import Row, version
+from rose.evaluation.verdicts import length_controlled
 
 PROMPTS = 805
 WORLDS = {  # skill, effect of length, characters that answers are longer by on average

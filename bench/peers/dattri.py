@@ -27,8 +27,8 @@ from bench.setting import SETTINGS
 from rose.config.choices import Estimator, Normalize
 from rose.gradients.objectives import SFT, gradients
 from rose.gradients.per_example import PerExample
-from rose.methods import gradient
 from rose.methods.estimators import View, datainf, shapley
+from rose.methods.gradient import influence
 
 ROWS, TARGETS, TOKENS, PROMPT = 10, 3, 24, 8
 RATES = [0.7, 0.3]
@@ -66,13 +66,11 @@ def cosines() -> tuple[numpy.ndarray, numpy.ndarray]:
 
     with tempfile.TemporaryDirectory() as folder:
         features = [torch.nn.functional.normalize(each, dim=1) for each in taken(pool)]
-        stores = (
-            store(Path(folder) / "pool", features, RATES),
-            store(Path(folder) / "targets", taken(targets), RATES, ["a"] * TARGETS),
-        )
-        method = SimpleNamespace(estimator=Estimator.inner, whiten=False)
-        table = pandas.DataFrame({"id": stores[0].ids})
-        ours = gradient.compare(method, table, *stores, dict(enumerate(RATES)), Normalize.per_pair).values
+        store(Path(folder) / "pool", features, RATES)
+        store(Path(folder) / "targets", taken(targets), RATES, ["a"] * TARGETS)
+        method = SimpleNamespace(estimator=Estimator.inner, whiten=False, checkpoints=None)
+        table = pandas.DataFrame({"id": [f"r{row}" for row in range(ROWS)]})
+        ours = influence(method, table, Normalize.per_pair, Path(folder) / "pool", Path(folder) / "targets").values
     task = AttributionTask(loss, model, states, checkpoints_load_func=load)
     attributor = TracInAttributor(task, weight_list=torch.tensor(RATES), normalized_grad=True)
     attributor.projector_kwargs = None  # its constructor knows no way to leave the projection out

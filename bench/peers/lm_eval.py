@@ -1,4 +1,4 @@
-"""Marking of answers (`rose.evaluation.questions.right`)
+"""Marking of answers to questions
 
 Made-up replies to a question of GSM8K, marked as lm-evaluation-harness's task gsm8k_cot does it:
 "strict-match" takes the first number after "The answer is", "flexible-extract" the last number of
@@ -15,7 +15,7 @@ from lm_eval.api.metrics import exact_match_hf_evaluate
 from lm_eval.filters.extraction import RegexFilter
 
 from bench.peers.row import Row, version
-from rose.evaluation.questions import right
+from rose.evaluation.marking import right
 
 TASK = "tasks/gsm8k/gsm8k-cot.yaml"
 AS_ASKED = [  # (reply, the right answer)
