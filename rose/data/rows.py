@@ -14,14 +14,14 @@ class Conversation(TypedDict):
 
 
 class PoolRow(Conversation):
-    """A row of pool.jsonl: a conversation to learn from, and what other columns its file had."""
+    """A row of pool.jsonl: a conversation to learn from, and its file's other columns."""
 
     dataset: str  # its source
     useful: NotRequired[bool]  # known of the embedded world's rows
 
 
 class PreferencePair(TypedDict):
-    """A row of target.jsonl or test.jsonl: a prompt, two answers, and what other columns its file had."""
+    """A row of target.jsonl or test.jsonl: a prompt, two answers, and its file's other columns."""
 
     id: str
     subtask: str
@@ -40,7 +40,7 @@ class DroppedRow(TypedDict):
 
 
 class Encoded(TypedDict):
-    """labels[t] is input_ids[t] where the model is to learn it from the tokens before t, else IGNORED."""
+    """labels[t] is input_ids[t] where it is to be learned from the tokens before, else IGNORED."""
 
     input_ids: list[int]
     labels: list[int]
