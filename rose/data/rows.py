@@ -40,7 +40,7 @@ class DroppedRow(TypedDict):
 
 
 class Encoded(TypedDict):
-    """labels[t] is input_ids[t] where it is to be learned from the tokens before, else IGNORED."""
+    """labels[t] is input_ids[t] where the model is to learn it from the tokens before t, else IGNORED."""
 
     input_ids: list[int]
     labels: list[int]
