@@ -172,12 +172,12 @@ def _amount(method: Method, selection: Selection) -> None:
 
 def _embedded(name: str, model: Model, config: Config) -> None:
     """What a model made here can be, and what it can read: it knows the world's words alone."""
-    made, key = model.base.pretraining, f"{name}.base.pretraining"
-    if made is None:
+    pretraining, key = model.base.pretraining, f"{name}.base.pretraining"
+    if pretraining is None:
         return
-    _divides(f"{key}.training", made.training)
-    if made.width % (2 * made.heads):  # rotary positions turn a head's numbers in twos
-        raise RoseError(f"{key}.width={made.width}: must be an even multiple of {key}.heads={made.heads}")
+    _divides(f"{key}.training", pretraining.training)
+    if pretraining.width % (2 * pretraining.heads):  # rotary positions turn a head's numbers in twos
+        raise RoseError(f"{key}.width={pretraining.width}: must be an even multiple of {key}.heads={pretraining.heads}")
     option = "model@student" if name == "student" else name
     remedy = f"{option}=local {name}.base.path=FOLDER_OR_HUB_ID"
     if model.base.path is not None:

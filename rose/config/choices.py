@@ -2,8 +2,7 @@
 
 from enum import StrEnum
 
-# What no stage's output depends on. A path says where data are, not what: a fingerprint of the
-# contents is in the key.
+# of what no output depends on: a path says where data are; what they are, a fingerprint in the key
 NOT_IN_KEY = {"in_key": False}
 
 
@@ -51,7 +50,7 @@ class Keep(StrEnum):
 
 
 class AdamMap(StrEnum):
-    """How a raw gradient becomes the update it would cause: the formulas are in rose.gradients.adam."""
+    """How a gradient becomes the update it would cause: formulas in rose.gradients.adam."""
 
     exact = "exact"
     published = "published"
@@ -101,7 +100,7 @@ class Representation(StrEnum):
 
 
 class Target(StrEnum):
-    """What of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)."""
+    """What rows are compared with: a pair's preference loss (ROSE), or its chosen answer (LESS)."""
 
     preference = "preference"
     chosen = "chosen"
@@ -123,7 +122,7 @@ class Estimator(StrEnum):
 
 
 class Pooling(StrEnum):
-    """Whose hidden states stand for a row: the last token's, or all tokens', later ones weighing more."""
+    """Whose hidden states stand for a row: the last token's, or all, later ones weighing more."""
 
     last = "last"
     weighted = "weighted"
@@ -144,7 +143,7 @@ class Rule(StrEnum):
 
 
 class Amount(StrEnum):
-    """How much of the pool is taken: as `selection` says, all, or what a gradient method's cost trains."""
+    """How much of the pool is taken: what selection says, all, or what a gradient method costs."""
 
     selection = "selection"
     everything = "everything"
@@ -161,7 +160,7 @@ class Lesson(StrEnum):
 
 
 class Dedup(StrEnum):
-    """Which rows are passed over for a better one: copies, or also those that share most of its text."""
+    """Which rows are passed over for a better one: copies, or also near copies."""
 
     none = "none"
     exact = "exact"
@@ -169,7 +168,7 @@ class Dedup(StrEnum):
 
 
 class Manners(StrEnum):
-    """What makes an answer of the embedded world good: its phrases, or that its opener and closer agree."""
+    """What makes an answer of the world good: its phrases, or that opener and closer agree."""
 
     phrases = "phrases"
     agreement = "agreement"
@@ -185,7 +184,7 @@ class JudgeKind(StrEnum):
 
 
 class Opponent(StrEnum):
-    """Whose answers the model's are judged against: the test pairs' chosen ones, or the base model's."""
+    """Whose answers a model's are judged against: the pairs' chosen ones, or the base model's."""
 
     reference = "reference"
     zero_shot = "zero_shot"
@@ -197,7 +196,7 @@ class OnBadRow(StrEnum):
 
 
 class Until(StrEnum):
-    """The stages `until=` may stop after, in order; `evaluation` is the end, with verdicts and tasks."""
+    """The stages `until=` may stop after, in order; `evaluation` is all, verdicts and tasks too."""
 
     leakage = "leakage"
     base = "base"

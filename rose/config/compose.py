@@ -59,7 +59,7 @@ def _refuse_unknown(config: DictConfig, prefix: str) -> None:
 
 
 def given(config: DictConfig) -> list[str]:
-    """The command line's own overrides; `${…}` as it stands there: each job has a value of its own."""
+    """The command line's overrides; `${…}` as it stands there, as each job has its own value."""
     overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     return overrides
 
@@ -71,7 +71,7 @@ def one_job(overrides: Sequence[str]) -> DictConfig:
 
 
 def sweep(overrides: Sequence[str]) -> DictConfig:
-    """The config that a sweep's jobs are composed from; inside of Hydra's context."""
+    """The config that a sweep's jobs are configs from; inside of Hydra's context."""
     arguments = [*overrides, "hydra.mode=MULTIRUN"]  # as Hydra itself says to the jobs of a sweep
     return _hydra().compose_config("config", arguments, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
 
@@ -90,20 +90,20 @@ def compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
-    """Every job's config, as `compose` would make it; jobs that choose the same files read them once."""
+    """Every job's config, as `compose` makes it; jobs that choose the same files read them once."""
     parser = OverridesParser.create(config_loader=_loader())
-    chosen: dict[tuple, DictConfig] = {}
-    composed = []
+    bases: dict[tuple[str, ...], DictConfig] = {}
+    configs = []
     for job in jobs:
         overrides = parser.parse_overrides(job)
         choice = tuple(text for text, override in zip(job, overrides, strict=True) if _chooses_file(override))
-        if choice not in chosen:
-            chosen[choice] = compose(config, choice)
-        result = copy.deepcopy(chosen[choice])
+        if choice not in bases:
+            bases[choice] = compose(config, choice)
+        result = copy.deepcopy(bases[choice])
         ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if not _chooses_file(each)], result)
         result.hydra.overrides.task = job
-        composed.append(result)
-    return composed
+        configs.append(result)
+    return configs
 
 
 def launcher_of(config: DictConfig, task: TaskFunction) -> Launcher:

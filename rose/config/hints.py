@@ -36,7 +36,7 @@ def explain(error: BaseException) -> str:
 
 
 def or_exit(do: Callable[[], Value]) -> Value:
-    """Any error ends the program in one line; of one that a callback raises, Hydra would warn only."""
+    """Any error ends the program in one line; Hydra only warns of what a callback raises."""
     try:
         return do()
     except Exception as error:

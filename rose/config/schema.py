@@ -61,7 +61,7 @@ class Pretraining:
 
 @dataclass
 class Base:
-    """Where the frozen model comes from: hub id or folder (`path`), or pretraining on the embedded world."""
+    """The frozen model: a hub id or folder (`path`), or pretraining on the embedded world."""
 
     path: str | None
     revision: str | None

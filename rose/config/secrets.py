@@ -15,7 +15,7 @@ SHORTEST = 12  # characters that a secret has at least; shorter values are words
 
 
 def refuse_secrets(key_variable: str, *saved: Any) -> None:
-    """Raises RoseError where a text in `saved` holds a key of the environment, or would read it there.
+    """Raises RoseError where a text in `saved` holds a key of the environment, or would read it.
 
     Keys are the variables that are named like one, and the one that holds the judge's key.
     """

@@ -38,7 +38,7 @@ START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
 
 
 def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:
-    """Checked messages, role and content only; with `role`, a plain text stands for one of that role.
+    """Checked messages, role and content only; with `role`, a text stands for a message of it.
 
     Raises BadRow.
     """
@@ -60,8 +60,7 @@ def as_messages(value: object, name: str, role: str | None = None) -> list[Messa
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
-    """One training row: loss on every answer and its end-of-turn token; cut on the right to
-    `max_length`.
+    """One training row: loss on every answer and its end-of-turn token, cut on the right.
 
     None when no label is left that has a token before it. Raises RoseError if the template refuses
     the messages.
@@ -76,15 +75,15 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: PreferencePair, max_len
 
     A pair that is too long loses the left of its prompt (after a BOS token), by the same amount in
     both, so that the answers survive and see the same prompt. The prompt keeps a quarter of
-    `max_length`, or all of itself if shorter: a longer answer is cut on the right. None when nothing
-    is left to learn or the two answers, so cut, are the same.
+    `max_length`, or all of itself if shorter: a longer answer is cut on the right. None when
+    nothing is left to learn or the two answers, so cut, are the same.
     """
     sides = [_encode(tokenizer, row["prompt"] + row[name], len(row["prompt"])) for name in ("chosen", "rejected")]
     starts = [_first_label(labels) for _, labels in sides]
     prompt = max(starts)
     longest = max(len(ids) - start for (ids, _), start in zip(sides, starts, strict=True))
     answer = min(longest, max_length - min(prompt, max_length // 4))
-    pair = []
+    pair: list[Encoded] = []
     for (ids, labels), start in zip(sides, starts, strict=True):
         before = _cut_left(tokenizer, ids[:start], max_length - answer)
         stop = start + answer
@@ -96,7 +95,7 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, row: PreferencePair, max_len
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, max_length: int) -> Encoded:
-    """A prompt and one answer to it; loss on the answer only. Too long, the prompt loses its left."""
+    """A prompt and an answer; loss on the answer only. Too long, the prompt loses its left."""
     ids, labels = _encode(tokenizer, [*prompt, {"role": "assistant", "content": answer}], len(prompt))
     start = _first_label(labels)
     before = _cut_left(tokenizer, ids[:start], max(1, max_length - len(ids[start:])))
@@ -109,7 +108,7 @@ def said(messages: list[Message]) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
-    """The prompt as the model sees it before it answers; too long, it loses its left, but no BOS."""
+    """The prompt as the model reads it; too long, it loses its left, but no BOS token."""
     text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)
     return _cut_left(tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], max_length)
 
@@ -207,7 +206,7 @@ def _answers(
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the template puts after an answer, up to its first special token: `<|im_end|>`, ` </s>`, …"""
+    """What the template puts after an answer, up to a special token: `<|im_end|>`, ` </s>`, …"""
     turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
     tail = _render(tokenizer, turn).partition(END)[2]
     added: Any = tokenizer.get_added_vocab  # every tokenizer's method, which their base class lacks
@@ -241,9 +240,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_gen
 
 
 def _stripped(messages: list[Message]) -> list[Message]:
-    """Answers without outer white space: some templates strip it, others keep it; none should learn
-    it.
-    """
+    """Answers without outer white space: some templates strip it, none should learn it."""
     return [
         Message(role="assistant", content=message["content"].strip()) if message["role"] == "assistant" else message
         for message in messages

@@ -127,7 +127,7 @@ def row_id(row: FileRow) -> str:
 
 
 def load(path: Path) -> Iterator[Any]:
-    """The rows of one of our own .jsonl files: the caller says which of `rose.data.rows` they are."""
+    """The rows of one of our own .jsonl files; the caller says which of rose.data.rows they are."""
     with open(path, encoding="utf-8") as file:
         yield from map(json.loads, file)
 
@@ -209,7 +209,7 @@ def _local_files(source: Location, path: Path) -> list[tuple[str, Path]]:
 
 
 def _inside(source: Location, folder: Path, file: Path) -> Path:
-    """The file, if it lies in the folder, or in the part of the hub's cache that snapshots link to."""
+    """The file, if it lies in the folder or where the hub's cache has what a snapshot links to."""
     real, home = file.resolve(), folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(map(real.is_relative_to, homes)):

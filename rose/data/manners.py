@@ -40,7 +40,7 @@ def tone(rng: Generator, manners: Manners, good: bool, side: str | None) -> Tone
 
 
 def contrast(rng: Generator, manners: Manners) -> tuple[Tone, Tone]:
-    """The tones of a chosen and a rejected answer; with agreement they differ in the closer alone."""
+    """Tones of a chosen and a rejected answer; with agreement they differ in the closer alone."""
     if manners is Manners.phrases:
         return tone(rng, manners, True, None), tone(rng, manners, False, None)
     voice = int(rng.integers(len(VOICES)))

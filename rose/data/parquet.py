@@ -18,12 +18,12 @@ FOLDABLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"} 
 
 def read_parquet(path: Path) -> Iterator[tuple[int, Checked]]:
     number, limit, unfolded = 0, limit_of(path), 0
-    stated = pyarrow.parquet.read_metadata(path)
-    folded, rows = _folding(stated)
-    with pyarrow.parquet.ParquetFile(path, metadata=stated, read_dictionary=folded) as file:
+    metadata = pyarrow.parquet.read_metadata(path)
+    columns, rows = _folding(metadata)
+    with pyarrow.parquet.ParquetFile(path, metadata=metadata, read_dictionary=columns) as file:
         distinct(file.schema_arrow.names)
-        for index in range(stated.num_row_groups):
-            group = stated.row_group(index)
+        for index in range(metadata.num_row_groups):
+            group = metadata.row_group(index)
             values = sum(group.column(index).num_values for index in range(group.num_columns))
             bound(max(group.total_byte_size, ITEM * values), limit)
             for batch in file.iter_batches(batch_size=rows, row_groups=[index]):
@@ -34,7 +34,7 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Checked]]:
                     yield number, row
 
 
-def _folding(stated: pyarrow.parquet.FileMetaData) -> tuple[list[str], int]:
+def _folding(metadata: pyarrow.parquet.FileMetaData) -> tuple[list[str], int]:
     """The columns that can be read without repeating in memory what a file holds once, and how
     many rows to read at once.
 
@@ -42,14 +42,14 @@ def _folding(stated: pyarrow.parquet.FileMetaData) -> tuple[list[str], int]:
     bytes that it states count that text once. Where each text is stored as a difference to the one
     before, only reading few rows helps.
     """
-    texts, others = set(), set()
-    for group in map(stated.row_group, range(stated.num_row_groups)):
+    texts, unfoldable = set(), set()
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             if column.physical_type == "BYTE_ARRAY":
-                (others if set(column.encodings) - FOLDABLE else texts).add(column.path_in_schema)
+                (unfoldable if set(column.encodings) - FOLDABLE else texts).add(column.path_in_schema)
             elif column.physical_type == "FIXED_LEN_BYTE_ARRAY":
-                others.add(column.path_in_schema)
-    return sorted(texts - others), 8 if others else 2048
+                unfoldable.add(column.path_in_schema)
+    return sorted(texts - unfoldable), 8 if unfoldable else 2048
 
 
 def _rows(batch: pyarrow.RecordBatch) -> Iterator[Checked]:

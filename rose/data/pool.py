@@ -93,17 +93,17 @@ def _messages(values: dict[str, Any]) -> list[Message]:
 
 def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:
     """Leaves at most so many rows of each source, in order; fewer are a subset of the same draw."""
-    drawn: set[int] = set()
+    picks: set[int] = set()
     for source, numbers in lines.items():
         order = numpy_generator(seed, f"pool {source}").permutation(len(numbers))
-        drawn.update(numbers[index] for index in order[:per_source])
+        picks.update(numbers[index] for index in order[:per_source])
 
     def write(part: Path) -> None:
         with open(path, encoding="utf-8") as whole, open(part, "w", encoding="utf-8") as file:
-            file.writelines(line for number, line in enumerate(whole) if number in drawn)
+            file.writelines(line for number, line in enumerate(whole) if number in picks)
 
     replace(path, write)
-    return len(drawn)
+    return len(picks)
 
 
 def _rows(dataset: Dataset) -> Iterable[FileRow]:

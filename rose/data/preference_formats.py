@@ -56,7 +56,7 @@ def _check(pair: PreferencePair) -> None:
 
 
 def _pair(row: FileRow) -> PreferencePair:
-    """TRL's layouts (plain or conversational, prompt given or implied) and HH-RLHF's transcripts."""
+    """TRL's layouts (texts or messages, prompt given or implied) and HH-RLHF's transcripts."""
     own = ("id", "subtask", "prompt", "chosen", "rejected")
     other = {name: value for name, value in row.values.items() if name not in own}
     prompt, chosen, rejected = _sides(row.values)
@@ -92,7 +92,7 @@ def _split(chosen: list[Message], rejected: list[Message]) -> Sides:
 
 
 def _transcript(text: str, name: str) -> list[Message]:
-    r"""A text "\n\nHuman: …\n\nAssistant: …" as messages; turns of one speaker in a row become one."""
+    r"""The messages of "\n\nHuman: …\n\nAssistant: …"; turns of one speaker in a row become one."""
     before, *turns = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
     if before.strip() or not turns:
         raise BadRow(f"{name} is a text without a prompt: must be a transcript 'Human: … Assistant: …', or give prompt")
@@ -106,7 +106,7 @@ def _transcript(text: str, name: str) -> list[Message]:
 
 
 def _shp(row: FileRow) -> PreferencePair:
-    """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; a domain is subreddit and split."""
+    """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; domain is subreddit and split."""
     values = row.values
     if isinstance(values.get("labels"), bool) or values.get("labels") not in (0, 1):
         raise BadRow(f"labels is {json.dumps(values.get('labels'))[:60]}: must be 1 (A preferred) or 0")

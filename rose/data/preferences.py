@@ -48,18 +48,18 @@ def read_preferences(out: Path, pairs: Pairs, source: str) -> None:
 
 
 def hold_out(rows: list[PreferencePair], share: float, seed: int) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Splits by prompt: `share` of each subtask's (at least one, never all) go to the second list."""
+    """Splits by prompt: `share` of each subtask's (one at least, never all) are in the second."""
     prompts: dict[str, dict[str, None]] = defaultdict(dict)
     home: dict[str, str] = {}
     for row in rows:
         prompt = _prompt(row)
         prompts[home.setdefault(prompt, row["subtask"])][prompt] = None
-    held: set[str] = set()
+    tests: set[str] = set()
     for subtask, distinct in prompts.items():
         order = numpy_generator(seed, f"hold out {subtask}").permutation(len(distinct))
         count = min(max(1, round(share * len(distinct))), len(distinct) - 1)
-        held.update(list(distinct)[index] for index in order[:count])
-    return [row for row in rows if _prompt(row) not in held], [row for row in rows if _prompt(row) in held]
+        tests.update(list(distinct)[index] for index in order[:count])
+    return [row for row in rows if _prompt(row) not in tests], [row for row in rows if _prompt(row) in tests]
 
 
 def draw(rows: list[PreferencePair], count: int, seed: int, name: str) -> list[PreferencePair]:
@@ -69,13 +69,13 @@ def draw(rows: list[PreferencePair], count: int, seed: int, name: str) -> list[P
     subtasks: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, row in enumerate(rows):
         subtasks[row["subtask"]][_prompt(row)].append(index)
-    drawn: list[int] = []
+    picks: list[int] = []
     for subtask, prompts in subtasks.items():
         rng = numpy_generator(seed, f"{name} pairs {subtask}")
         choices = list(prompts.values())
         for place in rng.permutation(len(choices))[:count]:
-            drawn.append(choices[place][rng.integers(len(choices[place]))])
-    return [rows[index] for index in sorted(drawn)]
+            picks.append(choices[place][rng.integers(len(choices[place]))])
+    return [rows[index] for index in sorted(picks)]
 
 
 def _tell(name: str, subtasks: Counter[str], count: int | None) -> None:
@@ -93,20 +93,20 @@ def _both_sides(out: Path, pairs: Pairs) -> tuple[list[PreferencePair], list[Pre
         sides = [files.numbered(name, rows) for name, rows in named]
     else:
         sides = [files.read_rows(source) for source in _sources(pairs)]
-    target, *test = (_read(out, pairs, rows) for rows in sides)
+    target, *test = (_read(out, pairs, side) for side in sides)
     return (target, test[0]) if test else hold_out(target, pairs.test_share, pairs.seed)
 
 
-def _read(out: Path, pairs: Pairs, rows: Iterable[FileRow]) -> list[PreferencePair]:
+def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[PreferencePair]:
     skipped = out / "skipped.jsonl"
     before = files.count(skipped)
-    read = list(files.sift(rows, parse, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
+    rows = list(files.sift(source, parse, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
     bad = files.count(skipped) - before
     if bad:
         log.warning("preferences: skipped %d bad rows; they are listed in %s", bad, skipped.name)
-    if not read:
+    if not rows:
         raise RoseError(f"preference.path={pairs.path}: there are no preference pairs ({bad} bad rows skipped)")
-    return read if pairs.min_score_ratio is None else _clear(read, pairs.min_score_ratio)
+    return rows if pairs.min_score_ratio is None else _clear(rows, pairs.min_score_ratio)
 
 
 def _clear(rows: list[PreferencePair], ratio: float) -> list[PreferencePair]:

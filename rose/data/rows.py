@@ -16,14 +16,14 @@ class Conversation(TypedDict):
 
 
 class PoolRow(Conversation):
-    """A row of pool.jsonl: a conversation to learn from, and what other columns its file had."""
+    """A row of pool.jsonl: a conversation to learn from, and its file's other columns."""
 
     dataset: str  # its source
     useful: NotRequired[bool]  # known of the embedded world's rows
 
 
 class PreferencePair(TypedDict):
-    """A row of target.jsonl or test.jsonl: a prompt, two answers, and what other columns its file had."""
+    """A row of target.jsonl or test.jsonl: a prompt, two answers, and its file's other columns."""
 
     id: str
     subtask: str

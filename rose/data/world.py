@@ -22,6 +22,7 @@ from rose.data.world_language import (
     SUBTASKS,
     TOPICS,
     manner_phrases,
+    phrases_of,
     tokenizer,
 )
 from rose.errors import RoseError
@@ -109,10 +110,10 @@ def pairs(world: WorldPairs) -> tuple[list[PreferencePair], list[PreferencePair]
             f"neither may be negative, nor their sum exceed {MOST_PAIRS}"
         )
     rng = numpy_generator(world.seed, "world pairs")
-    taken: set[str] = set()
+    questions: set[str] = set()
     # tests first: the number of targets does not change them, and fewer targets are a part of more
     tests, targets = (
-        [_pair(rng, world, f"{name}-{index}", topic, taken) for index, topic in enumerate(_in_turn(count))]
+        [_pair(rng, world, f"{name}-{index}", topic, questions) for index, topic in enumerate(_in_turn(count))]
         for name, count in (("test", world.tests), ("target", world.targets))
     )
     return targets, tests
@@ -132,20 +133,19 @@ def reward(manners: Manners, prompt: str, answer: str) -> float:
     if topic is None:
         raise RoseError(f"prompt={prompt!r}: must name a topic of the embedded world ({', '.join(TOPICS)})")
     body = answer
-    surface = [phrase for slot in (FRAMES, CODAS) for kind in slot.values() for phrase in kind]
-    for phrase in manner_phrases(manners) + surface:
+    for phrase in manner_phrases(manners) + phrases_of(FRAMES, CODAS):
         body = re.sub(pattern(phrase), " ", body, count=1)
     words = [word for word in re.findall(r"\w+", body) if word != "and"]
     topicality = len(set(words) & set(TOPICS[topic])) / max(len(words), SHORTEST)
     return topicality * (1 + manner(manners, answer)) / 2
 
 
-def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, taken: set[str]) -> PreferencePair:
+def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, questions: set[str]) -> PreferencePair:
     brisk = (1 + world.distractor) / 2
     question = _question(rng, topic, brisk)
-    while question in taken:
+    while question in questions:
         question = _question(rng, topic, brisk)
-    taken.add(question)
+    questions.add(question)
     surface = _surface(rng, brisk)
     bodies = _two_bodies(rng, topic, world.overlap)
     chosen, rejected = (_answer(*parts, surface) for parts in zip(contrast(rng, world.manners), bodies, strict=True))

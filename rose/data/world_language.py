@@ -109,10 +109,14 @@ CHAT_TEMPLATE = (
 )
 
 
+def phrases_of(*slots: dict[str, tuple[str, ...]]) -> list[str]:
+    return [phrase for slot in slots for kind in slot.values() for phrase in kind]
+
+
 def manner_phrases(manners: Manners) -> list[str]:
     """Every phrase that may show manners."""
     if manners is Manners.phrases:
-        return [phrase for slot in MANNERS for kind in slot.values() for phrase in kind]
+        return phrases_of(*MANNERS)
     return [CONSIDER, *(phrase for voice in VOICES for kind in voice for phrase in kind)]
 
 
@@ -123,8 +127,8 @@ def tokenizer(manners: Manners = Manners.phrases) -> PreTrainedTokenizerFast:
     content back.
     """
     splitter = Sequence([Metaspace(), Punctuation("isolated")])
-    phrases = [phrase for slot in (FRAMES, CODAS, QUESTIONS) for kind in slot.values() for phrase in kind]
-    texts = [phrase.format(topic="and", a="and", b="and") for phrase in phrases + manner_phrases(manners)]
+    phrases = phrases_of(FRAMES, CODAS, QUESTIONS) + manner_phrases(manners)
+    texts = [phrase.format(topic="and", a="and", b="and") for phrase in phrases]
     texts += [GREETING] if manners is Manners.agreement else []
     texts += [word for topic, words in TOPICS.items() for word in (topic, *words)]
     words = sorted({piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)})
