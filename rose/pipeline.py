@@ -125,7 +125,7 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
             tuned = _tuned_on_pairs(config, model, lesson, nodes["base"], nodes["preferences"])
             return {
                 "losses": Node(losses.row_losses, adapter=None, **rows),
-                lesson.value: tuned,
+                str(lesson): tuned,
                 "tuned_losses": Node(losses.row_losses, adapter=tuned, **rows),
             }
     return {}
