@@ -118,7 +118,7 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     if not finished:
         record.say(directory, "running")
         record.claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
-    tracked = "missing" in states.values() or not tracking.holds_run(directory)  # else it is there, and whole
+    tracked = "missing" in states.values() or not tracking.holds_run(directory)  # else the folder holds its run
     settings = (config.tracking, directory, dataclasses.asdict(config), group, directory.name)
     with tracking.track(*settings) if tracked else nullcontext() as run:
         failures = _build_all(goals(config.until, nodes), nodes, lambda goal: build(goal, outputs, done))
