@@ -51,7 +51,7 @@ def _frozen(model: Model) -> Node:
 
 
 def _gradients(config: Config, nodes: Nodes) -> Nodes:
-    """A short warm-up, then at each checkpoint the gradients of the target pairs and the pool's rows."""
+    """A short warm-up, then at each checkpoint the gradients of the target pairs and the pool."""
     model, settings, projection = config.model, config.features, _projection(config)
     frozen = {"numerics": model.numerics, "base": nodes["base"]}
     warm = Node(warmup.warm_up, warmup=config.warmup, lora=model.lora, tokens=nodes["tokens"], **frozen)

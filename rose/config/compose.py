@@ -84,7 +84,7 @@ def expand(config: DictConfig) -> list[list[str]]:
 
 
 def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
-    """Every job's config, as Hydra would compose it; jobs that choose the same files read them once."""
+    """Every job's config, as Hydra would compose it; the same choice of files is read once."""
     parser = OverridesParser.create(config_loader=_loader())
     chosen: dict[tuple, DictConfig] = {}
     composed = []

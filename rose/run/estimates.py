@@ -111,7 +111,7 @@ def _measured(path: Path, source: str) -> Cost:
 
 
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
-    """The values of a key, with their places: the more two stages share, the more alike they are."""
+    """The values of a key, with their places: the more two keys share, the more alike."""
     if isinstance(value, dict):
         return {leaf for name, item in value.items() for leaf in _leaves(item, f"{place}.{name}")}
     return {(place, json.dumps(value))}
