@@ -15,7 +15,6 @@ from rose import keys
 from rose.config.choices import JudgeKind
 from rose.config.compose import one_job, typed
 from rose.config.hints import or_exit
-from rose.config.schema import Config
 from rose.errors import RoseError
 from rose.evaluation.reward_model import source
 from rose.evaluation.verdicts import judge_answers, shares_model
@@ -32,7 +31,9 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
     """
     outputs, answers = _answers(first)
     _, opponent = _answers(second)
-    config = _config(first, outputs, overrides)
+    register_resolvers()
+    settings = OmegaConf.load(first / ".hydra" / "overrides.yaml")
+    config = typed(one_job([*map(str, settings), f"outputs={outputs}", *overrides]))
     if config.judge.kind is JudgeKind.none:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
     weights = loading.fingerprint(source(config.judge))
@@ -72,12 +73,6 @@ def _answers(job: Path) -> tuple[Path, Path]:
         if (parent / folder).is_dir():
             return parent, parent / folder
     raise RoseError(f"{job}: its answers are gone ({folder}); run it again")
-
-
-def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:
-    register_resolvers()
-    settings = OmegaConf.load(job / ".hydra" / "overrides.yaml")
-    return typed(one_job([*map(str, settings), f"outputs={outputs}", *overrides]))
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What of a setting can change an outcome; a stage's key holds that and nothing else.
 
-What is not read is as conf/_base has it: the artifacts of whoever never touched it keep their names. A key of a judge
-that is not read is None.
+What is not read is as conf/_base has it: the artifacts of whoever never touched it keep their
+names. A key of a judge that is not read is None.
 """
 
 from dataclasses import fields, replace
@@ -11,23 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rose.config import CONF
-from rose.config.choices import (
-    Amount,
-    Balance,
-    Estimator,
-    JudgeKind,
-    Keep,
-    Lesson,
-    Normalize,
-    OnBadRow,
-    PreferenceLoss,
-    ProjectionKind,
-    Reference,
-    Representation,
-    Rule,
-    Target,
-)
+from rose.config import CONF, choices
 from rose.config.data import Dataset, Pairs, Preference
 from rose.config.schema import Evaluation, Judge, Method, Projection, Selection, Tasks, Training, Warmup
 from rose.gradients.objectives import Loss, Objective
@@ -35,26 +19,24 @@ from rose.gradients.projection import fits
 
 # a key of conf/method and its value → the other keys that are read because of it
 METHOD_READS: dict[tuple[str, Any], tuple[str, ...]] = {
-    ("lesson", Lesson.selection): ("representation", "rule", "share"),
-    ("representation", Representation.gradients): ("target", "balance", "checkpoints", "estimator", "whiten"),
-    ("representation", Representation.hidden): ("pooling", "estimator", "whiten"),
-    ("representation", Representation.embeddings): ("encoder", "estimator", "whiten"),
-    ("representation", Representation.ngrams): ("buckets", "smoothing", "per_ngram"),
-    ("representation", Representation.loss_drop): ("target",),
-    ("balance", Balance.segments): ("segments",),
-    ("estimator", Estimator.gist): ("components",),
-    ("estimator", Estimator.shapley): ("neighbours",),
+    ("lesson", "selection"): ("representation", "rule", "share"),
+    ("representation", "gradients"): ("target", "balance", "checkpoints", "estimator", "whiten"),
+    ("representation", "hidden"): ("pooling", "estimator", "whiten"),
+    ("representation", "embeddings"): ("encoder", "estimator", "whiten"),
+    ("representation", "ngrams"): ("buckets", "smoothing", "per_ngram"),
+    ("representation", "loss_drop"): ("target",),
+    ("balance", "segments"): ("segments",),
+    ("estimator", "gist"): ("components",),
+    ("estimator", "shapley"): ("neighbours",),
     ("whiten", True): ("ridge",),
-    ("rule", Rule.greedy): ("candidates",),
-    ("rule", Rule.random): ("seed",),
-    ("rule", Rule.balanced): ("seed",),
-    ("rule", Rule.resample): ("seed",),
+    ("rule", "greedy"): ("candidates",),
+    **{("rule", rule): ("seed",) for rule in ("random", "balanced", "resample")},
 }
-JUDGE_READS: dict[JudgeKind, tuple[str, ...]] = {
-    JudgeKind.reward_world: ("manners",),
-    JudgeKind.reward_model: ("model", "revision", "dtype", "max_length", "batch_tokens"),
-    JudgeKind.llm: ("model", "request", "price_input", "price_output"),
-    JudgeKind.none: (),
+JUDGE_READS: dict[choices.JudgeKind, tuple[str, ...]] = {
+    choices.JudgeKind.reward_world: ("manners",),
+    choices.JudgeKind.reward_model: ("model", "revision", "dtype", "max_length", "batch_tokens"),
+    choices.JudgeKind.llm: ("model", "request", "price_input", "price_output"),
+    choices.JudgeKind.none: (),
 }
 
 
@@ -84,31 +66,30 @@ def objective(method: Method, preference: Preference) -> Objective:
     summed (mean) log-probability contrast: with each pair brought to unit norm, or balanced, the scalar is
     gone. IPO's scalar, 2(margin − 1/2β), can be negative and stays unless balanced.
     """
-    balance = Balance(method.balance)
+    balance = choices.Balance(method.balance)
     common = {
         "balance": balance,
-        "segments": method.segments if balance is Balance.segments else None,
+        "segments": method.segments if balance is choices.Balance.segments else None,
         "first_tokens": preference.first_tokens,
     }
-    if method.target == Target.chosen:
+    if method.target == choices.Target.chosen:
         return Objective(Loss.sft, **common)
-    loss, reference = PreferenceLoss(preference.loss), Reference(preference.reference)
-    cancels = preference.normalize == Normalize.per_pair and loss is not PreferenceLoss.ipo
-    linear = balance is not Balance.none or cancels or loss is PreferenceLoss.contrast
-    if linear:
-        return Objective(Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast, **common)
-    if loss is PreferenceLoss.simpo:
+    loss, reference = choices.PreferenceLoss(preference.loss), choices.Reference(preference.reference)
+    cancels = preference.normalize == choices.Normalize.per_pair and loss is not choices.PreferenceLoss.ipo
+    if balance is not choices.Balance.none or cancels or loss is choices.PreferenceLoss.contrast:
+        return Objective(Loss.simpo if loss is choices.PreferenceLoss.simpo else Loss.contrast, **common)
+    if loss is choices.PreferenceLoss.simpo:
         return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
-    return Objective(Loss(loss), preference.beta, None if reference is Reference.none else reference, **common)
+    return Objective(Loss(loss), preference.beta, None if reference is choices.Reference.none else reference, **common)
 
 
-def projection(projection: Projection, keep: Keep, size: int | None) -> Projection:
+def projection(projection: Projection, keep: choices.Keep, size: int | None) -> Projection:
     """Streamed features have no projection; none has neither a width nor a seed.
 
     `size` is the gradients' width where it is known already. Raises RoseError where the projection is wider.
     """
-    if keep is Keep.stream or projection.kind == ProjectionKind.none:
-        return Projection(ProjectionKind.none, dim=0, seed=0)
+    if keep is choices.Keep.stream or projection.kind == choices.ProjectionKind.none:
+        return Projection(choices.ProjectionKind.none, dim=0, seed=0)
     if size is not None:
         fits(projection.dim, size)
     return Projection(projection.kind, projection.dim, projection.seed)
@@ -122,9 +103,9 @@ def selection(method: Method, selection: Selection, warmup: Warmup, finetune: Tr
     backward, as training) and its fine-tuning, at `finetune.epochs` passes a row; at most the whole pool.
     """
     whole = replace(selection, ratio=1.0, seed=0, slices=selection.slices if selection.slice else 1)
-    if method.share is Amount.everything:
+    if method.share is choices.Amount.everything:
         return replace(whole, count=None, tokens=None, per_source=None, slice=None, slices=1)
-    if method.share is Amount.matched:
+    if method.share is choices.Amount.matched:
         spent = (1 + warmup.ratio) * warmup.epochs / finetune.epochs
         return replace(whole, ratio=min(1.0, selection.ratio + spent))
     return whole if selection.count or selection.tokens or selection.slice else replace(whole, ratio=selection.ratio)
@@ -144,11 +125,11 @@ def judge(judge: Judge) -> Judge:
 
 def dataset(dataset: Dataset) -> Dataset:
     """Without what a world or a local file does not read; a seed is for what is drawn."""
-    read = {"name": _kind(dataset.world), "revision": _revision(dataset)}
+    read = {"name": label(dataset), "revision": _revision(dataset)}
     if dataset.per_source is None:
         read["seed"] = _base(Dataset).seed
     if dataset.world is not None:
-        read["on_bad_row"] = OnBadRow.stop
+        read["on_bad_row"] = choices.OnBadRow.stop
     return replace(dataset, **read)
 
 
@@ -161,7 +142,7 @@ def pairs(pairs: Pairs) -> Pairs:
     if not held_out and pairs.shots is None and pairs.tests is None:
         read["seed"] = base.seed
     if pairs.world is not None:
-        read["on_bad_row"] = OnBadRow.stop
+        read["on_bad_row"] = choices.OnBadRow.stop
     return replace(pairs, **read)
 
 
@@ -174,11 +155,7 @@ def tasks(tasks: Tasks) -> Tasks:
 
 def label(rows: Dataset | Pairs) -> str:
     """What a directory of rows is called: the same rows are in the same place, whatever the data's name."""
-    return _kind(rows.world)
-
-
-def _kind(world: object) -> str:
-    return "local" if world is None else "world"
+    return "local" if rows.world is None else "world"
 
 
 def _revision(rows: Dataset | Pairs | Tasks) -> str | None:

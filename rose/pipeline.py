@@ -1,8 +1,9 @@
 """The method, stage by stage. Read this file first.
 
-Nothing is computed here: each node names a stage and what it is made from, and `rose.stages.build` computes what is
-asked for and missing. Stages are shared by every job whose inputs are the same, so a sweep over methods and ratios
-warms up and takes the pool's gradients once. `rose.keys` leaves out of a stage's key what cannot change its outcome.
+Nothing is computed here: each node names a stage and what it is made from, and `rose.stages.build`
+computes what is asked for and missing. Jobs whose inputs are the same share stages, so a sweep over
+methods and ratios warms up and takes the pool's gradients once. `rose.keys` leaves out of a stage's
+key what cannot change its outcome.
 """
 
 from typing import Any
@@ -36,24 +37,12 @@ def stages(config: Config) -> Nodes:
 
 def _data(config: Config) -> Nodes:
     """The model that selects, what it selects from and what for; the pool in its tokens."""
-    model, dataset, preference = config.model, config.dataset, config.preference.pairs
-    nodes = {
-        "base": _frozen(model),
-        "pool": Node(
-            pool.read_pool,
-            dataset=keys.dataset(dataset),
-            source=pool.fingerprint(dataset),
-            label=keys.label(dataset),
-        ),
-        "preferences": Node(
-            preferences.read_preferences,
-            pairs=keys.pairs(preference),
-            source=preferences.fingerprint(preference),
-            label=keys.label(preference),
-        ),
-    }
-    tokens = Node(chat.tokenize, max_length=model.max_length, base=nodes["base"], pool=nodes["pool"])
-    return nodes | {"tokens": tokens}
+    base, data, target = _frozen(config.model), config.dataset, config.preference.pairs
+    source = preferences.fingerprint(target)
+    rows = Node(pool.read_pool, dataset=keys.dataset(data), source=pool.fingerprint(data), label=keys.label(data))
+    both = Node(preferences.read_preferences, pairs=keys.pairs(target), source=source, label=keys.label(target))
+    tokens = Node(chat.tokenize, max_length=config.model.max_length, base=base, pool=rows)
+    return {"base": base, "pool": rows, "preferences": both, "tokens": tokens}
 
 
 def _frozen(model: Model) -> Node:
@@ -62,33 +51,20 @@ def _frozen(model: Model) -> Node:
 
 
 def _gradients(config: Config, nodes: Nodes) -> Nodes:
-    """A short warm-up, then at each of its checkpoints the gradients of the target pairs and of the pool's rows."""
+    """A short warm-up, then at each checkpoint the gradients of the target pairs and the pool."""
     model, settings, projection = config.model, config.features, _projection(config)
-    warm = Node(
-        warmup.warm_up,
-        warmup=config.warmup,
-        lora=model.lora,
-        numerics=model.numerics,
-        base=nodes["base"],
-        tokens=nodes["tokens"],
-    )
-    targets = Node(
-        features.pair_features,
-        objective=keys.objective(keys.method(config.method, config.warmup.epochs), config.preference),
-        projection=projection,
-        numerics=model.numerics,
-        max_length=model.max_length,
-        base=nodes["base"],
-        warmup=warm,
-        preferences=nodes["preferences"],
-    )
-    rows = {"numerics": model.numerics, "base": nodes["base"], "warmup": warm, "tokens": nodes["tokens"]}
+    frozen = {"numerics": model.numerics, "base": nodes["base"]}
+    warm = Node(warmup.warm_up, warmup=config.warmup, lora=model.lora, tokens=nodes["tokens"], **frozen)
+    pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"], "warmup": warm}
+    objective = keys.objective(keys.method(config.method, config.warmup.epochs), config.preference)
+    targets = Node(features.pair_features, objective=objective, projection=projection, **pair_rows, **frozen)
+    rows = {"tokens": nodes["tokens"], "warmup": warm}
     match settings.keep:
         case Keep.store:
-            pooled = Node(features.pool_features, features=settings, projection=projection, **rows)
+            pooled = Node(features.pool_features, features=settings, projection=projection, **rows, **frozen)
         case Keep.stream:
-            adam, batch = settings.adam, settings.batch_tokens
-            pooled = Node(streaming.pool_cosines, adam=adam, batch_tokens=batch, targets=targets, **rows)
+            reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens}
+            pooled = Node(streaming.pool_cosines, targets=targets, **reading, **rows, **frozen)
     return {"warmup": warm, "features": pooled, "targets": targets}
 
 
@@ -96,38 +72,29 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
     """What a method without per-example gradients looks at: hidden states, embeddings, losses."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    model, numerics = config.model, config.model.numerics
-    rows = {"numerics": numerics, "base": nodes["base"], "tokens": nodes["tokens"]}
+    model, tokens = config.model, nodes["tokens"]
+    frozen: dict[str, Any] = {"numerics": model.numerics, "base": nodes["base"]}
+    untuned = {"losses": Node(losses.row_losses, adapter=None, tokens=tokens, **frozen)}
     match config.method.representation:
         case Representation.hidden:
-            targets = {"max_length": model.max_length, "preferences": nodes["preferences"]}
-            return {
-                "hidden": Node(hidden.pool_states, **rows),
-                "target_hidden": Node(hidden.pair_states, numerics=numerics, base=nodes["base"], **targets),
-            }
+            pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
+            targets = Node(hidden.pair_states, **pair_rows, **frozen)
+            return {"hidden": Node(hidden.pool_states, tokens=tokens, **frozen), "target_hidden": targets}
         case Representation.embeddings:
             source = embedding.source(config.method)
             encoder: dict[str, Any] = {"encoder": source, "fingerprint": loading.fingerprint(source)}
-            pooled: dict[str, Any] = {"tokens": nodes["tokens"], "pool": nodes["pool"]}
-            return {
-                "embeddings": Node(embedding.pool_embeddings, **encoder, **pooled),
-                "target_embeddings": Node(embedding.pair_embeddings, **encoder, preferences=nodes["preferences"]),
-            }
+            rows = Node(embedding.pool_embeddings, tokens=tokens, pool=nodes["pool"], **encoder)
+            targets = Node(embedding.pair_embeddings, preferences=nodes["preferences"], **encoder)
+            return {"embeddings": rows, "target_embeddings": targets}
         case Representation.perplexity:
-            return {"losses": Node(losses.row_losses, adapter=None, **rows)}
+            return untuned
         case Representation.ifd:
-            return {
-                "losses": Node(losses.row_losses, adapter=None, **rows),
-                "answer_losses": Node(losses.answer_losses, **rows),
-            }
+            return untuned | {"answer_losses": Node(losses.answer_losses, tokens=tokens, **frozen)}
         case Representation.loss_drop:
             lesson = Lesson.pairs_sft if config.method.target is Target.chosen else Lesson.pairs_dpo
             tuned = _tuned_on_pairs(config, model, lesson, nodes["base"], nodes["preferences"])
-            return {
-                "losses": Node(losses.row_losses, adapter=None, **rows),
-                lesson.value: tuned,
-                "tuned_losses": Node(losses.row_losses, adapter=tuned, **rows),
-            }
+            after = Node(losses.row_losses, adapter=tuned, tokens=tokens, **frozen)
+            return untuned | {str(lesson): tuned, "tuned_losses": after}
     return {}
 
 
@@ -135,22 +102,12 @@ def _choice(config: Config, nodes: Nodes) -> Nodes:
     """Representation × rule → a score a row → the best rows; nothing where no rows are trained on."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    method = keys.method(config.method, config.warmup.epochs)
-    scored = Node(
-        scores.score,
-        method=method,
-        tokens=nodes["tokens"],
-        representation=_representation(config, nodes),
-        label=method.name,
-    )
-    selected = Node(
-        selection.select,
-        selection=keys.selection(config.method, config.selection, config.warmup, config.finetune),
-        in_world=config.dataset.world is not None,
-        scores=scored,
-        pool=nodes["pool"],
-    )
-    return {"scores": scored, "selection": selected}
+    method, parts = keys.method(config.method, config.warmup.epochs), _representation(config, nodes)
+    scored = Node(scores.score, method=method, tokens=nodes["tokens"], representation=parts, label=method.name)
+    amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
+    in_world = config.dataset.world is not None
+    best = Node(selection.select, selection=amount, in_world=in_world, scores=scored, pool=nodes["pool"])
+    return {"scores": scored, "selection": best}
 
 
 def _student(config: Config, nodes: Nodes) -> Nodes:
@@ -161,15 +118,8 @@ def _student(config: Config, nodes: Nodes) -> Nodes:
     stages = {"student_base": model, "student_tokens": tokens}
     match config.method.lesson:
         case Lesson.selection:
-            stages["finetune"] = Node(
-                finetune.fine_tune,
-                training=config.finetune,
-                lora=student.lora,
-                numerics=student.numerics,
-                base=model,
-                tokens=tokens,
-                selection=nodes["selection"],
-            )
+            trained = {"training": config.finetune, "lora": student.lora, "numerics": student.numerics, "base": model}
+            stages["finetune"] = Node(finetune.fine_tune, tokens=tokens, selection=nodes["selection"], **trained)
         case Lesson.pairs_sft | Lesson.pairs_dpo:
             stages["finetune"] = _tuned_on_pairs(config, student, config.method.lesson, model, nodes["preferences"])
     return stages
@@ -185,27 +135,14 @@ def _measures(config: Config, nodes: Nodes) -> Nodes:
 
 def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) -> Nodes:
     """What is asked of one model; `before`: what was asked of the base model, if this is another."""
-    model, judge = config.student or config.model, config.judge
-    asked = {
-        "numerics": model.numerics,
-        "max_length": model.max_length,
-        "base": nodes["student_base"],
-        "adapter": adapter,
-    }
+    model, judge, settings = config.student or config.model, config.judge, config.evaluation
+    asked: dict[str, Any] = {"numerics": model.numerics, "max_length": model.max_length}
+    asked |= {"base": nodes["student_base"], "adapter": adapter}
+    of_pairs = asked | {"preferences": nodes["preferences"]}
+    measured = {"batch_tokens": settings.batch_tokens, "zero_shot": before.get("evaluation")}
     stages = {
-        "evaluation": Node(
-            evaluate.evaluate,
-            batch_tokens=config.evaluation.batch_tokens,
-            zero_shot=before.get("evaluation"),
-            preferences=nodes["preferences"],
-            **asked,
-        ),
-        "answers": Node(
-            answers.answer,
-            evaluation=keys.evaluation(config.evaluation),
-            preferences=nodes["preferences"],
-            **asked,
-        ),
+        "evaluation": Node(evaluate.evaluate, **measured, **of_pairs),
+        "answers": Node(answers.answer, evaluation=keys.evaluation(settings), **of_pairs),
     }
     if judge.kind is not JudgeKind.none:
         stages["verdicts"] = Node(
@@ -217,14 +154,8 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
             opponent=None if judge.opponent is Opponent.reference else (before or stages)["answers"],
         )
     if config.tasks.path:
-        stages["tasks"] = Node(
-            tasks.solve,
-            tasks=keys.tasks(config.tasks),
-            source=questions.fingerprint(config.tasks),
-            batch_tokens=config.evaluation.batch_tokens,
-            label=config.tasks.name,
-            **asked,
-        )
+        asked |= {"tasks": keys.tasks(config.tasks), "source": questions.fingerprint(config.tasks)}
+        stages["tasks"] = Node(tasks.solve, batch_tokens=settings.batch_tokens, label=config.tasks.name, **asked)
     return stages
 
 
@@ -251,14 +182,8 @@ def _representation(config: Config, nodes: Nodes) -> tuple:
 
 def _tuned_on_pairs(config: Config, model: Model, lesson: Lesson, frozen: Node, preferences: Node) -> Node:
     """An adapter trained on the target pairs: on their chosen answers, or by DPO."""
-    settings = {
-        "training": config.finetune,
-        "lora": model.lora,
-        "numerics": model.numerics,
-        "max_length": model.max_length,
-        "base": frozen,
-        "preferences": preferences,
-    }
+    settings = {"training": config.finetune, "lora": model.lora, "numerics": model.numerics}
+    settings |= {"max_length": model.max_length, "base": frozen, "preferences": preferences}
     if lesson is Lesson.pairs_sft:
         return Node(pairs.tune_on_chosen, **settings)
     return Node(pairs.tune_by_dpo, beta=config.preference.beta, **settings)

@@ -19,24 +19,15 @@ NOT_NEGATIVE: Range = (lambda value: 0 <= value < float("inf"), "0 or more")
 COUNT: Range = (lambda value: value >= 1, "1 or more")
 NAMES: Range = (bool, "at least one name")
 
+BATCHES: dict[str, Range] = {"learning_rate": POSITIVE, "batch_size": COUNT, "micro_batch_size": COUNT}
 TRAINING: dict[str, Range] = {
-    "epochs": COUNT,
-    "learning_rate": POSITIVE,
-    "batch_size": COUNT,
-    "micro_batch_size": COUNT,
-    "warmup_ratio": PART,
-    "weight_decay": NOT_NEGATIVE,
-    "max_grad_norm": NOT_NEGATIVE,
+    **{"epochs": COUNT, "warmup_ratio": PART, "weight_decay": NOT_NEGATIVE, "max_grad_norm": NOT_NEGATIVE},
+    **BATCHES,
 }
 MODEL: dict[str, Range] = {
     "max_length": COUNT,
-    "learning_rate": POSITIVE,
-    "batch_size": COUNT,
-    "micro_batch_size": COUNT,
-    "lora.rank": COUNT,
-    "lora.alpha": POSITIVE,
-    "lora.dropout": PART,
-    "lora.targets": NAMES,
+    **BATCHES,
+    **{"lora.rank": COUNT, "lora.alpha": POSITIVE, "lora.dropout": PART, "lora.targets": NAMES},
     **{f"base.pretraining.{name}": COUNT for name in ("layers", "width", "heads", "conversations")},
     **{f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()},
 }
@@ -48,14 +39,9 @@ GROUPS: dict[str, dict[str, Range]] = {
     "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
     "features": {"batch_tokens": COUNT},
     "method": {
-        "segments": COUNT,
-        "checkpoints": COUNT,
         "ridge": POSITIVE,
-        "components": COUNT,
-        "neighbours": COUNT,
-        "buckets": COUNT,
         "smoothing": NOT_NEGATIVE,
-        "candidates": COUNT,
+        **dict.fromkeys(("segments", "checkpoints", "components", "neighbours", "buckets", "candidates"), COUNT),
     },
     "selection": {
         "ratio": SHARE,
@@ -65,24 +51,13 @@ GROUPS: dict[str, dict[str, Range]] = {
     "evaluation": {"batch_tokens": COUNT, "max_new_tokens": COUNT, "temperature": NOT_NEGATIVE},
     "diagnostics": {"resamples": COUNT, "exact_rows": NOT_NEGATIVE, "fidelity_pairs": COUNT, "matched_length": PART},
     "diagnostics.warn": {
-        "length_correlation": SHARE,
-        "length_ratio": COUNT,
-        "extremes": SHARE,
-        "source_mix": SHARE,
-        "near_duplicates": PART,
-        "subtask_share": SHARE,
-        "stability": SHARE,
-        "momentum_share": SHARE,
-        "projection": SHARE,
-        "leaked": PART,
+        **{"length_ratio": COUNT, "near_duplicates": PART, "leaked": PART},
+        **dict.fromkeys(("length_correlation", "extremes", "source_mix", "subtask_share", "stability"), SHARE),
+        **dict.fromkeys(("momentum_share", "projection"), SHARE),
     },
     "judge": {
-        "max_length": COUNT,
-        "batch_tokens": COUNT,
-        "price_input": NOT_NEGATIVE,
-        "price_output": NOT_NEGATIVE,
-        "concurrency": COUNT,
-        "retries": NOT_NEGATIVE,
+        **dict.fromkeys(("max_length", "batch_tokens", "concurrency"), COUNT),
+        **dict.fromkeys(("price_input", "price_output", "retries"), NOT_NEGATIVE),
         "timeout": POSITIVE,
     },
     "tasks": {"shots": NOT_NEGATIVE, "limit": COUNT, "max_new_tokens": COUNT},
@@ -118,11 +93,10 @@ def check(config: Config) -> None:
     _method(config.method)
     if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
         _streams(config.method)
-    if (config.method.checkpoints or 1) > config.warmup.epochs:
-        raise RoseError(
-            f"method.checkpoints={config.method.checkpoints}: the warm-up has a checkpoint an epoch, "
-            f"warmup.epochs={config.warmup.epochs}"
-        )
+    checkpoints, epochs = config.method.checkpoints or 1, config.warmup.epochs
+    if checkpoints > epochs:
+        fault = f"the warm-up has a checkpoint an epoch, warmup.epochs={epochs}"
+        raise RoseError(f"method.checkpoints={checkpoints}: {fault}")
     _amount(config.method, config.selection)
     _manners(config)
     _judge(config.judge, config.preference.pairs.world is not None)
@@ -187,27 +161,21 @@ def _embedded(name: str, model: Model, config: Config) -> None:
         ("preference", config.preference, config.preference.pairs.world),
     ):
         if world is None:
-            raise RoseError(
-                f"{group}={data.name}: {option}={model.name} knows the words of the embedded world alone; "
-                f"for other data say {remedy}"
-            )
+            fault = f"{option}={model.name} knows the words of the embedded world alone"
+            raise RoseError(f"{group}={data.name}: {fault}; for other data say {remedy}")
 
 
 def _unread(config: Config) -> None:
     """Where data come from, said beside a world that is generated."""
-    dataset, pairs = config.dataset, config.preference.pairs
-    places = {
-        "dataset.path": dataset.path,
-        "dataset.files": dataset.files,
-        "preference.path": pairs.path,
-        "preference.test_path": pairs.test_path,
-        "preference.pairs.files": pairs.files,
-        "preference.pairs.test_files": pairs.test_files,
-    }
-    for key, value in places.items():
-        group = key.partition(".")[0]
-        world = dataset.world if group == "dataset" else pairs.world
-        if value and world is not None:
+    dataset, pairs, unread = config.dataset, config.preference.pairs, {}
+    if dataset.world is not None:
+        unread |= {"dataset.path": dataset.path, "dataset.files": dataset.files}
+    if pairs.world is not None:
+        unread |= {"preference.path": pairs.path, "preference.test_path": pairs.test_path}
+        unread |= {"preference.pairs.files": pairs.files, "preference.pairs.test_files": pairs.test_files}
+    for key, value in unread.items():
+        if value:
+            group = key.partition(".")[0]
             raise RoseError(f"{key}={value}: {group}=world does not read it; say {group}=local")
 
 
@@ -234,13 +202,11 @@ def _judge(judge: Judge, in_world: bool) -> None:
         if not value:
             raise RoseError(f"judge.{name}={value}: judge.kind={judge.kind} needs one")
     if judge.kind is JudgeKind.reward_world and not in_world:
-        raise RoseError(
-            "judge=reward_world: knows only the prompts of preference=world; for others: reward_model, llm, none"
-        )
+        fault = "knows only the prompts of preference=world"
+        raise RoseError(f"judge=reward_world: {fault}; for others: reward_model, llm, none")
 
 
 def _divides(name: str, training: Training) -> None:
-    if training.batch_size % training.micro_batch_size:
-        raise RoseError(
-            f"{name}.micro_batch_size={training.micro_batch_size}: must divide {name}.batch_size={training.batch_size}"
-        )
+    step, part = training.batch_size, training.micro_batch_size
+    if step % part:
+        raise RoseError(f"{name}.micro_batch_size={part}: must divide {name}.batch_size={step}")

@@ -2,86 +2,45 @@
 
 from enum import StrEnum
 
-# of what no output depends on: a path says where data are; what they are, a fingerprint in the key
+# What no stage's output depends on. A path says where data are, not what: a fingerprint of the
+# contents is in the key.
 NOT_IN_KEY = {"in_key": False}
 
-
-class Dtype(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Attention(StrEnum):
-    """transformers' attn_implementation."""
-
-    sdpa = "sdpa"
-    eager = "eager"
-    flash_attention_2 = "flash_attention_2"
-
-
-class Schedule(StrEnum):
-    """transformers' lr_scheduler_type, those that need no further argument."""
-
-    linear = "linear"
-    cosine = "cosine"
-    constant = "constant"
-    constant_with_warmup = "constant_with_warmup"
-
-
-class TrackingMode(StrEnum):
-    online = "online"
-    offline = "offline"
-    disabled = "disabled"
-
-
-class StoreDtype(StrEnum):
-    float32 = "float32"
-    float16 = "float16"
-    int8 = "int8"
-    int4 = "int4"
-
-
-class Keep(StrEnum):
-    """What is kept of the pool's gradients: projections, for every later use, or scores alone."""
-
-    store = "store"
-    stream = "stream"
-
-
-class AdamMap(StrEnum):
-    """How a gradient becomes the update it would cause: formulas in rose.gradients.adam."""
-
-    exact = "exact"
-    published = "published"
-    no_momentum = "no_momentum"
-    none = "none"
-
-
-class ProjectionKind(StrEnum):
-    trak = "trak"
-    sketch = "sketch"
-    srht = "srht"
-    none = "none"
-
-
-class PreferenceLoss(StrEnum):
-    dpo = "dpo"
-    ipo = "ipo"
-    simpo = "simpo"
-    contrast = "contrast"
-
-
-class Reference(StrEnum):
-    base = "base"
-    warmup = "warmup"
-    none = "none"
-
-
-class Normalize(StrEnum):
-    per_pair = "per_pair"
-    after_mean = "after_mean"
-    none = "none"
+Dtype = StrEnum("Dtype", ["float32", "bfloat16", "float16"])
+StoreDtype = StrEnum("StoreDtype", ["float32", "float16", "int8", "int4"])
+# transformers' attn_implementation
+Attention = StrEnum("Attention", ["sdpa", "eager", "flash_attention_2"])
+# transformers' lr_scheduler_type, those that need no further argument
+Schedule = StrEnum("Schedule", ["linear", "cosine", "constant", "constant_with_warmup"])
+TrackingMode = StrEnum("TrackingMode", ["online", "offline", "disabled"])
+# what is kept of the pool's gradients: projections, for every later use, or scores alone
+Keep = StrEnum("Keep", ["store", "stream"])
+# how a raw gradient becomes the update it would cause: the formulas are in rose.gradients.adam
+AdamMap = StrEnum("AdamMap", ["exact", "published", "no_momentum", "none"])
+ProjectionKind = StrEnum("ProjectionKind", ["trak", "sketch", "srht", "none"])
+PreferenceLoss = StrEnum("PreferenceLoss", ["dpo", "ipo", "simpo", "contrast"])
+Reference = StrEnum("Reference", ["base", "warmup", "none"])
+Normalize = StrEnum("Normalize", ["per_pair", "after_mean", "none"])
+# what of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)
+Target = StrEnum("Target", ["preference", "chosen"])
+Balance = StrEnum("Balance", ["none", "segments", "tokens"])
+# how features of rows and targets become the influence of the one on the other
+Estimator = StrEnum("Estimator", ["inner", "datainf", "gist", "shapley"])
+# whose hidden states stand for a row: the last token's, or all tokens', later ones weighing more
+Pooling = StrEnum("Pooling", ["last", "weighted"])
+# how much of the pool is taken: as `selection` says, all, or what a gradient method's cost trains
+Amount = StrEnum("Amount", ["selection", "everything", "matched"])
+# what the evaluated model is fine-tuned on
+Lesson = StrEnum("Lesson", ["selection", "pairs_sft", "pairs_dpo", "none"])
+# which rows are passed over for a better one: copies, or also those that share most of its text
+Dedup = StrEnum("Dedup", ["none", "exact", "near"])
+# what makes an answer of the embedded world good: its phrases, or that opener and closer agree
+Manners = StrEnum("Manners", ["phrases", "agreement"])
+# who says which of two answers is better
+JudgeKind = StrEnum("JudgeKind", ["reward_world", "reward_model", "llm", "none"])
+# whose answers the model's are judged against: the test pairs' chosen ones, or the base model's
+Opponent = StrEnum("Opponent", ["reference", "zero_shot"])
+OnBadRow = StrEnum("OnBadRow", ["stop", "skip"])
 
 
 class Representation(StrEnum):
@@ -99,35 +58,6 @@ class Representation(StrEnum):
     none = "none"
 
 
-class Target(StrEnum):
-    """What rows are compared with: a pair's preference loss (ROSE), or its chosen answer (LESS)."""
-
-    preference = "preference"
-    chosen = "chosen"
-
-
-class Balance(StrEnum):
-    none = "none"
-    segments = "segments"
-    tokens = "tokens"
-
-
-class Estimator(StrEnum):
-    """How features of rows and targets become the influence of the one on the other."""
-
-    inner = "inner"
-    datainf = "datainf"
-    gist = "gist"
-    shapley = "shapley"
-
-
-class Pooling(StrEnum):
-    """Whose hidden states stand for a row: the last token's, or all, later ones weighing more."""
-
-    last = "last"
-    weighted = "weighted"
-
-
 class Rule(StrEnum):
     """How influences on single pairs become one score a row."""
 
@@ -142,61 +72,8 @@ class Rule(StrEnum):
     balanced = "balanced"
 
 
-class Amount(StrEnum):
-    """How much of the pool is taken: what selection says, all, or what a gradient method costs."""
-
-    selection = "selection"
-    everything = "everything"
-    matched = "matched"
-
-
-class Lesson(StrEnum):
-    """What the evaluated model is fine-tuned on."""
-
-    selection = "selection"
-    pairs_sft = "pairs_sft"
-    pairs_dpo = "pairs_dpo"
-    none = "none"
-
-
-class Dedup(StrEnum):
-    """Which rows are passed over for a better one: copies, or also near copies."""
-
-    none = "none"
-    exact = "exact"
-    near = "near"
-
-
-class Manners(StrEnum):
-    """What makes an answer of the world good: its phrases, or that opener and closer agree."""
-
-    phrases = "phrases"
-    agreement = "agreement"
-
-
-class JudgeKind(StrEnum):
-    """Who says which of two answers is better."""
-
-    reward_world = "reward_world"
-    reward_model = "reward_model"
-    llm = "llm"
-    none = "none"
-
-
-class Opponent(StrEnum):
-    """Whose answers a model's are judged against: the pairs' chosen ones, or the base model's."""
-
-    reference = "reference"
-    zero_shot = "zero_shot"
-
-
-class OnBadRow(StrEnum):
-    stop = "stop"
-    skip = "skip"
-
-
 class Until(StrEnum):
-    """The stages `until=` may stop after, in order; `evaluation` is all, verdicts and tasks too."""
+    """The stages `until=` may stop after, in order; `evaluation` is the end, with verdicts and tasks."""
 
     leakage = "leakage"
     base = "base"

@@ -5,8 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins import basic_sweeper  # the module: Hydra loads it twice, and has two classes
@@ -67,7 +66,7 @@ def given(config: DictConfig) -> list[str]:
 def one_job(overrides: Sequence[str]) -> DictConfig:
     """The config of a job outside of any sweep, without Hydra's own part."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose("config", list(overrides))
+        return compose("config", list(overrides))
 
 
 def sweep(overrides: Sequence[str]) -> DictConfig:
@@ -84,13 +83,8 @@ def expand(config: DictConfig) -> list[list[str]]:
     return [job for batch in basic_sweeper.BasicSweeper.split_arguments(overrides, None) for job in batch]
 
 
-def compose(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """One job's config, as the launcher will compose it."""
-    return _loader().load_sweep_config(config, list(overrides))
-
-
 def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
-    """Every job's config, as `compose` makes it; jobs that choose the same files read them once."""
+    """Every job's config, as Hydra would compose it; the same choice of files is read once."""
     parser = OverridesParser.create(config_loader=_loader())
     bases: dict[tuple[str, ...], DictConfig] = {}
     configs = []
@@ -98,7 +92,7 @@ def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
         overrides = parser.parse_overrides(job)
         choice = tuple(text for text, override in zip(job, overrides, strict=True) if _chooses_file(override))
         if choice not in bases:
-            bases[choice] = compose(config, choice)
+            bases[choice] = _loader().load_sweep_config(config, list(choice))
         result = copy.deepcopy(bases[choice])
         ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if not _chooses_file(each)], result)
         result.hydra.overrides.task = job

@@ -3,31 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from rose.config.choices import (
-    NOT_IN_KEY,
-    AdamMap,
-    Amount,
-    Attention,
-    Balance,
-    Dedup,
-    Dtype,
-    Estimator,
-    JudgeKind,
-    Keep,
-    Lesson,
-    Manners,
-    OnBadRow,
-    Opponent,
-    Pooling,
-    ProjectionKind,
-    Representation,
-    Rule,
-    Schedule,
-    StoreDtype,
-    Target,
-    TrackingMode,
-    Until,
-)
+from rose.config import choices
+from rose.config.choices import NOT_IN_KEY
 from rose.config.data import Dataset, Preference, World
 
 
@@ -39,7 +16,7 @@ class Training:
     learning_rate: float
     batch_size: int
     micro_batch_size: int
-    schedule: Schedule
+    schedule: choices.Schedule
     warmup_ratio: float  # share of the steps
     weight_decay: float
     max_grad_norm: float
@@ -54,7 +31,7 @@ class Pretraining:
     layers: int
     width: int
     heads: int
-    manners: Manners
+    manners: choices.Manners
     conversations: int
     training: Training
 
@@ -72,8 +49,8 @@ class Base:
 
 @dataclass
 class Numerics:
-    dtype: Dtype
-    attention: Attention
+    dtype: choices.Dtype
+    attention: choices.Attention
     sharded: bool = field(metadata=NOT_IN_KEY)  # in training, over a job's processes; changes rounding alone
 
 
@@ -105,46 +82,46 @@ class Warmup(Training):
 
 @dataclass
 class Features:
-    adam: AdamMap
-    keep: Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
-    dtype: StoreDtype
+    adam: choices.AdamMap
+    keep: choices.Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
+    dtype: choices.StoreDtype
     batch_tokens: int  # tokens a batch, padding included
 
 
 @dataclass
 class Projection:
-    kind: ProjectionKind
+    kind: choices.ProjectionKind
     dim: int
     seed: int
 
 
 @dataclass
 class StoredProjection(Projection):
-    dtype: StoreDtype  # of the pool's stored features unless features.dtype says otherwise
+    dtype: choices.StoreDtype  # of the pool's stored features unless features.dtype says otherwise
 
 
 @dataclass
 class Method:
     name: str
-    representation: Representation
-    target: Target | None
-    balance: Balance
+    representation: choices.Representation
+    target: choices.Target | None
+    balance: choices.Balance
     segments: int  # with balance=segments
     checkpoints: int | None  # only the warm-up's last so many count; null: all
-    estimator: Estimator
+    estimator: choices.Estimator
     components: int  # of the targets' subspace, with estimator=gist
     neighbours: int  # K, with estimator=shapley
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
-    pooling: Pooling  # of hidden states
+    pooling: choices.Pooling  # of hidden states
     encoder: str | None = field(metadata=NOT_IN_KEY)  # of embeddings: a model folder or hub id
     buckets: int  # that n-grams are hashed into
     smoothing: float  # added to each bucket's count
     per_ngram: bool  # the mean weight of a row's n-grams rather than their sum
-    rule: Rule
+    rule: choices.Rule
     candidates: int  # rows that rule=greedy orders; the others follow by score
-    share: Amount
-    lesson: Lesson
+    share: choices.Amount
+    lesson: choices.Lesson
     seed: int | None  # of rules that draw
 
 
@@ -155,7 +132,7 @@ class Selection:
     tokens: int | None  # tokens, prompts included, in place of the ratio
     slice: int | None  # in place of the ratio the k-th of `slices` equal parts of the ranking; 1 = the best
     slices: int
-    dedup: Dedup
+    dedup: choices.Dedup
     per_source: float | None  # at most this share of the selection from one source
     min_length: int | None  # tokens a row
     max_length: int | None
@@ -174,12 +151,12 @@ class Evaluation:
 class Judge:
     """Who compares answers, and with whose; a kind reads only the settings it needs."""
 
-    kind: JudgeKind
-    opponent: Opponent
-    manners: Manners | None  # reward_world: of which world
+    kind: choices.JudgeKind
+    opponent: choices.Opponent
+    manners: choices.Manners | None  # reward_world: of which world
     model: str | None  # reward_model: hub id or folder; llm: the endpoint's name for it
     revision: str | None  # of a hub model
-    dtype: Dtype  # of a reward model
+    dtype: choices.Dtype  # of a reward model
     max_length: int | None  # tokens a reward model reads; null: what its tokenizer says
     batch_tokens: int  # of a reward model, padding included
     base_url: str | None = field(metadata=NOT_IN_KEY)  # of an OpenAI-compatible endpoint
@@ -206,7 +183,7 @@ class Tasks:
     shots_split: str | None  # where they come from; null: from `split`, and then they are not asked
     limit: int | None  # questions a subtask
     max_new_tokens: int
-    on_bad_row: OnBadRow
+    on_bad_row: choices.OnBadRow
     seed: int
 
 
@@ -245,7 +222,7 @@ class Runtime:
 
 @dataclass
 class Tracking:
-    mode: TrackingMode
+    mode: choices.TrackingMode
     project: str
     entity: str | None
     artifacts: bool  # whether a job's selection and adapter go to W&B too
@@ -271,6 +248,6 @@ class Config:
     world: World
     seed: int
     outputs: str
-    until: Until
+    until: choices.Until
     dry_run: bool
     student: Model | None = None  # what is fine-tuned and evaluated, set with model@student=NAME; null: `model` itself

@@ -27,15 +27,11 @@ def refuse_secrets(key_variable: str, *saved: Any) -> None:
     for key, text in (pair for part in saved for pair in _texts(part, "")):
         for name, value in secrets.items():
             if value in text:
-                raise RoseError(
-                    f"{key}: holds the value of the environment variable {name}, which would be saved; "
-                    "keys are taken from the environment alone"
-                )
+                fault = f"holds the value of the environment variable {name}, which would be saved"
+                raise RoseError(f"{key}: {fault}; keys are taken from the environment alone")
         if read := reads.search(text):
-            raise RoseError(
-                f"{key}: reads the environment variable {read[1]}, whose value could be saved; "
-                "keys are taken from the environment by whoever needs them"
-            )
+            fault = f"reads the environment variable {read[1]}, whose value could be saved"
+            raise RoseError(f"{key}: {fault}; keys are taken from the environment by whoever needs them")
 
 
 def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:

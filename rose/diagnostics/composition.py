@@ -49,9 +49,8 @@ def extremes(table: pandas.DataFrame, warn: Warn) -> list[Finding]:
         extreme = lengths.to_numpy().argsort(kind="stable")[:count]
         value = float(table["selected"].to_numpy()[extreme].mean())
         suspicious = value > chance + warn.extremes * (1 - chance)
-        sentence = (
-            f"{percent(value)} of the selection is among the pool's {count} {name} rows (chance: {percent(chance)})."
-        )
+        among = f"among the pool's {count} {name} rows"
+        sentence = f"{percent(value)} of the selection is {among} (chance: {percent(chance)})."
         findings.append(Finding(f"overlap_{name}", value, suspicious, sentence))
     return findings
 

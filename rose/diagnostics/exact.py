@@ -42,15 +42,10 @@ def projection_error(
     numbers = [place[identity] for identity in whole.ids]
     rough = influences(projected, numbers, FeatureStore.open(targets), normalize)
     means = pandas.DataFrame({"exact": exact.mean(axis=1), "rough": rough.mean(axis=1)})
-    write_json(
-        out / "projection_error.json",
-        {
-            "spearman": float(means.exact.corr(means.rough, method="spearman")),
-            "rms": float(numpy.sqrt(((rough - exact) ** 2).mean())),
-            "spread": float(exact.std()),
-            "rows": len(exact),
-        },
-    )
+    spearman = float(means.exact.corr(means.rough, method="spearman"))
+    rms = float(numpy.sqrt(((rough - exact) ** 2).mean()))
+    error = {"spearman": spearman, "rms": rms, "spread": float(exact.std()), "rows": len(exact)}
+    write_json(out / "projection_error.json", error)
 
 
 def influences(pool: FeatureStore, numbers: Sequence[int], pairs: FeatureStore, normalize: Normalize) -> numpy.ndarray:

@@ -27,8 +27,7 @@ def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numeric
     points = len(trajectory.names)
     projector = make_projector(projection, engine.size, engine.device, rows=points, batches=points)
     nothing = torch.zeros(1, engine.size, device=engine.device)
-    common = [
-        projector.project(apply_adam(nothing.clone(), trajectory.moments(i, engine), adam)) for i in range(points)
-    ]
+    moments = (trajectory.moments(i, engine) for i in range(points))
+    common = [projector.project(apply_adam(nothing.clone(), each, adam)) for each in moments]
     unit = torch.nn.functional.normalize(torch.cat(common).float(), dim=1)
     save_file({"common": unit.cpu()}, out / "momentum.safetensors")

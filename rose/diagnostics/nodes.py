@@ -20,14 +20,9 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
         return {}
     nodes = _fidelity(config, job) | _error(config, job)
     nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
-    nodes["momentum"] = Node(
-        momentum.momentum,
-        adam=config.features.adam,
-        projection=job["targets"].inputs["projection"],
-        numerics=config.model.numerics,
-        base=job["base"],
-        warmup=job["warmup"],
-    )
+    trained = {"numerics": config.model.numerics, "base": job["base"], "warmup": job["warmup"]}
+    projection = job["targets"].inputs["projection"]
+    nodes["momentum"] = Node(momentum.momentum, adam=config.features.adam, projection=projection, **trained)
     nodes["diagnostics"] = _diagnostics(config, job | nodes)
     return nodes
 
@@ -36,16 +31,11 @@ def _diagnostics(config: Config, job: dict[str, Node]) -> Node:
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     stored = method.representation is Representation.gradients and config.features.keep is Keep.store
     with_momentum = stored and config.features.adam in WITH_MOMENTUM
+    settings = {"warn": asked.warn, "resamples": asked.resamples, "seed": asked.seed, "method": method}
     return Node(
         diagnose.diagnose,
-        warn=asked.warn,
-        resamples=asked.resamples,
-        seed=asked.seed,
-        method=method,
-        tokens=job["tokens"],
-        scores=job["scores"],
-        selection=job["selection"],
-        leakage=job["leakage"],
+        **settings,
+        **{name: job[name] for name in ("tokens", "scores", "selection", "leakage")},
         momentum=(job["features"], job["momentum"]) if with_momentum else (),
         exact=job["projection_error"] if stored and asked.exact_rows else None,
         fidelity=job["fidelity"] if asked.fidelity else None,
@@ -57,14 +47,8 @@ def _fidelity(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     """Selector fidelity: the stages of the method's representation, of held-out answers."""
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     representation = job["scores"].inputs["representation"]
-    answers = Node(
-        held_out.answers_as_rows,
-        count=asked.fidelity_pairs,
-        seed=asked.seed,
-        max_length=config.model.max_length,
-        base=job["base"],
-        preferences=job["preferences"],
-    )
+    read = {"max_length": config.model.max_length, "base": job["base"], "preferences": job["preferences"]}
+    answers = Node(held_out.answers_as_rows, count=asked.fidelity_pairs, seed=asked.seed, **read)
     pool = (job["tokens"], job["pool"])
     likewise = tuple(_of(part, dict.fromkeys(pool, answers)) for part in representation)
     moved = {old: new for old, new in zip(representation, likewise, strict=True) if new is not old}
@@ -97,27 +81,12 @@ def _error(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     whole = Projection(ProjectionKind.none, dim=0, seed=0)
     sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=job["tokens"])
     trained = {"numerics": model.numerics, "base": job["base"], "warmup": job["warmup"]}
-    sampled = Node(
-        features.pool_features,
-        features=replace(config.features, dtype=StoreDtype.float32),
-        projection=whole,
-        tokens=sample,
-        **trained,
-    )
-    targets = Node(
-        features.pair_features,
-        objective=job["targets"].inputs["objective"],
-        projection=whole,
-        max_length=model.max_length,
-        preferences=job["preferences"],
-        **trained,
-    )
-    error = Node(
-        exact.projection_error,
-        normalize=config.preference.normalize,
-        sample=sampled,
-        sample_targets=targets,
-        features=job["features"],
-        targets=job["targets"],
-    )
+    settings = replace(config.features, dtype=StoreDtype.float32)
+    sampled = Node(features.pool_features, features=settings, projection=whole, tokens=sample, **trained)
+    pairs = {"objective": job["targets"].inputs["objective"], "max_length": model.max_length}
+    pairs |= {"preferences": job["preferences"]}
+    targets = Node(features.pair_features, projection=whole, **pairs, **trained)
+    projected = {"features": job["features"], "targets": job["targets"]}
+    normalize = config.preference.normalize
+    error = Node(exact.projection_error, normalize=normalize, sample=sampled, sample_targets=targets, **projected)
     return {"sample": sample, "sample_features": sampled, "sample_targets": targets, "projection_error": error}

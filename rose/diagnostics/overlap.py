@@ -48,9 +48,8 @@ class Index:
         place = numpy.searchsorted(self.vocabulary, hashes)
         indexed = place < len(self.vocabulary)
         indexed[indexed] = self.vocabulary[place[indexed]] == hashes[indexed]
-        return self._matrix(place[indexed], row[indexed], len(texts)) @ self.holds, numpy.bincount(
-            row, minlength=len(texts)
-        )
+        sizes = numpy.bincount(row, minlength=len(texts))
+        return self._matrix(place[indexed], row[indexed], len(texts)) @ self.holds, sizes
 
     def covered(self, texts: Sequence[Sequence[str]]) -> csr_array:
         """|A ∩ B| / |B|, A the shingles of each of `texts`, B those of each indexed one."""

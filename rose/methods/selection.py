@@ -85,10 +85,9 @@ def _of_length(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFra
     if passing.empty:
         limits = {"min_length": selection.min_length, "max_length": selection.max_length}
         keys = ", ".join(f"selection.{name}={limit}" for name, limit in limits.items() if limit)
-        raise RoseError(
-            f"{keys}: leaves none of the {len(ranked)} rows that have a score; "
-            f"they have {ranked['length'].min()} to {ranked['length'].max()} tokens"
-        )
+        fewest, most = ranked["length"].min(), ranked["length"].max()
+        scored = f"{len(ranked)} rows that have a score"
+        raise RoseError(f"{keys}: leaves none of the {scored}; they have {fewest} to {most} tokens")
     return passing
 
 

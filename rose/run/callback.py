@@ -37,18 +37,13 @@ def announce(sweep: Path, jobs: list[DictConfig]) -> None:
 def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
     """Swept keys that change nothing: jobs that differ in one alone have the same result."""
     settings = [dict(text.split("=", 1) for text in job) for job in jobs]
-    swept = [key for key in settings[0] if len({setting[key] for setting in settings}) > 1]
-    return [key for key in swept if not _matters(key, settings, results)]
-
-
-def _matters(key: str, settings: list[dict[str, str]], results: list[str]) -> bool:
-    """Whether two jobs that differ in `key` alone differ in their result."""
-    seen: dict[tuple, str] = {}
-    for setting, result in zip(settings, results, strict=True):
-        others = tuple(value for name, value in setting.items() if name != key)
-        if seen.setdefault(others, result) != result:
-            return True
-    return False
+    idle = []
+    for key in settings[0]:
+        others = [tuple(value for name, value in setting.items() if name != key) for setting in settings]
+        swept = len({setting[key] for setting in settings}) > 1
+        if swept and len(set(zip(others, results, strict=True))) == len(set(others)):
+            idle.append(key)
+    return idle
 
 
 class LookAhead(Callback):
@@ -78,10 +73,8 @@ class LookAhead(Callback):
 
     def _look_ahead(self, config: DictConfig) -> None:
         if ranks.world_size() > 1:
-            raise RoseError(
-                f"WORLD_SIZE={ranks.world_size()}: several processes share one job, not a sweep; "
-                "torchrun starts one job"
-            )
+            several = f"WORLD_SIZE={ranks.world_size()}: several processes share one job, not a sweep"
+            raise RoseError(f"{several}; torchrun starts one job")
         refuse_secrets(config.judge.key_variable, config)  # multirun.yaml holds what no job may use
         overrides = expand(config)
         jobs = compose_all(config, overrides)

@@ -83,7 +83,9 @@ class Costs:
             return _measured(target, "measured")
         alike = [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]
         if alike:
-            return _measured(max(alike, key=lambda path: _similarity(node, path)), "like")
+            key = _leaves(node.key)
+            inputs = {path: json.loads((path / "inputs.json").read_text()) for path in alike}
+            return _measured(max(alike, key=lambda path: len(key & _leaves(inputs[path]))), "like")
         if kind not in ROWS:
             return UNKNOWN
         student = config.student if KINDS[kind].student else None
@@ -108,12 +110,8 @@ def _measured(path: Path, source: str) -> Cost:
     return _cost(source, tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN))
 
 
-def _similarity(node: Node, path: Path) -> int:
-    """How many values of two stages' keys agree."""
-    return len(_leaves(node.key) & _leaves(json.loads((path / "inputs.json").read_text())))
-
-
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
+    """The values of a key, with their places: the more two keys share, the more alike."""
     if isinstance(value, dict):
         return {leaf for name, item in value.items() for leaf in _leaves(item, f"{place}.{name}")}
     return {(place, json.dumps(value))}

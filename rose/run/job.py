@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,9 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     if not finished:
         record.say(directory, "running")
         record.claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
-    with _tracked(config, directory, group, states) as run:
+    tracked = "missing" in states.values() or not tracking.holds_run(directory)  # else the folder holds its run
+    settings = (config.tracking, directory, dataclasses.asdict(config), group, directory.name)
+    with tracking.track(*settings) if tracked else nullcontext() as run:
         failures = _build_all(goals(config.until, nodes), nodes, lambda goal: build(goal, outputs, done))
         by_name = {node.name: node for node in nodes.values()}
         for name, state in _states(Until.evaluation, nodes, outputs).items():
@@ -151,13 +153,6 @@ def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[
             log.error("%s: %s", name, one_line(error))
             failures.append(error)
     return failures
-
-
-def _tracked(config: Config, directory: Path, group: str, states: dict[str, str]) -> AbstractContextManager:
-    """A W&B run, unless there is nothing to compute and the job's folder holds its run already."""
-    if "missing" not in states.values() and tracking.holds_run(directory):
-        return nullcontext()
-    return tracking.track(config.tracking, directory, dataclasses.asdict(config), group, directory.name)
 
 
 def dry_run(config: Config) -> None:

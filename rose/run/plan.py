@@ -59,17 +59,9 @@ class Step:
     stages: list[Stage]
     after: list[int]
 
-    @property
-    def needed(self) -> bool:
-        return self.stages[0].needed
-
-    @property
-    def jobs(self) -> tuple[int, ...]:
-        return tuple(self.stages[0].jobs)
-
-    @property
-    def shared(self) -> bool:
-        return len(self.jobs) > 1
+    def __post_init__(self) -> None:
+        self.needed, self.jobs = self.stages[0].needed, tuple(self.stages[0].jobs)
+        self.shared = len(self.jobs) > 1
 
 
 def survey(configs: Sequence[Config]) -> dict[str, Stage]:
@@ -199,7 +191,7 @@ def submit(
 def _send(
     slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], ids: list[str]
 ) -> None:
-    """Adds to `sent` what Slurm calls each array, as it takes it."""
+    """Adds to `ids` what Slurm calls each array, as it takes it."""
     steps: dict[int, str] = {}
     for number, step in enumerate(order):
         if step.shared:
@@ -222,10 +214,10 @@ def _send(
 
 def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:
     """sbatch's options for what follows other steps, and goes when a needed one has failed."""
-    numbers = list(numbers)
-    kinds = {"afterok": [ids[n] for n in numbers if order[n].needed]}
-    kinds["afterany"] = [ids[n] for n in numbers if not order[n].needed]
-    texts = [":".join([kind, *ids]) for kind, ids in kinds.items() if ids]
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for number in numbers:
+        kinds["afterok" if order[number].needed else "afterany"].append(ids[number])
+    texts = [":".join([kind, *kinds[kind]]) for kind in ("afterok", "afterany") if kind in kinds]
     if not texts:
         return {}
     more = {**(slurm.sbatch.get("additional_parameters") or {}), "kill-on-invalid-dep": "yes"}
@@ -235,9 +227,8 @@ def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__)
     parser.add_argument("--submit", action="store_true", help="send it to Slurm, as hydra/launcher=slurm… says")
-    parser.add_argument(
-        "-m", "--multirun", action="store_true", help="as for python -m rose; a plan is always of a sweep"
-    )
+    as_for_rose = "as for python -m rose; a plan is always of a sweep"
+    parser.add_argument("-m", "--multirun", action="store_true", help=as_for_rose)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
     arguments = parser.parse_intermixed_args(argv)
     register_resolvers()

@@ -64,11 +64,8 @@ def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
 
 def _curves(stages: dict[str, Path]) -> list[dict[str, Any]]:
     files = {name: stages[name] / "log.jsonl" for name, kind in KINDS.items() if kind.curve and name in stages}
-    return [
-        {"stage": name} | json.loads(line)
-        for name, file in files.items()
-        for line in (file.read_text().splitlines() if file.exists() else ())
-    ]
+    texts = {name: file.read_text() for name, file in files.items() if file.exists()}
+    return [{"stage": name} | json.loads(line) for name, text in texts.items() for line in text.splitlines()]
 
 
 def _metrics(stages: dict[str, Path]) -> dict[str, float]:

@@ -42,9 +42,7 @@ def du(outputs: Path) -> None:
     for folder in sorted(path for path in outputs.iterdir() if path.is_dir() and path.name != "stages"):
         totals[folder.name] = [sum(1 for path in folder.iterdir()), stored(folder), 0]
     totals["all"] = [sum(column) for column in zip(*totals.values(), strict=True)]
-    rows = [
-        [name, str(count), size(whole), size(free) if free else ""] for name, (count, whole, free) in totals.items()
-    ]
+    rows = [[name, str(n), size(all_), size(free) if free else ""] for name, (n, all_, free) in totals.items()]
     print(columns([["folder", "entries", "size", "used by nobody"], *rows]))
 
 
@@ -78,10 +76,8 @@ def verify(outputs: Path, names: list[str], removing: bool) -> int:
                 shutil.rmtree(aside)
             print(f"{name}: removed; the next run that needs it makes it again")
         damaged += bool(faults) and not removing
-    print(
-        f"{len(names or artifacts)} artifacts, {damaged} damaged"
-        + (f", {unchecked} without recorded checksums" if unchecked else "")
-    )
+    more = f", {unchecked} without recorded checksums" if unchecked else ""
+    print(f"{len(names or artifacts)} artifacts, {damaged} damaged{more}")
     return 1 if damaged else 0
 
 
@@ -104,38 +100,24 @@ def columns(rows: list[list[str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in cells)
 
 
-def _parser() -> argparse.ArgumentParser:
+def main() -> int:
+    """Exit code 1 where something damaged is left, or the command is wrong."""
     parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("ls", help="every artifact with its size, age and users")
-    commands.add_parser("du", help="bytes by stage, and how many of them nobody uses")
+    listed = commands.add_parser("ls", help="every artifact with its size, age and users")
+    listed.set_defaults(do=lambda given: ls(given.outputs))
+    used = commands.add_parser("du", help="bytes by stage, and how many of them nobody uses")
+    used.set_defaults(do=lambda given: du(given.outputs))
     parts = commands.add_parser("gc", help="remove what nobody uses and what dead processes left")
     parts.add_argument("--yes", action="store_true", help="do it; without, only tell")
+    parts.set_defaults(do=lambda given: gc(given.outputs, given.yes))
     check = commands.add_parser("verify", help="compare artifacts with the checksums they were published with")
     check.add_argument("names", nargs="*", metavar="NAME", help="stage/label-hash; default: all")
     check.add_argument("--remove", action="store_true", help="remove the damaged ones; they are made again when needed")
-    return parser
-
-
-def main() -> int:
-    """Exit code 1 where something damaged is left, or the command is wrong."""
-    arguments = _parser().parse_args()
-    return or_exit(lambda: _do(arguments))
-
-
-def _do(arguments: argparse.Namespace) -> int:
-    outputs = arguments.outputs
-    match arguments.command:
-        case "ls":
-            ls(outputs)
-        case "du":
-            du(outputs)
-        case "gc":
-            gc(outputs, arguments.yes)
-        case "verify":
-            return verify(outputs, arguments.names, arguments.remove)
-    return 0
+    check.set_defaults(do=lambda given: verify(given.outputs, given.names, given.remove))
+    arguments = parser.parse_args()
+    return or_exit(lambda: arguments.do(arguments)) or 0
 
 
 if __name__ == "__main__":

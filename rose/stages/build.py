@@ -37,11 +37,8 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
             if state == "ready" and node.name not in reported:
                 checksums.require(node.path(outputs), contents=False)
                 _tell(node, outputs, "reused", reported, done)
-        able = [
-            node
-            for node, state in steps
-            if state == "missing" and all(upstream.path(outputs).exists() for upstream in node.upstream)
-        ]
+        missing = [node for node, state in steps if state == "missing"]
+        able = [node for node in missing if all(other.path(outputs).exists() for other in node.upstream)]
         if not able:
             return goal.path(outputs)
         for node in able:

@@ -82,8 +82,10 @@ def remove(outputs: Path, paths: list[Path]) -> list[Path]:
     for path, place in aside.items():
         if _name(path) in claimed and not path.exists():
             place.replace(path)
+        elif place.is_dir():
+            shutil.rmtree(place)
         else:
-            _delete(place)
+            place.unlink()
     return [path for path in paths if not path.exists()]
 
 
@@ -96,13 +98,6 @@ def set_aside(outputs: Path, path: Path) -> Path | None:
         return path.replace(place)
     except FileNotFoundError:
         return None
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def finished(outputs: Path) -> dict[str, Path]:
@@ -120,10 +115,8 @@ def _used(job: Path) -> set[str]:
         claimed = json.loads((job / "claims.json").read_text()) if (job / "claims.json").exists() else []
         return {entry["dir"].removeprefix("stages/") for entry in stages.values()} | set(claimed)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RoseError(
-            f"{job}: stages.json or claims.json is damaged, so that what the job uses is not known; "
-            "run the job again, or remove its folder"
-        ) from error
+        fault = "stages.json or claims.json is damaged, so that what the job uses is not known"
+        raise RoseError(f"{job}: {fault}; run the job again, or remove its folder") from error
 
 
 def _upstream(paths: dict[str, Path], used: set[str]) -> set[str]:

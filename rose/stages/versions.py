@@ -25,11 +25,9 @@ def installed() -> dict[str, str]:
 def compare(directories: Iterable[Path]) -> None:
     """Says which of the artifacts that are about to be read were made by other versions."""
     for directory in directories:
-        record = json.loads((directory / "inputs.json").read_text())
-        made = record.get("versions", {})  # older artifacts do not say
-        changes = [
-            f"{name} {made[name]} (now {now})" for name, now in installed().items() if made.get(name, now) != now
-        ]
+        made = json.loads((directory / "inputs.json").read_text()).get("versions", {})  # older artifacts do not say
+        current = installed().items()
+        changes = [f"{name} {made[name]} (now {now})" for name, now in current if made.get(name, now) != now]
         if changes:
             _say_once(directory.parent.name, ", ".join(changes))
 

@@ -33,13 +33,16 @@ class Worker:
 
     def __call__(self, job: SweepJob) -> None:
         _, config = job
+        if not ranks.is_first():
+            with open_dict(config):
+                config.merge_with_dotlist(ranks.QUIET)
         os.chdir(self.folder)  # what relative paths in the configuration start from
         Singleton.set_state(self.singletons)
         setup_globals()
         done = run_job(
             hydra_context=self.context,
             task_function=self.task,
-            config=config if ranks.is_first() else quiet(config),
+            config=config,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
@@ -57,12 +60,6 @@ def numbered(configs: Iterable[DictConfig], first: int = 0) -> list[SweepJob]:
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
     return jobs
-
-
-def quiet(config: DictConfig) -> DictConfig:
-    with open_dict(config):
-        config.merge_with_dotlist(ranks.QUIET)
-    return config
 
 
 def directory(config: DictConfig) -> Path:

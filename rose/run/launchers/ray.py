@@ -29,9 +29,8 @@ class Ray(SweepLauncher):
         try:
             ray = import_module("ray")  # by name: a type checker would take this file for it
         except ImportError as error:
-            raise RoseError(
-                "hydra/launcher=ray: ray is missing; .venv/bin/pip install -c constraints.txt -e '.[ray]'"
-            ) from error
+            remedy = ".venv/bin/pip install -c constraints.txt -e '.[ray]'"
+            raise RoseError(f"hydra/launcher=ray: ray is missing; {remedy}") from error
         try:
             task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
         except (ValueError, TypeError) as error:
@@ -49,12 +48,8 @@ class Ray(SweepLauncher):
                 done, _ = ray.wait(list(tasks), timeout=PATIENCE)
                 if not done and not waited:
                     waited = True
-                    log.info(
-                        "no job has ended for %d s; each asks for %s, and Ray has %s free",
-                        PATIENCE,
-                        self.options,
-                        ray.available_resources(),
-                    )
+                    message = "no job has ended for %d s; each asks for %s, and Ray has %s free"
+                    log.info(message, PATIENCE, self.options, ray.available_resources())
                 for ended in done:
                     try:
                         ray.get(ended)

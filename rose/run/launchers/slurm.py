@@ -3,6 +3,7 @@
 import getpass
 import logging
 import os
+import re
 import shlex
 import signal
 import stat
@@ -86,13 +87,8 @@ class Slurm(SweepLauncher):
         self.refuse_twice()
         slurm_jobs = self.submit(worker, jobs)
         array = slurm_jobs[0].job_id.split("_")[0]
-        log.info(
-            "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them",
-            len(slurm_jobs),
-            array,
-            self.folder,
-            array,
-        )
+        message = "%d jobs sent to Slurm as %s, output in %s; scancel %s ends them"
+        log.info(message, len(slurm_jobs), array, self.folder, array)
         return self.wait({number: slurm_job for (number, _), slurm_job in zip(jobs, slurm_jobs, strict=True)})
 
     def refuse_twice(self) -> None:
@@ -110,9 +106,8 @@ class Slurm(SweepLauncher):
             import submitit
             from submitit.core.utils import FailedJobError
         except ImportError as error:
-            raise RoseError(
-                "hydra/launcher=slurm: submitit is missing; .venv/bin/pip install -c constraints.txt -e '.[slurm]'"
-            ) from error
+            remedy = ".venv/bin/pip install -c constraints.txt -e '.[slurm]'"
+            raise RoseError(f"hydra/launcher=slurm: submitit is missing; {remedy}") from error
         private(Path(self.folder))
         try:
             executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.max_num_timeout, python=PYTHON)
@@ -159,10 +154,9 @@ def private(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = folder.stat()
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise RoseError(
-            f"hydra.launcher.folder={folder}: is another user's, or others may write into it; jobs are sent through "
-            "this folder, which must be yours alone"
-        )
+        fault = "is another user's, or others may write into it"
+        remedy = "jobs are sent through this folder, which must be yours alone"
+        raise RoseError(f"hydra.launcher.folder={folder}: {fault}; {remedy}")
 
 
 def _queued() -> set[str] | None:
@@ -173,9 +167,8 @@ def _queued() -> set[str] | None:
 
 def _state(job_id: str) -> str:
     """What became of a job, in Slurm's word, which it keeps for some minutes."""
-    words = (_ask("scontrol", "-o", "show", "job", job_id) or "").split()
-    states = [word.removeprefix("JobState=") for word in words if word.startswith("JobState=")]
-    return f"Slurm job {job_id} is {states[0] if states else 'gone'}"
+    state = re.search(r"\bJobState=(\S+)", _ask("scontrol", "-o", "show", "job", job_id) or "")
+    return f"Slurm job {job_id} is {state[1] if state else 'gone'}"
 
 
 def _ask(*command: str) -> str | None:
