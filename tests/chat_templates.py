@@ -30,6 +30,63 @@ QWEN = (  # earlier answers lose their thoughts, the last one gets an empty one
     "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+QWEN3 = (  # a thought before the answers since the last question; asked to answer, it writes none
+    "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.index0 > ns.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+GEMMA = (  # answers under another role's name; knows no system prompt
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'system' %}{{ raise_exception('a system prompt') }}{% endif %}"
+    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n"
+    "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+PHI3 = (  # as PHI without line break before the question ends
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+GLM = (  # nothing ends a turn but the mark of the next role; an empty thought in training alone
+    "[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>\n"
+    "{% if m.role == 'assistant' %}<think></think>\n{% endif %}{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+HUMAN = (  # the same in plain text
+    "{% for m in messages %}{{ '\n\n' + ('Assistant' if m.role == 'assistant' else 'Human') }}: {{ m.content }}"
+    "{% endfor %}"
+    "{{ '\n\nAssistant:' if add_generation_prompt }}"
+)
+SECTIONS = (  # a turn ends with a text of several tokens
+    "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n### End\n{% endfor %}"
+    "{% if add_generation_prompt %}### assistant\n{% endif %}"
+)
+FAMILIES = {
+    "tulu": None,
+    "chatml": CHATML,
+    "llama2": LLAMA2,
+    "mistral": MISTRAL,
+    "phi": PHI,
+    "qwen": QWEN,
+    "qwen3": QWEN3,
+    "gemma": GEMMA,
+    "phi3": PHI3,
+    "llama3": LLAMA3,
+    "glm": GLM,
+    "human": HUMAN,
+    "sections": SECTIONS,
+}
+MARKS = {  # special tokens beside SPECIAL
+    "gemma": ["<start_of_turn>", "<end_of_turn>"],
+    "phi3": ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+    "llama3": ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    "glm": ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"],
+}
 SPECIAL = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -42,6 +99,11 @@ def by_character(template=None, merges=(), **options):
     core.decoder = decoders.ByteLevel()
     named = {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": SPECIAL[2:], **options}
     return PreTrainedTokenizerFast(tokenizer_object=core, chat_template=template, **named)
+
+
+def family(name, **options):
+    """A tokenizer whose template is of a family's shape."""
+    return by_character(FAMILIES[name], additional_special_tokens=[*SPECIAL[2:], *MARKS.get(name, [])], **options)
 
 
 def talk(*texts, system=None):

@@ -5,13 +5,26 @@ from hashlib import sha256
 
 import datasets
 import pytest
-from chat_templates import CHATML, LLAMA2, MISTRAL, PHI, QWEN, by_character, learned, talk, text
+from chat_templates import (
+    CHATML,
+    FAMILIES,
+    HUMAN,
+    LLAMA2,
+    MISTRAL,
+    PHI,
+    QWEN,
+    by_character,
+    family,
+    learned,
+    talk,
+    text,
+)
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rose.config.choices import Manners
 from rose.data import files, world
-from rose.data.chat import encode, encode_pair, prompt_ids, tokenize
+from rose.data.chat import encode, encode_pair, prompt_ids, tokenize, turn_ends
 from rose.errors import RoseError
 
 
@@ -189,14 +202,61 @@ def test_answers_that_differ_beyond_the_cut_are_no_pair():
     assert encode_pair(tokenizer, row, 150) is None and encode_pair(tokenizer, row, 1000) is not None
 
 
-def test_the_generation_prompt_is_what_an_answer_follows():
-    for template in (None, CHATML):
-        tokenizer = by_character(template)
-        prompt = prompt_ids(tokenizer, talk("Hi?"), 1000)
-        row = encode(tokenizer, talk("Hi?", "Hi!"), 1000)
-        assert row["input_ids"][: len(prompt)] == prompt and row["labels"][len(prompt)] != -100
-        assert row["labels"][: len(prompt)] == [-100] * len(prompt)
-        assert prompt_ids(tokenizer, talk("Hi?"), 5) == prompt[-5:]
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("texts", [("Hi?",), ("Hi?", "Yes.", "And?")])
+def test_the_generation_prompt_is_what_an_answer_follows(name, texts):
+    tokenizer = family(name)
+    prompt = prompt_ids(tokenizer, talk(*texts), 1000)
+    for answer in ("Hi!", "no", "0"):
+        messages = talk(*texts, answer)
+        (chosen, _) = encode_pair(
+            tokenizer, {"prompt": messages[:-1], "chosen": messages[-1:], "rejected": talk("q", "x")[1:]}, 1000
+        )
+        assert chosen["input_ids"][: len(prompt)] == prompt
+        assert chosen["labels"][: len(prompt)] == [-100] * len(prompt) and chosen["labels"][len(prompt)] != -100
+        assert learned(tokenizer, chosen)[0].startswith(answer)
+    assert prompt_ids(tokenizer, talk(*texts), 5)[-4:] == prompt[-4:]
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("chatml", "<|im_end|>\n<|im_start|>assistant\n"),
+        ("qwen3", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        ("gemma", "<end_of_turn>\n<start_of_turn>model\n"),
+        ("glm", "<|assistant|>\n<think></think>\n"),
+        ("llama3", "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
+    ],
+)
+def test_the_generation_prompt_ends_as_the_family_is_known_to(name, end):
+    tokenizer = family(name)
+    assert tokenizer.decode(prompt_ids(tokenizer, talk("Hi?"), 1000)).endswith(f"Hi?{end}")
+
+
+def test_a_space_that_the_answer_takes_into_its_first_token_is_not_prompted():
+    tokenizer = by_character(HUMAN, [("Ġ", "I"), ("Ġ", "n")])
+    assert tokenizer.decode(prompt_ids(tokenizer, talk("Hi?"), 1000)).endswith("Assistant:")
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "texts"),
+    [
+        ("tulu", ["</s>"], []),
+        ("chatml", ["<|im_end|>"], []),
+        ("llama2", ["</s>"], []),
+        ("gemma", ["<end_of_turn>"], []),
+        ("phi3", ["<|end|>"], []),
+        ("llama3", ["<|eot_id|>"], []),
+        ("glm", ["<|user|>"], []),
+        ("human", [], ["\n\nHuman:"]),
+        ("sections", [], ["\n### End"]),
+    ],
+)
+def test_a_turn_ends_with_what_is_learned_as_its_end_or_with_the_next_ones_mark(name, ids, texts):
+    tokenizer = family(name)
+    found, written = turn_ends(tokenizer)
+    assert list(dict.fromkeys(tokenizer.convert_ids_to_tokens(found))) == ids
+    assert written[:1] == texts[:1]
 
 
 def saved(tmp_path, rows, template=CHATML):

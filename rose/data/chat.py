@@ -30,7 +30,6 @@ ROLES = ("system", "user", "assistant")
 TULU = (  # line breaks as expressions: transformers' Jinja eats one that follows a block
     "{{ first }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
     "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}{% endfor %}"
-    "{{ '<|assistant|>\n' if add_generation_prompt else '' }}"
 )
 # for templates that print the date: a stage must not read the clock
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
@@ -108,9 +107,35 @@ def said(messages: list[Message]) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
-    """The prompt as the model reads it; too long, it loses its left, but no BOS token."""
-    text = _render(tokenizer, _stripped(messages), add_generation_prompt=True)
-    return _cut_left(tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], max_length)
+    """What precedes an answer in training; too long, it loses its left, but no BOS.
+
+    A template's own generation prompt may be something else, such as one without the empty thoughts
+    that the template puts before an answer.
+    """
+    # a letter: the space that precedes an answer is, as a rule, in one token with it
+    ids, labels = _encode(tokenizer, [*messages, {"role": "assistant", "content": "I"}], len(messages))
+    return _cut_left(tokenizer, ids[: _first_label(labels)], max_length)
+
+
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[str]]:
+    """Where an answer is over: special tokens, and texts where the template has no such token there.
+
+    What is learned as the end of a turn, and what begins the next one where nothing ends it.
+    """
+    turns: list[Message] = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": f"!{END}"},
+        {"role": "user", "content": f"{START}?"},
+    ]
+    between = _render(tokenizer, turns).partition(END)[2].partition(START)[0]
+    ids, texts = [], []
+    for end in dict.fromkeys((_end_of_turn(tokenizer), _to_special(tokenizer, between))):
+        special = _special(tokenizer, end)
+        if special:
+            ids.append(tokenizer.convert_tokens_to_ids(special.group()))
+        else:  # as the tokenizer writes it: some know no line breaks
+            texts.append(str(tokenizer.decode(tokenizer(end, add_special_tokens=False)["input_ids"])).rstrip())
+    return ids, [text for text in texts if text]
 
 
 @stage("tokens", version=1)
@@ -208,14 +233,22 @@ def _answers(
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template puts after an answer, up to a special token: `<|im_end|>`, ` </s>`, …"""
     turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
-    tail = _render(tokenizer, turn).partition(END)[2]
+    return _to_special(tokenizer, _render(tokenizer, turn).partition(END)[2])
+
+
+def _to_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    match = _special(tokenizer, text)
+    return text[: match.end()] if match else text.rstrip()
+
+
+def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | None:
+    """The first special token in a text."""
     added: Any = tokenizer.get_added_vocab  # every tokenizer's method, which their base class lacks
     special = [re.escape(token) for token in added() if token.strip()]
-    match = re.search("|".join(sorted(special, key=len, reverse=True)), tail) if special else None
-    return tail[: match.end()] if match else tail.rstrip()
+    return re.search("|".join(sorted(special, key=len, reverse=True)), text) if special else None
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_generation_prompt: bool = False) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
     first, template = "", TULU
     if tokenizer.chat_template:
         template = tokenizer.get_chat_template()
@@ -226,13 +259,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_gen
         first = tokenizer.bos_token
     conversation: Any = messages  # the library's type knows no TypedDict
     try:
-        text = tokenizer.apply_chat_template(
-            conversation,
-            chat_template=template,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-            first=first,
-        )
+        text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, first=first)
     except (TemplateError, TypeError) as err:
         raise RoseError(f"the chat template refuses this conversation ({' '.join(str(err).split())})") from err
     assert isinstance(text, str)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Evaluation, Numerics
 from rose.data import files
-from rose.data.chat import Message, prompt_ids
+from rose.data.chat import Message, prompt_ids, turn_ends
 from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
@@ -20,7 +20,7 @@ from rose.stages.graph import stage
 Model = PreTrainedModel | PeftModel
 
 
-@stage("answers", version=2)
+@stage("answers", version=3)
 def answer(
     out: Path,
     evaluation: Evaluation,
@@ -62,9 +62,15 @@ def generate(
     max_length: int,
     evaluation: Evaluation,
 ) -> list[str]:
-    """One answer a prompt; temperature 0 is greedy. Prompts are padded on the left."""
+    """One answer a prompt, up to the end of the turn; temperature 0 is greedy. Padded on the left.
+
+    A turn is over where the model's own configuration says so, and where the template ends it.
+    """
     encoded = [prompt_ids(tokenizer, messages, max_length) for messages in prompts]
     lengths = [len(ids) + evaluation.max_new_tokens for ids in encoded]
+    ids, texts = turn_ends(tokenizer)
+    ends = [*_listed(getattr(model.generation_config, "eos_token_id", None)), *ids]
+    stops = {"eos_token_id": ends or None, "stop_strings": texts or None, "tokenizer": tokenizer}
     answers = [""] * len(prompts)
     with torch.random.fork_rng():
         torch.manual_seed(derive(evaluation.seed, "answers"))
@@ -73,12 +79,23 @@ def generate(
                 {"input_ids": [encoded[index] for index in batch]}, padding_side="left", return_tensors="pt"
             ).to(model.device)
             outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
-                **inputs, **_sampling(evaluation), pad_token_id=tokenizer.pad_token_id
+                **inputs, **_sampling(evaluation), **stops, pad_token_id=tokenizer.pad_token_id
             )
-            texts = tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            for index, text in zip(batch, texts, strict=True):
-                answers[index] = text.strip()
+            for index, row in zip(batch, outputs[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                answers[index] = _until(tokenizer, row, ends, texts)
     return answers
+
+
+def _until(tokenizer: PreTrainedTokenizerBase, ids: list[int], ends: list[int], texts: list[str]) -> str:
+    """The text of generated tokens up to the first token of `ends` or the first of `texts`."""
+    stop = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    text = tokenizer.decode(ids[:stop], skip_special_tokens=True)
+    assert isinstance(text, str)
+    return min((text.partition(end)[0] for end in texts), key=len, default=text).strip()
+
+
+def _listed(ids: int | list[int] | None) -> list[int]:
+    return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
 
 def _sampling(evaluation: Evaluation) -> dict:

@@ -19,7 +19,7 @@ from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 
-@stage("tasks", version=3)
+@stage("tasks", version=4)
 def solve(
     out: Path,
     tasks: Tasks,

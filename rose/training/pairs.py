@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import Trainer
 
 from rose.config.choices import Reference
@@ -32,7 +33,7 @@ def tune_on_chosen(
     tune(model, Dataset.from_list(rows), answer_loss(tokenizer), training, out, dropped)
 
 
-@stage("pairs_dpo", version=2, resumable=True, together=True)
+@stage("pairs_dpo", version=3, resumable=True, together=True)
 def tune_by_dpo(
     out: Path,
     training: Training,
@@ -94,10 +95,26 @@ def answered(targets: torch.Tensor) -> torch.Tensor:
 def preference_losses(
     model: torch.nn.Module, objective: Objective, inputs: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """`objective` of each pair of interleaved rows [n, t], the reference without adapter: [n/2]."""
+    """`objective` of each pair of interleaved rows [n, t], the reference without adapter: [n/2].
+
+    Both without the model's own dropout, as an adapter that says nothing leaves the model as it is.
+    """
+    without_own_dropout(model)
     # first: a sharded model remembers who had gradients
     log_probs, mask = token_log_probs(model, inputs, targets)
     plain = unwrapped(model)
     with torch.no_grad(), plain.disable_adapter():
         reference, _ = token_log_probs(plain, inputs, targets)
     return losses(objective, log_probs, mask, reference.sum(1))
+
+
+def without_own_dropout(model: torch.nn.Module) -> None:
+    """Turns off, for good, what a model drops at random; the adapter's own dropout stays.
+
+    Not by `eval()`: a layer that is checkpointed runs again in the backward pass, in training mode.
+    """
+    for name, module in model.named_modules():
+        if "lora_dropout" not in name:
+            for key, value in list(vars(module).items()):
+                if isinstance(value, float) and ("drop" in key or (key == "p" and isinstance(module, _DropoutNd))):
+                    setattr(module, key, 0.0)

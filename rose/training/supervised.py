@@ -1,5 +1,7 @@
 """The one training loop, on transformers' Trainer, of pretraining, warm-up and fine-tuning."""
 
+import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,9 @@ from rose.seeds import derive
 from rose.stages.disk import write_lines
 from rose.training import finite, resume
 from rose.training.processes import evened, micro_batches, ordered
-from rose.training.sharded import trainable, unwrapped
+from rose.training.sharded import trainable, unwrapped, whole
+
+log = logging.getLogger(__name__)
 
 
 class RowLoss(NamedTuple):
@@ -55,6 +59,12 @@ def train(
             resume.forget(out)
             checkpoint = None
     model.eval()
+    if all(torch.equal(whole(weight.detach()), whole(start[name])) for name, weight in trainable(model)):
+        log.warning(
+            "training moved no weight in %d steps: look at learning_rate=%g, warmup_ratio=%g, epochs=%d, batch_size=%d",
+            *(run.state.global_step, training.learning_rate, training.warmup_ratio),
+            *(training.epochs, training.batch_size),
+        )
     if ranks.is_first():
         resume.forget(out)
         names = ("step", "loss", "grad_norm", "learning_rate")
@@ -65,7 +75,7 @@ def train(
 def _trainer(
     model: torch.nn.Module, rows: Dataset, loss: RowLoss, training: Training, out: Path, save: resume.Save
 ) -> Trainer:
-    arguments = _arguments(training, out)
+    arguments = _arguments(training, out, training.epochs * math.ceil(len(rows) / training.batch_size))
     padded = evened(rows.select_columns(["input_ids", "labels"]), arguments.per_device_train_batch_size)
     kind = ordered(loss.trainer, len(rows), len(padded))
     kind = unwrapped(kind) if isinstance(model, FSDPModule) else kind
@@ -74,7 +84,7 @@ def _trainer(
     return run
 
 
-def _arguments(training: Training, out: Path) -> TrainingArguments:
+def _arguments(training: Training, out: Path, steps: int) -> TrainingArguments:
     size, accumulated = micro_batches(training)
     seed = derive(training.seed, "training") % 2**32  # numpy's global seed holds no more
     return TrainingArguments(
@@ -84,7 +94,7 @@ def _arguments(training: Training, out: Path) -> TrainingArguments:
         per_device_train_batch_size=size,
         gradient_accumulation_steps=accumulated,
         lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup_ratio,  # below 1: a share of the steps
+        warmup_steps=_warm_up(training.warmup_ratio, steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         activation_checkpointing=training.gradient_checkpointing,
@@ -101,3 +111,11 @@ def _arguments(training: Training, out: Path) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
     )
+
+
+def _warm_up(ratio: float, steps: int) -> float:
+    """The share of the steps over which the learning rate rises from 0; none where they are too few.
+
+    Trainer rounds a share up: of one step it would take the whole, at a rate of 0.
+    """
+    return 0 if ratio * steps < 0.5 or math.ceil(ratio * steps) >= steps else ratio
