@@ -1,7 +1,6 @@
 """The frozen base model, its tokenizer and its adapter: of a hub id, local folder or .gguf file."""
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -10,11 +9,13 @@ from typing import Any
 
 import torch
 import transformers
+import xxhash
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError, one_line
+from rose.stages import checksums
 
 log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
@@ -26,20 +27,17 @@ def device() -> str:
 
 
 def fingerprint(base: Base) -> str:
-    """Tells folders at the same path apart: sha256 of names, sizes and bytes.
+    """Tells folders at the same path apart: xxh3 of the names and whole bytes of all their files.
 
-    Of files of more than 1 MiB only the middle counts: the header says nothing about the weights.
+    What begins with a dot is not the model's: version control, and the notes of who downloaded it.
     """
     if base.path is None or not Path(base.path).is_dir():
         return ""
-    digest = hashlib.sha256()
-    for path in sorted(Path(base.path).iterdir()):
-        if path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}:".encode())
-            with open(path, "rb") as file:
-                file.seek(max(0, size // 2 - 2**19))
-                digest.update(file.read(2**20) if size > 2**20 else path.read_bytes())
+    folder, digest = Path(base.path), xxhash.xxh3_128()
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    for name in names:
+        if not name.startswith(".") and "/." not in name:
+            digest.update(name.encode() + b"\0" + checksums.remembered(folder / name))
     return digest.hexdigest()[:16]
 
 
