@@ -14,7 +14,7 @@ from rose.config.schema import Method, Numerics
 from rose.data.encoded_pairs import encoded_pairs
 from rose.data.files import append, some_ids
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.spaces import VERSIONS
+from rose.gradients.spaces import VERSIONS, Space
 from rose.methods.gradient import Stores, compare
 from rose.methods.influence import Influence
 from rose.models import loading
@@ -99,10 +99,21 @@ def token_rows(tokens: Path) -> Dataset:
     return Dataset.load_from_disk(tokens / "rows")
 
 
-def write(out: Path, vectors: dict[str, torch.Tensor], ids: list[str], subtasks: list[str] | None = None) -> None:
-    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm."""
+def write(
+    out: Path,
+    vectors: dict[str, torch.Tensor],
+    ids: list[str],
+    subtasks: list[str] | None = None,
+    model: str | None = None,
+) -> None:
+    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm.
+
+    `model`: the commit of what made them, which those that they are compared with must share.
+    """
     width = next(iter(vectors.values())).shape[1]
-    described = {"kind": "none", "seed": None, "dim": width, "version": VERSIONS[ProjectionKind.none]}
+    described: Space = {"kind": "none", "seed": None, "dim": width, "version": VERSIONS[ProjectionKind.none]}
+    if model is not None:
+        described["model"] = model
     store = FeatureStore.create(out, ids, StoreDtype.float32, described, dict.fromkeys(vectors, 1.0), subtasks)
     for number, rows in enumerate(vectors.values()):
         store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1))
