@@ -95,6 +95,17 @@ def test_a_store_left_behind_is_taken_up(tmp_path):
     assert torch.equal(again.rows(0, 1, 2), unit_rows(1, 33))
 
 
+def test_a_store_is_never_continued_by_another_map(tmp_path):
+    weights = {"checkpoint-1": 1.0}
+    first, other = SPACE | {"digest": "one"}, SPACE | {"digest": "other"}
+    FeatureStore.create(tmp_path, ["r0"], StoreDtype.float32, first, weights)
+    FeatureStore.create(tmp_path, ["r0"], StoreDtype.float32, first, weights).write(0, [0], unit_rows(1, 33))
+    with pytest.raises(RoseError, match=r"features\.json .*different projections \(digest one and other\)"):
+        FeatureStore.create(tmp_path, ["r0"], StoreDtype.float32, other, weights)
+    older = FeatureStore.create(tmp_path, ["r0"], StoreDtype.float32, SPACE, weights)
+    assert older.flags(0).tolist() == [VALID]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_flag_is_written_before_its_rows_are_on_the_disk(tmp_path, monkeypatch, fails):
     store, synced, flags = create(tmp_path, n=4), [], []

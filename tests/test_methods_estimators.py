@@ -1,15 +1,22 @@
 """Estimators against their formulas written naively, in float64, row by row."""
 
 import itertools
+import json
 import math
+from argparse import Namespace
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy
 import pytest
 import torch
 from method_toys import composed_method, rows_table, store
+from safetensors.torch import save_file
 
 from rose.config.choices import Normalize, StoreDtype
+from rose.diagnostics import exact
+from rose.diagnostics.targets import momentum_share
+from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.methods import estimators, gradient
 from rose.methods.estimators import View, datainf, gist, shapley
@@ -115,3 +122,32 @@ def test_influence_is_the_weighted_inner_product_however_the_store_is_cut(tmp_pa
         ROSE, rows_table(11), gradient.Stores(pool, aims, pool), dict(enumerate(weights)), Normalize.none
     )
     numpy.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)
+
+
+def described_as(path, kind, digest):
+    """Another map's store: as `path` is, with this in its description."""
+    header = json.loads((path / "features.json").read_text())
+    header["projection"] |= {"kind": kind, "digest": digest}
+    (path / "features.json").write_text(json.dumps(header))
+    return path
+
+
+def test_rows_and_targets_of_two_maps_are_never_compared(tmp_path):
+    """Neither for a score, nor for its background, nor where a diagnostic compares them."""
+    rows, weights = [[[1.0, 0], [0, 1]]], [1.0]
+    pool = described_as(store(tmp_path / "pool", rows, weights), "trak", "one")
+    same = described_as(store(tmp_path / "same", rows, weights, ["a", "a"]), "trak", "one")
+    other = described_as(store(tmp_path / "other", rows, weights, ["a", "a"]), "trak", "other")
+    less, white = composed_method("less"), composed_method("less", "method.whiten=true")
+    table, none = rows_table(2), Normalize.none
+    assert gradient.influence(less, table, none, pool, same).values.tolist() == [[1, 0], [0, 1]]
+    for method, targets, background in ((less, other, None), (white, same, other)):
+        with pytest.raises(RoseError, match=r"(pool.*other|other.*pool): features of different projections"):
+            gradient.influence(method, table, none, pool, targets, background)
+    with pytest.raises(RoseError, match="digest one and other"):
+        exact.influences(FeatureStore.open(pool), [0, 1], FeatureStore.open(other), none)
+    for digest, refused in (("one", nullcontext()), ("other", pytest.raises(RoseError, match="digest one and other"))):
+        space = {"space": json.dumps({"kind": "trak", "digest": digest})}
+        save_file({"common": torch.tensor([[1.0, 0]])}, tmp_path / "momentum.safetensors", metadata=space)
+        with refused:
+            momentum_share(table.assign(score=[1.0, 0.0]), (pool, tmp_path), Namespace(momentum_share=0.5))

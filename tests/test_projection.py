@@ -222,7 +222,47 @@ def test_trak_is_refused_when_it_returns_zeros():
 def test_descriptions_tell_spaces_apart():
     described = [make(kind, seed=seed).describe() for kind in ("trak", "sketch", "srht") for seed in (0, 1)]
     assert len({str(each) for each in described}) == 6
-    assert described[2] == {"kind": "sketch", "seed": 0, "dim": DIM, "version": 1}
+    assert described[2] == {"kind": "sketch", "seed": 0, "dim": DIM, "version": 1, "digest": described[2]["digest"]}
+
+
+def moved(kind):
+    """A projector of the same settings whose map differs in a single sign."""
+    projector = make(kind)
+    matrix = projector.projector.proj_matrix if kind == "trak" else projector.signs
+    matrix.view(-1)[0] *= -1
+    return Trak(projector.projector, projector.runs, 0) if kind == "trak" else projector
+
+
+@pytest.mark.parametrize("kind", ["trak", "sketch", "srht"])
+def test_the_digest_is_the_maps_whatever_made_or_rounded_it(kind, monkeypatch):
+    """One sign of another map shows; the map's own rounding, batch and way to fold do not."""
+    first = make(kind).describe()
+    assert make(kind).describe() == first
+    assert moved(kind).describe()["digest"] != first["digest"]
+    project = Sketch.project if kind != "trak" else Trak.project
+    noisy = lambda self, rows: project(self, rows) * (1 + 3e-6 * torch.rand(self.dim))  # noqa: E731
+    monkeypatch.setattr(Sketch if kind != "trak" else Trak, "project", noisy)
+    assert make(kind).describe() == first
+
+
+@pytest.mark.parametrize("dim", [64, 2048])
+def test_srht_of_signs_is_whole_units_at_any_block(dim):
+    """The Hadamard matrix of order b has entries ±1/√b, and everything else is a sign."""
+    sketch = Sketch(5000, dim, 0, CPU, mixed=True)
+    found = sketch.project(spaces.probe(5000)) * math.sqrt(min(4096, dim))
+    assert (found - found.round()).abs().max() < 1e-3
+
+
+def test_features_of_two_maps_are_never_compared():
+    same = make("trak").describe()
+    spaces.require_same(same, {**same, "runs": "basic on cuda, block 512"}, ("a", "b"))  # another way to one map
+    old = {name: value for name, value in same.items() if name != "digest"}
+    spaces.require_same(same, old, ("a", "b"))
+    for other in (make("trak", seed=1), make("trak", dim=256), make("sketch"), moved("trak")):
+        with pytest.raises(RoseError, match="here and there: features of different projections"):
+            spaces.require_same(same, other.describe(), ("here", "there"))
+    with pytest.raises(RoseError, match="runs basic on cpu, block 512 and basic on cuda, block 512"):
+        spaces.require_same(same, {**old, "runs": "basic on cuda, block 512"}, ("a", "b"))
 
 
 @CUDA

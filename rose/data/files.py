@@ -1,6 +1,5 @@
 """Rows of other people's files: found, fingerprinted, read; refused with file, line and reason."""
 
-import functools
 import hashlib
 import json
 import re
@@ -15,6 +14,7 @@ from rose.config.choices import OnBadRow
 from rose.data.bad_rows import BadRow
 from rose.data.formats import BROKEN, READERS, suffix_of
 from rose.errors import RoseError, one_line
+from rose.stages import checksums
 
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
@@ -54,16 +54,8 @@ def fingerprint(source: Location) -> str:
         return f"{source.path}@{source.revision or 'main'}"
     digest = hashlib.sha256()
     for name, file in _local_files(source, path):
-        state = file.stat()
-        digest.update(name.encode() + b"\0" + _digest(file.absolute(), state.st_size, state.st_mtime_ns))
+        digest.update(name.encode() + b"\0" + checksums.remembered(file, "sha256"))
     return digest.hexdigest()
-
-
-@functools.cache
-def _digest(path: Path, size: int, changed: int) -> bytes:
-    """sha256 of a file, which is read once for all jobs of a sweep while its size and time stay."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def read_rows(source: Location) -> Iterator[FileRow]:

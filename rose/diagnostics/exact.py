@@ -10,6 +10,7 @@ import torch
 from rose.config.choices import Normalize
 from rose.data.chat import save_rows
 from rose.gradients.feature_store import FeatureStore
+from rose.gradients.spaces import require_same
 from rose.methods.gradient import directions, rows_at, valid_subtasks
 from rose.methods.hidden import token_rows
 from rose.seeds import numpy_generator
@@ -50,6 +51,7 @@ def projection_error(
 
 def influences(pool: FeatureStore, numbers: Sequence[int], pairs: FeatureStore, normalize: Normalize) -> numpy.ndarray:
     """Of the rows `numbers` on each valid pair: float64 [rows, pairs]."""
+    require_same(pool.projection, pairs.projection, (pool.path, pairs.path))
     total = torch.zeros(len(numbers), len(valid_subtasks(pairs)), dtype=torch.float64)
     for checkpoint, weight in enumerate(pool.weights):
         targets = directions(pairs, checkpoint, normalize)

@@ -1,5 +1,6 @@
 """What Adam's old momentum puts into every row's feature."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numeric
     """Writes momentum.safetensors: `common` [checkpoints, d], a gradientless row's unit feature.
 
     That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the
-    map that no row has a say in. A checkpoint without any momentum holds zeros.
+    map that no row has a say in. A checkpoint without any momentum holds zeros. Its metadata's
+    "space" describes the projection.
     """
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     engine = PerExample(trajectory.model)
@@ -30,4 +32,5 @@ def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numeric
     moments = (trajectory.moments(i, engine) for i in range(points))
     common = [projector.project(apply_adam(nothing.clone(), each, adam)) for each in moments]
     unit = torch.nn.functional.normalize(torch.cat(common).float(), dim=1)
-    save_file({"common": unit.cpu()}, out / "momentum.safetensors")
+    space = {"space": json.dumps(projector.describe())}
+    save_file({"common": unit.cpu()}, out / "momentum.safetensors", metadata=space)

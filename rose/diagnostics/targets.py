@@ -1,16 +1,18 @@
 """What a score owes to single targets, and to what all rows have in common."""
 
+import json
 from pathlib import Path
 
 import numpy
 import pandas
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 from rose.config.choices import Rule
 from rose.config.schema import Method, Warn
 from rose.diagnostics.finding import Finding, constant_score, not_applicable, percent
 from rose.gradients.feature_store import FeatureStore
+from rose.gradients.spaces import require_same
 from rose.methods.gradient import rows_at
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
@@ -84,7 +86,11 @@ def momentum_share(table: pandas.DataFrame, stages: tuple[Path, Path] | tuple[()
         reason = "The score is not made of stored features that hold Adam's old momentum."
         return not_applicable("momentum_share", reason)
     features, momentum = stages
-    store, common = FeatureStore.open(features), load_file(momentum / "momentum.safetensors")["common"]
+    store = FeatureStore.open(features)
+    with safe_open(momentum / "momentum.safetensors", "pt") as file:
+        common, space = file.get_tensor("common"), (file.metadata() or {}).get("space")
+    if space is not None:  # older ones do not say
+        require_same(store.projection, json.loads(space), (features, momentum))
     scored = numpy.flatnonzero(table["score"].notna())
     numbers = scored[numpy.linspace(0, len(scored) - 1, min(len(scored), MOST_ROWS)).astype(int)]
     products = [rows_at(store, i, numbers) @ term for i, term in enumerate(common)]

@@ -44,9 +44,10 @@ def score(judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str]
     that fills the model by itself is read without the prompt and up to where it fits. Raises
     RoseError for a model with other than one output.
     """
-    tokenizer = loading.from_pretrained(AutoTokenizer, source(judge), key="judge.model")
+    where = loading.pinned(source(judge))
+    tokenizer = loading.from_pretrained(AutoTokenizer, where, key="judge.model")
     model = loading.from_pretrained(
-        AutoModelForSequenceClassification, source(judge), key="judge.model", dtype=getattr(torch, judge.dtype)
+        AutoModelForSequenceClassification, where, key="judge.model", dtype=getattr(torch, judge.dtype)
     )
     if model.config.num_labels != 1:
         raise RoseError(f"judge.model={judge.model}: has {model.config.num_labels} outputs; a reward model has one")

@@ -14,6 +14,7 @@ from rose.data import world
 from rose.evaluation import llm, reward_model
 from rose.evaluation.contests import Contest, Verdict, by_score, contests
 from rose.evaluation.items import write_items
+from rose.models import loading
 from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
@@ -40,6 +41,8 @@ def judge_answers(
     the mean of the wins, a tie counting half, over the contests with a verdict; those without are
     counted (judge_malformed, judge_refused) and never guessed.
     """
+    if fingerprint:
+        loading.unchanged(reward_model.source(judge), fingerprint, "judge.model")
     rows = contests(answers, opponent)
     verdicts, metrics = JUDGES[judge.kind](judge, rows)
     lengths = numpy.array([[len(row.answer), len(row.opponent)] for row in rows], dtype=numpy.float64)

@@ -14,7 +14,7 @@ import torch
 from rose.config.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.quantize import decode, encode, width
-from rose.gradients.spaces import TARGETS, VERSIONS, Space
+from rose.gradients.spaces import TARGETS, VERSIONS, Space, require_same
 from rose.stages.disk import vouch, write_json
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
@@ -63,8 +63,10 @@ class FeatureStore:
             "weights": [weight / total if total > 0 else 1 / len(weights) for weight in weights.values()],
             "subtasks": None if subtasks is None else list(subtasks),
         }
-        store = cls(path, header, list(ids))
-        if not (path / "features.json").exists():  # written last: where it is, the files are whole
+        store, left = cls(path, header, list(ids)), path / "features.json"
+        if left.exists():  # by whatever device or program there was: rows of two maps never mix
+            require_same(json.loads(left.read_text())["projection"], projection, (left, "what would go on from it"))
+        else:  # written last: where it is, the files are whole
             for name in store.checkpoints:
                 for suffix, bytes_each in (("rows", width(dtype, store.dim)), ("scale", 4), ("done", 1)):
                     with open(path / f"{name}.{suffix}", "wb") as file:

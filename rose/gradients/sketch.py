@@ -8,6 +8,7 @@ import torch
 from scipy.linalg import hadamard
 
 from rose.config.choices import ProjectionKind
+from rose.gradients import spaces
 from rose.gradients.spaces import Space, description
 from rose.seeds import derive
 
@@ -27,7 +28,7 @@ class Sketch:
     """
 
     def __init__(self, size: int, dim: int, seed: int, device: torch.device, mixed: bool = False) -> None:
-        self.dim, self.seed, self.mixed = dim, seed, mixed
+        self.size, self.dim, self.seed, self.mixed = size, dim, seed, mixed
         self.block = min(MIXED, 1 << (dim.bit_length() - 1)) if mixed else 1
         width = math.ceil(size / self.block) * self.block
         self.shifts: list[int] = (_raw(seed, "shifts", math.ceil(width / dim)) % dim).tolist()
@@ -36,7 +37,10 @@ class Sketch:
             self.flips = _signs(seed, "flips", width).to(device)
 
     def describe(self) -> Space:
-        return description(ProjectionKind.srht if self.mixed else ProjectionKind.sketch, self.seed, self.dim)
+        kind = ProjectionKind.srht if self.mixed else ProjectionKind.sketch
+        found = self.project(spaces.probe(self.size).to(self.signs.device))
+        digest = spaces.digest(found, 1 / math.sqrt(self.block))
+        return {**description(kind, self.seed, self.dim), "digest": digest}
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         gradients = gradients.float()
@@ -121,9 +125,7 @@ def _raw(seed: int, name: str, count: int) -> numpy.ndarray:
 
 
 def _signs(seed: int, name: str, count: int) -> torch.Tensor:
-    raw = _raw(seed, name, math.ceil(count / 64)).astype("<u8", copy=False)
-    bits = torch.from_numpy(numpy.unpackbits(raw.view(numpy.uint8))[:count])
-    return bits.float().mul_(2).sub_(1)
+    return spaces.signs(_raw(seed, name, math.ceil(count / 64)), count)
 
 
 def _hadamard(order: int, like: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,8 @@ from rose.config.schema import Numerics
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.features import fill, list_dropped, pool_batches, updates
 from rose.gradients.per_example import PerExample
-from rose.gradients.spaces import TARGETS, description
+from rose.gradients.projection import Identity
+from rose.gradients.spaces import TARGETS, description, require_same
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
 from rose.stages.graph import stage
@@ -44,6 +45,7 @@ def pool_cosines(
     aims = FeatureStore.open(targets)
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
+        require_same(aims.projection, Identity(engine.size).describe(), (targets, "the pool's own gradients"))
         batches = pool_batches(rows, batch_tokens, engine)
         space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
         store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, trajectory.rates))

@@ -11,6 +11,7 @@ import torch
 from rose.config.choices import ProjectionKind
 from rose.config.schema import Projection
 from rose.errors import RoseError
+from rose.gradients import spaces
 from rose.gradients.spaces import Space, description
 from rose.seeds import derive
 
@@ -30,10 +31,10 @@ class Trak:
     def __init__(self, projector: "AbstractProjector", runs: str, seed: int) -> None:
         self.projector, self.runs, self.seed = projector, runs, seed
         self.dim, self.device = projector.proj_dim, torch.device(projector.device)
-        self.probe(projector.grad_dim)
+        self.digest = self.probe(projector.grad_dim)
 
     def describe(self) -> Space:
-        return {**description(ProjectionKind.trak, self.seed, self.dim), "runs": self.runs}
+        return {**description(ProjectionKind.trak, self.seed, self.dim), "runs": self.runs, "digest": self.digest}
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         gradients = gradients.to(self.device, torch.float32)
@@ -46,16 +47,17 @@ class Trak:
         parts = [self.projector.project(part.contiguous(), model_id=0) for part in unit.split(8)]
         return torch.cat(parts)[: len(gradients)].float() * norms / math.sqrt(self.dim)
 
-    def probe(self, size: int) -> None:
-        """Refuses a projector that loses norms: fast_jl has returned zeros without a word."""
-        vector = torch.randn(8, size, generator=torch.Generator().manual_seed(0))
-        ratio = (self.project(vector).norm(dim=1).cpu() / vector.norm(dim=1)).mean().item()
+    def probe(self, size: int) -> str:
+        """The map's digest. Refuses a projector that loses norms: fast_jl has returned zeros without a word."""
+        found = self.project(spaces.probe(size, rows=8))
+        ratio = found.norm(dim=1).mean().item() / math.sqrt(size)
         # a unit vector's projected norm is 1 ± 1/√(2·dim)
         if not abs(ratio - 1) < 6 / math.sqrt(2 * self.dim) + 0.02:
             raise RoseError(
                 f"projection=trak: TRAK's projector ({self.runs}) turned vectors of norm 1 into norm "
                 f"{ratio:.3g}; use projection=sketch"
             )
+        return spaces.digest(found, 1 / math.sqrt(self.dim))
 
 
 def trak_projector(projection: Projection, size: int, device: torch.device, rows: int, batches: int) -> Trak:
@@ -69,7 +71,9 @@ def trak_projector(projection: Projection, size: int, device: torch.device, rows
         return Trak(CudaProjector(size, dim, seed, rademacher, device, max_batch_size=8), "cuda", projection.seed)
     cached = 4 * size * dim <= MATRIX_BYTES
     block = dim if cached else max(1, BLOCK_BYTES // (4 * size))
-    seconds = _basic_seconds(size, dim, cached, device, rows, batches)
+    # a seed means other signs on a GPU; one drawn in every batch would take the CPU too long
+    drawn_on = torch.device("cpu") if cached else device
+    seconds = _basic_seconds(size, dim, cached, (drawn_on, device), rows, batches)
     slow = seconds > SLOW_SECONDS or not cached
     log.log(
         logging.WARNING if slow else logging.INFO,
@@ -83,20 +87,24 @@ def trak_projector(projection: Projection, size: int, device: torch.device, rows
         _duration(seconds),
         "; projection=sketch takes seconds" if slow else "",
     )
-    projector = BasicProjector(size, dim, seed, rademacher, device, block)
-    return Trak(projector, f"basic on {device.type}, block {block}", projection.seed)
+    projector = BasicProjector(size, dim, seed, rademacher, drawn_on, block)
+    if cached:
+        projector.proj_matrix, projector.device = projector.proj_matrix.to(device), device
+    return Trak(projector, f"basic on {drawn_on.type}, block {block}", projection.seed)
 
 
-def _basic_seconds(size: int, dim: int, cached: bool, device: torch.device, rows: int, batches: int) -> float:
+def _basic_seconds(
+    size: int, dim: int, cached: bool, devices: tuple[torch.device, torch.device], rows: int, batches: int
+) -> float:
     """What BasicProjector will take, from a sample of its two parts: drawing signs, multiplying."""
-    sample = torch.empty(1 << 21, device=device)
-    vectors = torch.ones(8, 1 << 16, device=device)
+    sample, vectors = torch.empty(1 << 21, device=devices[0]), torch.ones(8, 1 << 16, device=devices[1])
+    matrix = torch.ones(1 << 16, 32, device=devices[1])
     durations = []
-    for step in (lambda: sample.bernoulli_(0.5), lambda: vectors @ sample[: 32 << 16].view(1 << 16, 32)):
+    for step in (lambda: sample.bernoulli_(0.5), lambda: vectors @ matrix):
         step()
         start = time.perf_counter()
         step()
-        if device.type == "cuda":
+        if devices[1].type == "cuda":
             torch.cuda.synchronize()
         durations.append(time.perf_counter() - start)
     generations = 1 if cached else 1 + batches  # the first is the probe's

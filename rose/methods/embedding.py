@@ -40,15 +40,23 @@ def source(method: Method) -> Base:
 @stage("embeddings", version=1)
 def pool_embeddings(out: Path, encoder: Base, fingerprint: str, tokens: Path, pool: Path) -> None:
     """A FeatureStore in pool order: unit vectors [rows, width of the encoder]."""
-    ids = token_rows(tokens)["id"][:]
-    write(out, {"mean": embed(encoder, pool_texts(pool, ids))}, ids)
+    encoder, ids = _held(encoder, fingerprint), token_rows(tokens)["id"][:]
+    write(out, {"mean": embed(encoder, pool_texts(pool, ids))}, ids, model=encoder.revision)
 
 
 @stage("target_embeddings", version=1)
 def pair_embeddings(out: Path, encoder: Base, fingerprint: str, preferences: Path) -> None:
     """The same of the target pairs' prompts with their chosen answers."""
-    texts, subtasks = target_texts(preferences)
-    write(out, {"mean": embed(encoder, texts)}, [f"target-{i}" for i in range(len(texts))], subtasks)
+    encoder, (texts, subtasks) = _held(encoder, fingerprint), target_texts(preferences)
+    ids = [f"target-{i}" for i in range(len(texts))]
+    write(out, {"mean": embed(encoder, texts)}, ids, subtasks, model=encoder.revision)
+
+
+def _held(encoder: Base, fingerprint: str) -> Base:
+    """The encoder at the commit where its branch stands now, or the folder that it was in the key."""
+    if fingerprint:
+        loading.unchanged(encoder, fingerprint, "method.encoder")
+    return loading.pinned(encoder)
 
 
 @torch.no_grad()

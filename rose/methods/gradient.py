@@ -12,6 +12,7 @@ from rose.config.choices import Normalize
 from rose.config.schema import Method
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
+from rose.gradients.spaces import require_same
 from rose.methods.estimators import ESTIMATORS, View, whiten
 from rose.methods.influence import Influence
 
@@ -68,6 +69,10 @@ def compare(
     pool, pairs, background = stores
     if list(pool.ids) != rows["id"].tolist():
         raise RoseError(f"{pool.path}: its rows are not those of the pool; remove that folder and run again")
+    if not pool.streamed:
+        require_same(pool.projection, pairs.projection, (pool.path, pairs.path))
+    if method.whiten:
+        require_same(background.projection, pool.projection, (background.path, pool.path))
     subtasks = valid_subtasks(pairs)
     total = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
     for checkpoint, weight in weights.items():

@@ -99,10 +99,21 @@ def token_rows(tokens: Path) -> Dataset:
     return Dataset.load_from_disk(tokens / "rows")
 
 
-def write(out: Path, vectors: dict[str, torch.Tensor], ids: list[str], subtasks: list[str] | None = None) -> None:
-    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm."""
+def write(
+    out: Path,
+    vectors: dict[str, torch.Tensor],
+    ids: list[str],
+    subtasks: list[str] | None = None,
+    model: str | None = None,
+) -> None:
+    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm.
+
+    `model`: the commit of what made them, which those that they are compared with must share.
+    """
     width = next(iter(vectors.values())).shape[1]
     space = description(ProjectionKind.none, None, width)
+    if model is not None:
+        space["model"] = model
     store = FeatureStore.create(out, ids, StoreDtype.float32, space, dict.fromkeys(vectors, 1.0), subtasks)
     for number, rows in enumerate(vectors.values()):
         store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1))

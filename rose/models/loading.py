@@ -1,20 +1,24 @@
 """The frozen base model, its tokenizer and its adapter: of a hub id, local folder or .gguf file."""
 
 import contextlib
-import hashlib
+import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+import xxhash
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import resolve_revision
 
 from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError, one_line
+from rose.stages import checksums
 
 log = logging.getLogger(__name__)
 transformers.utils.logging.disable_progress_bar()
@@ -26,26 +30,73 @@ def device() -> str:
 
 
 def fingerprint(base: Base) -> str:
-    """Tells folders at the same path apart: sha256 of names, sizes and bytes.
+    """Tells folders at the same path apart: xxh3 of the names and whole bytes of all their files."""
+    files = _files(base)
+    return xxhash.xxh3_128_hexdigest(json.dumps(files).encode())[:16] if files is not None else ""
 
-    Of files of more than 1 MiB only the middle counts: the header says nothing about the weights.
+
+def _files(base: Base) -> dict[str, str] | None:
+    """The digest of each file of a model's folder; None where it is no folder here.
+
+    What begins with a dot is not the model's: version control, and the notes of who downloaded it.
     """
     if base.path is None or not Path(base.path).is_dir():
-        return ""
-    digest = hashlib.sha256()
-    for path in sorted(Path(base.path).iterdir()):
-        if path.is_file():
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}:".encode())
-            with open(path, "rb") as file:
-                file.seek(max(0, size // 2 - 2**19))
-                digest.update(file.read(2**20) if size > 2**20 else path.read_bytes())
-    return digest.hexdigest()[:16]
+        return None
+    folder = Path(base.path)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    own = [name for name in names if not re.search(r"(^|/)(\.|__pycache__/)", name)]
+    return {name: checksums.remembered(folder / name).hex() for name in own}
+
+
+def unchanged(base: Base, known: str, key: str = "model.base.path", files: Mapping[str, str] | None = None) -> None:
+    """Raises RoseError where a folder is not the one of the fingerprint `known`, the key's part.
+
+    `files`: the digests of that one's files, if they are known, to say what has changed.
+    """
+    found = fingerprint(base)
+    if found == known:
+        return
+    now = _files(base)
+    if now is None:
+        change = "is no folder here any more"
+    elif files is None:
+        change = f"its files have changed (fingerprint {known}, now {found})"
+    else:
+        names = sorted(name for name in {*files, *now} if files.get(name) != now.get(name))
+        change = f"{names[0] if len(names) == 1 else f'{len(names)} files, {names[0]} first,'} changed"
+        change += f" (fingerprint {known or 'none'}, now {found})"
+    raise RoseError(
+        f"{key}={base.path}: {change} since the job's stages were named by it; put the former files back, or "
+        "run again: a changed model has stages of its own"
+    )
+
+
+def reference(base: Base) -> dict[str, Any]:
+    """Where a model is and which one it is, for `load_tokenizer` and `load_model` to hold to.
+
+    A path stays as it was given, so that a copied project means its own folder. A hub's branch is
+    pinned to the commit it stands at: it may move before the next stage loads it.
+    """
+    files, held = _files(base), pinned(base)
+    for kind in (AutoConfig, AutoTokenizer):  # what is wrong shows here, not in an hour
+        from_pretrained(kind, held)
+    commit = held.revision if files is None else None
+    if files is None:
+        log.info("model.base.path=%s is loaded at %s", base.path, commit or "no commit that could be known")
+    where = {"path": base.path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
+    return where | {"commit": commit, "fingerprint": fingerprint(base), "files": files or {}}
+
+
+def pinned(base: Base) -> Base:
+    """At the commit that a hub's branch or tag stands at, where the hub or its cache can tell."""
+    revision = resolve_revision(base.path, base.revision)
+    return dataclasses.replace(base, revision=getattr(revision, "resolved", revision))
 
 
 def convert(base: Base, out: Path) -> None:
     """Saves the model and tokenizer of a .gguf file in transformers' format, in float32."""
     log.info("converting %s/%s to safetensors", base.path, base.gguf)
+    base = pinned(base)
     loaded = from_pretrained(AutoModelForCausalLM, base, gguf_file=base.gguf, dtype=torch.float32)
     config = loaded.config
     if hasattr(config, "quantization_config"):  # undone already; save_pretrained would refuse
@@ -97,11 +148,17 @@ def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:
 
 
 def _source(base: Path) -> dict[str, Any]:
-    reference = base / "reference.json"
-    if not reference.exists():
+    """What `from_pretrained` loads a `base` artifact from. RoseError where that is another model now."""
+    path = base / "reference.json"
+    if not path.exists():
         return {"pretrained_model_name_or_path": str(base)}
-    values = json.loads(reference.read_text())
-    return {"pretrained_model_name_or_path": values.pop("path"), **values}
+    values = json.loads(path.read_text())
+    where, trust = values["path"], values["trust_remote_code"]
+    if "fingerprint" in values:  # older ones have none
+        given = Base(where, values["revision"], None, trust, None)
+        unchanged(given, values["fingerprint"], files=values["files"])
+    revision = values.get("commit") or values["revision"]
+    return {"pretrained_model_name_or_path": where, "revision": revision, "trust_remote_code": trust}
 
 
 def from_pretrained(kind: Any, base: Base, key: str = "model.base.path", **options: Any) -> Any:

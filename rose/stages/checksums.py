@@ -1,9 +1,12 @@
 """Sizes and checksums of an artifact's files: written with it, compared before it is read."""
 
+import functools
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -12,7 +15,6 @@ from rose.stages import disk
 
 NAME = "checksums.json"
 CHECKED_BYTES = 1 << 30  # an artifact up to this size is read twice rather than trusted; a tenth of a second
-BLOCK = 1 << 20
 
 
 def record(directory: Path) -> None:
@@ -23,11 +25,23 @@ def record(directory: Path) -> None:
 
 def checksum(path: Path) -> str:
     """XXH3 (128 bits) finds damage, not forgery; it is faster than any disk."""
-    digest = xxhash.xxh3_128()
+    return _digest(path, xxhash.xxh3_128).hexdigest()
+
+
+def remembered(path: Path, algorithm: Any = xxhash.xxh3_128) -> bytes:
+    """A file's whole digest; all jobs of a sweep read the file once while its size and time stay."""
+    state = path.stat()
+    return _remembered(path.absolute(), state.st_size, state.st_mtime_ns, algorithm)
+
+
+@functools.cache
+def _remembered(path: Path, size: int, changed: int, algorithm: Any) -> bytes:
+    return _digest(path, algorithm).digest()
+
+
+def _digest(path: Path, algorithm: Any) -> Any:
     with open(path, "rb", buffering=0) as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, algorithm)
 
 
 def recorded(directory: Path) -> bool:

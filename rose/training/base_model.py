@@ -13,7 +13,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedConfig,
@@ -38,17 +37,13 @@ def prepare(out: Path, base: Base, fingerprint: str) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is."""
     if base.pretraining is not None:
         pretrain(out, base.pretraining)
-    elif not ranks.is_first():
-        return
-    elif base.gguf is not None:
-        loading.convert(base, out)
-    else:
-        for kind in (AutoConfig, AutoTokenizer):  # what is wrong shows here, not in an hour
-            loading.from_pretrained(kind, base)
-        assert base.path is not None
-        path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
-        reference = {"path": path, "revision": base.revision, "trust_remote_code": base.trust_remote_code}
-        (out / "reference.json").write_text(json.dumps(reference))
+    elif ranks.is_first():
+        if fingerprint:  # of the folder as it was when the key was made
+            loading.unchanged(base, fingerprint)
+        if base.gguf is not None:
+            loading.convert(base, out)
+        else:
+            (out / "reference.json").write_text(json.dumps(loading.reference(base)))
 
 
 def pretrain(out: Path, pretraining: Pretraining) -> None:
