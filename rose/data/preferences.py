@@ -12,6 +12,7 @@ from rose.data.files import FileRow, Location
 from rose.data.preference_formats import parse
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.shares import part
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def hold_out(rows: list[dict], share: float, seed: int) -> tuple[list[dict], lis
     held: set[str] = set()
     for subtask, own in prompts.items():
         order = numpy_generator(seed, f"hold out {subtask}").permutation(len(own))
-        count = min(max(1, round(share * len(own))), len(own) - 1)
+        count = min(max(1, round(part(share, len(own)))), len(own) - 1)
         held.update(list(own)[index] for index in order[:count])
     return [row for row in rows if _prompt(row) not in held], [row for row in rows if _prompt(row) in held]
 

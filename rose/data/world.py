@@ -25,6 +25,7 @@ from rose.data.world_language import (
 )
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.shares import part
 
 __all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
 
@@ -78,7 +79,7 @@ def pool(world: WorldPool) -> list[dict]:
     if world.rows < 1:
         raise RoseError(f"dataset.world.rows={world.rows}: must be at least 1")
     rng = numpy_generator(world.seed, "world pool")
-    good = round(world.rows * world.useful)
+    good = round(part(world.useful, world.rows))
     lean = world.distractor * (MISLEADING - 0.5)
     rows = []
     for useful, count in ((True, good), (False, world.rows - good)):

@@ -13,6 +13,7 @@ from rose import ranks
 from rose.config.schema import Lora, Numerics, Warmup
 from rose.models import loading
 from rose.seeds import derive, numpy_generator
+from rose.shares import part
 from rose.stages.graph import stage
 from rose.training.sharded import save_adapter, trainable, whole
 from rose.training.supervised import train
@@ -37,7 +38,7 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
 
 def sample(rows: Dataset, warmup: Warmup) -> Dataset:
     """A uniform `ratio` of the rows, at least one batch where the pool has it, in pool order."""
-    share = round(warmup.ratio * len(rows))
+    share = round(part(warmup.ratio, len(rows)))
     count = min(len(rows), max(warmup.batch_size, share))
     if count > share:
         log.warning(
