@@ -3,13 +3,13 @@
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy
 import pandas
-from omegaconf import OmegaConf
 
 from rose import keys
 from rose.config.choices import JudgeKind
@@ -19,8 +19,11 @@ from rose.errors import RoseError
 from rose.evaluation.reward_model import source
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.models import loading
+from rose.report.results import unresolved
 from rose.report.statistics import from_items
 from rose.run.names import register_resolvers
+
+READ = ("experiments", "judge", "model", "world")  # what of a job's configuration a duel needs
 
 
 def duel(first: Path, second: Path, overrides: list[str]) -> Path:
@@ -31,9 +34,7 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
     """
     outputs, answers = _answers(first)
     _, opponent = _answers(second)
-    register_resolvers()
-    settings = OmegaConf.load(first / ".hydra" / "overrides.yaml")
-    config = typed(one_job([*map(str, settings), f"outputs={outputs}", *overrides]))
+    config = _config(first, outputs, overrides)
     if config.judge.kind is JudgeKind.none:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
     weights = loading.fingerprint(source(config.judge))
@@ -73,6 +74,29 @@ def _answers(job: Path) -> tuple[Path, Path]:
         if (parent / folder).is_dir():
             return parent, parent / folder
     raise RoseError(f"{job}: its answers are gone ({folder}); run it again")
+
+
+def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:
+    register_resolvers()
+    settings = _settings(job, {_key(text) for text in overrides})
+    return typed(one_job([*settings, f"outputs={outputs}", *overrides]))
+
+
+def _settings(job: Path, replaced: set[str]) -> list[str]:
+    """What a job's command line said of what is READ here, but for `replaced` keys.
+
+    The folder may be anybody's: RoseError where `${…}` in it would read this machine's environment.
+    """
+    found = unresolved((job / ".hydra" / "overrides.yaml").read_text())
+    texts = [text for text in map(str, found) if _key(text).split(".")[0].split("@")[0] in READ]
+    for text in (text for text in texts if _key(text) not in replaced):
+        if set(re.findall(r"\$\{\W*(\w*)", text)) - {*READ, "outputs"} or re.search(r"\$\{.*:", text):
+            raise RoseError(f"{job}: says {text}, and is not asked to read this machine; say {_key(text)}=… yourself")
+    return [text for text in texts if _key(text) not in replaced]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0]
 
 
 def main() -> None:

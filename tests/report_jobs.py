@@ -18,6 +18,7 @@ def write_job(
     state: str | None = "done",
     error: str | None = None,
     method: str = "rose",
+    target: str = "null",
     model: str = "tiny",
     student: str = "",
     ratio: float = 0.05,
@@ -31,7 +32,7 @@ def write_job(
 ) -> None:
     (directory / ".hydra").mkdir(parents=True)
     config = f"""
-        method: {{name: {method}}}
+        method: {{name: {method}, target: {target}}}
         model: {{name: {model}}}
         student: {f"{{name: {student}}}" if student else "null"}
         dataset: {{name: world}}

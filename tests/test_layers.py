@@ -18,7 +18,7 @@ PROGRAMS = {"__main__", "duel", "fetch"}
 FORMER = {"minilm", "plan", "smollm2", "store"}  # commands under their first names
 LAYERS: list[set[str]] = [  # lowest first; what shares a layer does not import one another
     {"errors"},
-    {"ranks", "seeds"},
+    {"ranks", "seeds", "shares"},
     {"progress"},
     {"config"},
     {"stages"},

@@ -1,6 +1,7 @@
 """Selection options on a few rows: budgets, filters, quotas, duplicates."""
 
 import json
+from collections import Counter
 
 import pandas
 import pytest
@@ -9,8 +10,10 @@ from method_toys import selected
 from rose import keys
 from rose.config.choices import Dedup
 from rose.config.compose import typed
+from rose.data.preferences import hold_out
 from rose.errors import RoseError
 from rose.methods.duplicates import Near
+from rose.shares import part
 
 TABLE = pandas.DataFrame(
     {
@@ -60,6 +63,28 @@ def test_no_source_has_more_than_its_share(tmp_path):
     assert ids(selected(tmp_path, TABLE, pool, count=4, per_source=0.5)) == ["r0", "r1", "r3", "r4"]
     # of 60 tokens at most 30 a source: a first row may be longer than that, r1 and r2 then have no room
     assert ids(selected(tmp_path, TABLE, pool, tokens=60, per_source=0.5)) == ["r0", "r3", "r4"]
+
+
+def test_shares_are_of_the_number_as_it_is_written(tmp_path):
+    """.58 · 100 is 57.99999999999999 in floats, .145 · 100 is 14.499999999999998, .575 · 100 is 57.49999999999999."""
+    table = pandas.DataFrame({"id": [f"r{i:03}" for i in range(200)], "score": range(200, 0, -1), "length": 1})
+    pool = [{"dataset": "ab"[i // 100]} for i in range(200)]
+    assert Counter(id < "r100" for id in ids(selected(tmp_path, table, pool, count=100, per_source=0.58))) == {
+        True: 58, False: 42,
+    }  # fmt: skip
+    assert Counter(id < "r100" for id in ids(selected(tmp_path, table, pool, tokens=100, per_source=0.58))) == {
+        True: 58, False: 42,
+    }  # fmt: skip
+    assert len(selected(tmp_path, table[:100], ratio=0.145)) == 15
+    assert len(selected(tmp_path, table[:100], ratio=0.1 + 0.2)) == 30
+    pairs = [{"prompt": [{"role": "user", "content": str(i)}], "subtask": "all"} for i in range(100)]
+    assert [len(part) for part in hold_out(pairs, 0.575, seed=0)] == [42, 58]
+
+
+@pytest.mark.parametrize("hundredths", range(1, 101))
+def test_a_part_is_exact(hundredths):
+    assert part(hundredths / 100, 100) == hundredths
+    assert part(hundredths / 100, 10**7 + 1) * 100 == hundredths * (10**7 + 1)
 
 
 def test_copies_of_better_rows_are_passed_over(tmp_path):

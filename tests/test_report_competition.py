@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -11,6 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from rose.report.comparison import compare
+from rose.report.headlines import is_told, who_won
 from rose.report.results import read_jobs
 from rose.report.table import render
 
@@ -204,21 +206,70 @@ def test_one_seed_with_items_is_an_interval_over_prompts_and_no_verdict(tmp_path
     assert "**" not in text
 
 
-def test_holm_corrects_over_all_lines_shown(tmp_path: Path):
-    generator = numpy.random.default_rng(0)
-    for method in ("random", "less", "rose", "bm25"):
+def test_holm_corrects_over_the_planned_comparisons_and_over_the_others(tmp_path: Path):
+    """Planned: each method against random, and those that go by rewards against LESS, in the main metric."""
+    generator, rewards = numpy.random.default_rng(0), {}
+    targets = {"random": "null", "less": "chosen", "rose": "preference", "bm25": "null", "mine": "preference"}
+    for method, target in targets.items():
         for seed in range(4):
-            write_job(tmp_path / f"{method}-{seed}", {"reward": generator.normal()}, method=method, seed=seed)
-    differences = compare(read_jobs(tmp_path)).differences["reward"]
-    pairs = [(entry.arm.method, entry.reference.method) for entry in differences]
-    assert pairs == [(m, "random") for m in ("bm25", "less", "rose")] + [(m, "less") for m in ("bm25", "rose")]
-    expected = multipletests([entry.estimate.p for entry in differences], method="holm")[1]
-    assert [entry.p for entry in differences] == pytest.approx(list(expected))
-    rewards = {
-        name: [json.loads((tmp_path / f"{name}-{s}" / "metrics.json").read_text())["reward"] for s in range(4)]
-        for name in ("rose", "less")
-    }
-    assert differences[-1].estimate.p == pytest.approx(stats.ttest_rel(rewards["rose"], rewards["less"]).pvalue)
+            own, base = rewards.setdefault(method, generator.normal(size=4))[seed], generator.normal()
+            metrics = {"reward": own, "chosen_loss": own**2, "zero_shot/reward": base, "zero_shot/chosen_loss": base}
+            write_job(tmp_path / f"{method}-{seed}", metrics, method=method, seed=seed, target=target)
+    comparison = compare(read_jobs(tmp_path))
+    entries = {(entry.arm.method, entry.reference.method): entry for entry in comparison.differences["reward"]}
+    planned = [("bm25", "random"), ("less", "random"), ("mine", "random"), ("rose", "random")]
+    planned += [("mine", "less"), ("rose", "less")]
+    exploratory = [("zero_shot", "random"), ("zero_shot", "less"), ("bm25", "less")]
+    assert {pair for pair, entry in entries.items() if entry.planned} == {*planned}
+    assert entries.keys() == {*planned, *exploratory}
+    for family in (planned, exploratory):
+        p = [entries[pair].estimate.p for pair in family]
+        assert [entries[pair].p for pair in family] == pytest.approx(list(multipletests(p, method="holm")[1]))
+        assert {entries[pair].family for pair in family} == {len(family)}
+    assert entries["rose", "less"].estimate.p == pytest.approx(stats.ttest_rel(rewards["rose"], rewards["less"]).pvalue)
+    others = comparison.differences["chosen_loss"]
+    assert not any(entry.planned for entry in others)
+    assert [e.p for e in others] == pytest.approx(list(multipletests([e.estimate.p for e in others], method="holm")[1]))
+    text = text_of(tmp_path)
+    assert "Planned, one family of 6: each method against random and those that go by rewards against less" in text
+    assert "in reward (bm25, less, mine, rose against random; mine, rose against less)." in text
+    assert "Exploratory: the other 3, a family of their own, and every other metric." in text
+    assert "bm25: better than random: " in text and "; better than less (exploratory): " in text
+
+
+def headline(folder: Path, rewards: dict[str, list[float]]) -> str:
+    for method, values in rewards.items():
+        for seed, reward in enumerate(values):
+            write_job(folder / f"{method}-{seed}", {"reward": reward}, method=method, seed=seed)
+    comparison = compare(read_jobs(folder))
+    (line,) = who_won(comparison)
+    assert is_told(comparison) == ("told from all others" in line)
+    return line
+
+
+def test_the_first_screen_says_who_leads_and_who_won_where_that_is_told(tmp_path: Path):
+    less, close, far = [0.2, 0.4, 0.6], [0.3, 0.7, 0.6], [0.7, 0.91, 1.1]
+    assert headline(tmp_path / "close", {"less": less, "rose": close}).startswith(
+        "rose leads; three seeds cannot tell: it has the highest reward, 0.533 ("
+    )
+    assert headline(tmp_path / "far", {"less": less, "rose": far}).startswith("rose has the highest reward, 0.903 (")
+    assert headline(tmp_path / "one", {"less": less[:1], "rose": far[:1]}) == (
+        "rose leads; one seed cannot tell: it has the highest reward, 0.700, before less with 0.200."
+    )
+    assert headline(tmp_path / "untested", {"bm25": less, "rose": far}).startswith(
+        "rose leads; without random or less nothing tells: it has the highest reward, 0.903 ("
+    )
+    assert headline(tmp_path / "alone", {"rose": [0.5]}) == "rose alone was measured: reward 0.500."
+
+
+def test_a_share_of_wins_is_no_answer_where_nothing_is_told(tmp_path: Path):
+    paired_sweep(tmp_path, gain=0.02)
+    comparison = compare(read_jobs(tmp_path))
+    assert "resamples" in who_won(comparison)[0]
+    (difference,) = comparison.differences["reward"]
+    unsure = replace(difference, p=0.18)
+    (line,) = who_won(replace(comparison, differences={"reward": [unsure]}, best={"reward": set()}))
+    assert "leads; three seeds cannot tell" in line and "resamples" not in line
 
 
 def test_an_interval_that_only_the_correction_widens_past_zero_says_so(tmp_path: Path):

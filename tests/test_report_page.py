@@ -110,7 +110,9 @@ def test_the_first_screen_answers_who_won_is_it_real_what_it_cost_and_what_is_su
     text = re.sub(r"<[^>]+>", "", page.read_text())
     for question in ("Who won?", "Is it real?", "What did it cost?", "What looks suspicious?"):
         assert question in text
-    assert "rose has the highest win_rate, 0.800" in text
+    assert "rose leads; two seeds cannot tell: it has the highest win_rate, 0.800" in text
+    assert "Planned, one family of 1: each method against random" in text
+    assert 'class="told"' not in page.read_text()
     assert "rose, better than random: " in text
     assert "1 of 5 jobs did not finish" in text
     assert "rose-2 (failed): boom" in text

@@ -13,6 +13,7 @@ from rose.data.preference_formats import parse
 from rose.data.rows import PreferencePair
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.shares import part
 from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
@@ -57,7 +58,7 @@ def hold_out(rows: list[PreferencePair], share: float, seed: int) -> tuple[list[
     tests: set[str] = set()
     for subtask, distinct in prompts.items():
         order = numpy_generator(seed, f"hold out {subtask}").permutation(len(distinct))
-        count = min(max(1, round(share * len(distinct))), len(distinct) - 1)
+        count = min(max(1, round(part(share, len(distinct)))), len(distinct) - 1)
         tests.update(list(distinct)[index] for index in order[:count])
     return [row for row in rows if _prompt(row) not in tests], [row for row in rows if _prompt(row) in tests]
 

@@ -27,6 +27,7 @@ from rose.data.world_language import (
 )
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
+from rose.shares import part
 
 __all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
 
@@ -75,7 +76,7 @@ def pool(world: WorldPool) -> list[PoolRow]:
     Topics and lengths are drawn alike for both.
     """
     rng = numpy_generator(world.seed, "world pool")
-    good = round(world.rows * world.useful)
+    good = round(part(world.useful, world.rows))
     lean = world.distractor * (MISLEADING - 0.5)
     rows = []
     for useful, count in ((True, good), (False, world.rows - good)):

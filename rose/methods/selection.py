@@ -5,6 +5,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import pandas
@@ -15,13 +16,14 @@ from rose.data.chat import said
 from rose.errors import RoseError
 from rose.methods.duplicates import SEEN
 from rose.methods.subtasks import spearman
+from rose.shares import part
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
 
-@stage("selection", version=3)
+@stage("selection", version=4)
 def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
@@ -54,14 +56,14 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A
     duplicate of a taken row is passed over, and so is a row whose source has had its share.
     """
-    budget = selection.tokens or selection.count or max(1, math.floor(selection.ratio * total + 0.5))
+    budget = selection.tokens or selection.count or max(1, math.floor(part(selection.ratio, total) + Fraction(1, 2)))
     budget = len(ranked) if selection.slice else budget
     source, text = {}, {}
     if selection.per_source or selection.dedup in SEEN:
         for row in _lines(pool, set(ranked["id"])):
             source[row["id"]], text[row["id"]] = row.get("dataset"), said(row["messages"])
     seen = SEEN[selection.dedup]() if selection.dedup in SEEN else None
-    limit = (selection.per_source or math.inf) * budget
+    limit = part(selection.per_source, budget) if selection.per_source else math.inf
     spent, chosen = Counter(), []
     for identity, length in zip(ranked["id"], ranked["length"], strict=True):
         cost, origin = length if selection.tokens else 1, source.get(identity)

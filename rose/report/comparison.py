@@ -1,6 +1,10 @@
 """What the arms' numbers say: intervals, differences to random and to LESS, verdicts, firm winners.
 
-Arms compete where they were asked the same question of the same amount of data: a setting.
+Arms compete where they were asked the same question of the same amount of data: a setting. The
+question of a sweep is planned: is each method better than random, and each that goes by rewards
+(target=preference) better than LESS, in the main metric? These comparisons are one family of
+Holm's. All others are exploratory: those of the main metric are another family, and those of each
+other metric are one.
 """
 
 from dataclasses import dataclass, replace
@@ -8,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy
 import pandas
 
+from rose.config.choices import Target
 from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, mean, per_seed, same_task, show
 from rose.report.item_tables import Items, align, all_items, read_items
 from rose.report.metrics import HEADLINE, MORE, direction, is_quality, stands_for
@@ -15,6 +20,7 @@ from rose.report.results import NAMING, JobRecord, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
 
 SIGNIFICANT = 0.05
+REWARDING = {"rose": Target.preference}  # where a folder does not say what a method's target is
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Difference:
     arm: Arm
     reference: Arm
     estimate: Estimate
+    planned: bool = False  # else exploratory
     p: float = numpy.nan  # after Holm's correction
     family: int = 1  # comparisons corrected for
 
@@ -87,7 +94,10 @@ def compare(jobs: list[JobRecord]) -> Comparison:
     more = [name for name in MORE if name in filled]
     main = next((name for name in metrics if is_quality(name)), None)
     estimates = {name: {arm: mean(arm, name, items) for arm in arms} for name in [*metrics, *more]}
-    differences = {name: _differences(arms, name, items) for name in estimates if not name.startswith("cost/")}
+    compared = [name for name in estimates if not name.startswith("cost/")]
+    differences = {
+        name: _differences(arms, name, items, _planned(arms, jobs) if name == main else []) for name in compared
+    }
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
         frame=frame,
@@ -135,8 +145,19 @@ def _competes(arm: Arm, setting: tuple[str, ...]) -> bool:
     return not arm.same_as and same_task(arm.task, setting)
 
 
-def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]:
-    """Of every arm to the arms of REFERENCES in its setting, corrected together."""
+def _planned(arms: list[Arm], jobs: list[JobRecord]) -> list[tuple[Arm, str]]:
+    """The arms, each with the method that it was to be compared with from the outset."""
+    by_reward = {job.dir.name for job in jobs if _goes_by_reward(job)}
+    tuned = [arm for arm in arms if arm.method != "zero_shot"]
+    return [(arm, "random") for arm in tuned] + [(arm, "less") for arm in tuned if by_reward & {*arm.members}]
+
+
+def _goes_by_reward(job: JobRecord) -> bool:
+    return (job.value("method.target") or REWARDING.get(str(job.value("method.name")))) == Target.preference
+
+
+def _differences(arms: list[Arm], metric: str, items: Items, planned: list[tuple[Arm, str]]) -> list[Difference]:
+    """Of every arm to the arms of REFERENCES in its setting; the planned ones are corrected together."""
     entries = []
     for method in REFERENCES:
         for arm in filter(lambda arm: not arm.same_as, arms):
@@ -144,21 +165,29 @@ def _differences(arms: list[Arm], metric: str, items: Items) -> list[Difference]
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
-                entries.append(Difference(arm, nearest, difference(arm, nearest, metric, items)))
+                estimate = difference(arm, nearest, metric, items)
+                entries.append(Difference(arm, nearest, estimate, planned=(arm, method) in planned))
     return _corrected([e for e in entries if e.estimate.seeds or not e.arm.runs.keys() & e.reference.runs.keys()])
 
 
 def _corrected(entries: list[Difference]) -> list[Difference]:
-    corrected = holm([entry.estimate.p for entry in entries])
-    family = max(1, int(numpy.isfinite(corrected).sum()))
-    return [replace(entry, p=p, family=family) for entry, p in zip(entries, corrected, strict=True)]
+    """With p after Holm's correction, over the planned ones and over the others."""
+    result = list(entries)
+    for planned in (True, False):
+        places = [place for place, entry in enumerate(entries) if entry.planned is planned]
+        corrected = holm([entries[place].estimate.p for place in places])
+        family = max(1, int(numpy.isfinite(corrected).sum()))
+        for place, p in zip(places, corrected, strict=True):
+            result[place] = replace(entries[place], p=p, family=family)
+    return result
 
 
 def _best(metric: str, estimates: dict[Arm, Estimate], differences: list[Difference], items: Items) -> set[Arm]:
     """The arms told better than every other of their setting, where that has a reference.
 
     One seed tells nothing. The best mean is found by looking, so its comparisons are corrected
-    together with all `differences`: what is told here is told there, and no line contradicts it.
+    together with all `differences`, planned or not: what is told here is told there, and no line
+    contradicts it.
     """
     best = set()
     for task in dict.fromkeys(arm.task for arm in estimates):
@@ -174,7 +203,8 @@ def _told_best(arm: Arm, rivals: list[Arm], metric: str, differences: list[Diffe
     lines = [entry for entry in differences if arm in (entry.arm, entry.reference)]
     met = [arm, *(entry.arm for entry in lines), *(entry.reference for entry in lines)]
     more = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in rivals if rival not in met]
-    against = [entry for entry in _corrected([*differences, *more]) if arm in (entry.arm, entry.reference)]
+    together = _corrected([replace(entry, planned=False) for entry in [*differences, *more]])
+    against = [entry for entry in together if arm in (entry.arm, entry.reference)]
     return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in against)
 
 

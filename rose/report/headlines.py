@@ -13,21 +13,40 @@ SECONDS = "cost/seconds"
 
 
 def who_won(comparison: Comparison) -> list[str]:
-    """A sentence a setting: the best mean, and its share of wins when all is drawn again."""
-    best = "lowest" if comparison.main and lower_is_better(comparison.main) else "highest"
-    lines = []
-    for setting, ranking in _rankings(comparison):
-        arm, estimate = ranking[0]
-        line = f"{arm.name} has the {best} {comparison.main}, {interval(estimate)}"
-        if len(ranking) > 1:
-            line += f", before {ranking[1][0].name} with {interval(ranking[1][1])}"
-        share = comparison.stability.get(setting, {}).get(arm.label)
-        if share is not None:
-            line += f". It wins in {_percent(share)} of resamples of seeds and prompts"
-        lines.append(f"{_where(setting)}{line}.")
+    """A sentence a setting: the best mean, and whether it is told to be the best."""
+    lines = [f"{_where(setting)}{_first(comparison, setting, ranking)}." for setting, ranking in _rankings(comparison)]
     if len(comparison.settings) > MOST_SETTINGS:
         lines.append(f"{len(comparison.settings) - MOST_SETTINGS} further settings are in the table.")
     return lines or ["No job has been measured, so nobody has won."]
+
+
+def is_told(comparison: Comparison) -> bool:
+    """Whether every setting has an arm that is told better than all others."""
+    rankings = _rankings(comparison)
+    return bool(rankings) and all(ranking[0][0] in comparison.best[comparison.main or ""] for _, ranking in rankings)
+
+
+def _first(comparison: Comparison, setting: tuple[str, ...], ranking: list[tuple[Arm, Estimate]]) -> str:
+    """The best mean; where nothing tells it from the others it leads, and no share of wins says more."""
+    (arm, estimate), metric = ranking[0], comparison.main or ""
+    best = "lowest" if lower_is_better(metric) else "highest"
+    told, before = arm in comparison.best[metric], ""
+    if len(ranking) > 1:
+        before = f", before {ranking[1][0].name} with {interval(ranking[1][1])}"
+    if told:
+        share = comparison.stability.get(setting, {}).get(arm.label)
+        wins = "" if share is None else f". It wins in {_percent(share)} of resamples of seeds and prompts"
+        return f"{arm.name} has the {best} {metric}, {interval(estimate)}{before}, told from all others{wins}"
+    if len(ranking) == 1:
+        return f"{arm.name} alone was measured: {metric} {interval(estimate)}"
+    tested = any(arm in (entry.arm, entry.reference) for entry in comparison.differences[metric])
+    doubt = f"{_seeds(estimate.seeds)} cannot tell" if tested else f"without {' or '.join(REFERENCES)} nothing tells"
+    return f"{arm.name} leads; {doubt}: it has the {best} {metric}, {interval(estimate)}{before}"
+
+
+def _seeds(count: int) -> str:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    return f"{words[count] if count < len(words) else count} seed{'' if count == 1 else 's'}"
 
 
 def is_it_real(comparison: Comparison) -> list[str]:

@@ -7,12 +7,12 @@ import jinja2
 
 from rose.report.comparison import Comparison, Difference, verdict
 from rose.report.drawing import Plot
-from rose.report.headlines import is_it_real, what_it_cost, who_won
+from rose.report.headlines import is_it_real, is_told, what_it_cost, who_won
 from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, StageEntry
 from rose.report.selections import SweepSelections
 from rose.report.suspicions import ArmFinding, suspicions
-from rose.report.table import notes, unfinished
+from rose.report.table import notes, planned, unfinished
 from rose.report.text import number, printable, shorten
 
 HERE = Path(__file__).parent
@@ -53,6 +53,8 @@ def render_page(
             "What did it cost?": what_it_cost(comparison, jobs),
             "What looks suspicious?": lines or ["Nothing that is checked here."],
         },
+        told=is_told(comparison),
+        planned=planned(comparison),
         sections={anchor: name for anchor, name in SECTIONS.items() if there.get(anchor, True)},
         unfinished=missing,
         comparison=comparison,

@@ -1,14 +1,14 @@
 """A sweep's jobs on disk as one table: a row a job, then the base model's (`method=zero_shot`)."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from rose.errors import RoseError, one_line
 from rose.stages.kinds import MEASURES, ZERO_SHOT, own_cost
@@ -25,6 +25,8 @@ NAMING = {
     "seed": "seed",
 }
 BASE = "zero_shot/"  # before the base model's metrics
+REFERENCE = re.compile(r"\$\{(?P<dots>\.*)(?P<key>\w[\w.]*)\}")  # to another key: `${seed}`, `${..path}`
+MOST_FOLLOWED = 10
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class JobRecord:
     """What a job's directory says; files that are missing or unreadable leave their part empty."""
 
     dir: Path
-    config: DictConfig
+    config: dict[str, Any]  # as it is written: nothing in it is resolved by whoever reads it
     choices: dict[str, str]  # configuration group → the option chosen
     overrides: list[str]
     state: str  # running | done | failed; missing (no status.json), unreadable (a file is broken)
@@ -62,13 +64,29 @@ class JobRecord:
 
     def value(self, key: str) -> Any:
         """The value of a configuration key, or the option chosen for a group, or None."""
-        if key in self.choices:
-            return self.choices[key]
-        try:
-            value = OmegaConf.select(self.config, key)
-        except OmegaConfBaseException:  # an interpolation that only the running job could resolve
-            return None
+        value = self.choices[key] if key in self.choices else _referred(self.config, key)
         return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+
+def unresolved(text: str) -> Any:
+    """A file of somebody's configuration as plain values, `${…}` in it as text.
+
+    A resolver would read this machine for them: the environment of whoever makes the report, say.
+    """
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+
+
+def _referred(config: dict[str, Any], key: str, followed: int = 0) -> Any:
+    """The value of a key; where it is another key's, as `${seed}`, that one's. None without."""
+    names = key.split(".")
+    value: Any = config
+    for place, name in enumerate(names, start=1):
+        value = value.get(name) if isinstance(value, dict) else None
+        other = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if other and followed < MOST_FOLLOWED:
+            parents = names[: place - len(other["dots"])] if other["dots"] else []
+            value = _referred(config, ".".join([*parents, other["key"]]), followed + 1)
+    return None if value == "???" else value
 
 
 def read_jobs(sweep: Path) -> list[JobRecord]:
@@ -213,17 +231,17 @@ def _read_job(directory: Path) -> JobRecord:
             errors.append(f"{name} cannot be read: {one_line(error)}")
             return default
 
-    hydra = read(".hydra/hydra.yaml", OmegaConf.create, OmegaConf.create())
-    choices = OmegaConf.select(hydra, "hydra.runtime.choices") or {}
+    hydra = read(".hydra/hydra.yaml", unresolved, {})
+    choices = _referred(hydra, "hydra.runtime.choices")
     status = read("status.json", json.loads, {"state": "missing"})
-    config = read(".hydra/config.yaml", OmegaConf.create, OmegaConf.create())
-    overrides = read(".hydra/overrides.yaml", OmegaConf.create, OmegaConf.create([]))
+    config = read(".hydra/config.yaml", unresolved, {})
+    overrides = read(".hydra/overrides.yaml", unresolved, [])
     stages = read("stages.json", json.loads, {})
     metrics = read("metrics.json", json.loads, {}) | costs(stages)
     return JobRecord(
         dir=directory,
         config=config,
-        choices={str(group): str(option) for group, option in choices.items()},
+        choices={str(group): str(option) for group, option in choices.items()} if isinstance(choices, dict) else {},
         overrides=[str(override) for override in overrides],
         state="unreadable" if errors else status.get("state", "unreadable"),
         error=errors[0] if errors else status.get("error") or "",

@@ -11,7 +11,9 @@ draw by draw:
   their common prompts. What single seeds owe to their prompts is in the t already and would count
   twice (Owen, 2007; Cameron, Gelbach and Miller, 2011). Seeds that were tested on different prompts
   share nothing, and the t alone remains; but with seeds that happen to agree the interval is never
-  narrower than the prompts alone make it.
+  narrower than the prompts alone make it. Two seeds of the same mean have no spread to judge by:
+  they tell nothing, whatever the prompts. (Of 14 methods in 400 simulated sweeps, 27 comparisons of
+  rates over 200 prompts, some difference of two seeds was told falsely in .10 by prompts alone.)
 
 The sum of the two is the Behrens–Fisher fiducial distribution, known to err on the wide side
 (Robinson, 1976). Coverage of the nominal 95 % in 2,000 simulated samples each of 100 prompts;
@@ -51,7 +53,7 @@ class Estimate:
     mean: float
     low: float  # NaN, as `high` and `p`, where there is nothing to tell a spread from
     high: float
-    p: float  # two-sided, of a true mean of zero
+    p: float  # two-sided, of a true mean of zero; NaN too where two seeds have the same mean
     seed_variance: float = numpy.nan  # of one seed's value
     prompt_variance: float = 0.0  # of the mean, from the choice of prompts; more seeds leave it
 
@@ -93,7 +95,9 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     if seeds > 1:
         draws += _student(seeds - 1) * numpy.sqrt(variance / seeds)
     low, high = numpy.clip(numpy.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), *bounds)
-    return Estimate(seeds, items, mean, float(low), float(high), _outside(draws), variance, float(shared))
+    alike = seeds == 2 and total > 0 and numpy.ptp(means) <= 1e-12 * abs(mean)
+    p = numpy.nan if alike else _outside(draws)
+    return Estimate(seeds, items, mean, float(low), float(high), p, variance, float(shared))
 
 
 def _never_seen(mean: float, bounds: tuple[float, float], prompts: int) -> tuple[float, float]:

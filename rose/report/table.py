@@ -1,6 +1,6 @@
 """A sweep's results as Markdown: means with 95 % intervals, what they tell, how to read them."""
 
-from rose.report.arms import Arm, is_seed
+from rose.report.arms import REFERENCES, Arm, is_seed
 from rose.report.comparison import Comparison, Difference, verdict
 from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, swept_keys
@@ -17,7 +17,7 @@ def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_markdown(cells(comparison), len(comparison.columns)))
     parts.append(_bullets(verdicts(comparison)))
-    parts.append(_bullets(notes(jobs, comparison)))
+    parts.append(_bullets([*planned(comparison), *notes(jobs, comparison)]))
     if lines := unfinished(jobs):
         parts.append(f"Not finished, {len(lines)} of {len(jobs)} jobs:\n\n{_bullets(lines)}")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -67,7 +67,8 @@ def answers_of(comparison: Comparison, arm: Arm, before_advice: str = ", ") -> l
         return lines
     for difference in comparison.to(metric, arm):
         (answer, advice), shown = verdict(difference, metric), gain(difference)
-        line = f"better than {difference.reference.name}: {answer}{f', {shown}' if shown else ''}"
+        aside = "" if difference.planned else " (exploratory)"
+        line = f"better than {difference.reference.name}{aside}: {answer}{f', {shown}' if shown else ''}"
         lines.append(f"{line}{before_advice}{advice}" if advice else line)
     return lines
 
@@ -86,9 +87,6 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
         bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
         bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
         lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
-    if comparison.main and comparison.differences[comparison.main]:
-        line = f"Better than …: in {comparison.main}, 5 % level after Holm's correction over all lines shown"
-        lines.append(f"{line}; intervals before correction.")
     if any(arm.method == "full" for arm in comparison.arms):
         lines.append("full takes the whole pool, whatever the ratio.")
     if any(arm.same_as for arm in comparison.arms):
@@ -99,6 +97,24 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
     lines += _longer_wins(comparison)
     lines += comparison.problems
     lines.append("Every metric of every job: results.csv.")
+    return lines
+
+
+def planned(comparison: Comparison) -> list[str]:
+    """Which comparisons answer the sweep's question, and which were found on the way."""
+    entries = comparison.differences[comparison.main] if comparison.main else []
+    if not entries:
+        return []
+    asked = [entry for entry in entries if entry.planned]
+    against = {method: [e.arm.name for e in asked if e.reference.method == method] for method in REFERENCES}
+    what = [f"{', '.join(arms)} against {method}" for method, arms in against.items() if arms]
+    level = f"at the 5 % level after Holm's correction, in {comparison.main}; intervals before correction"
+    lines = [f"Better than …: {level}."]
+    if what:
+        question = "each method against random and those that go by rewards against less"
+        lines.append(f"Planned, one family of {len(asked)}: {question}, in {comparison.main} ({'; '.join(what)}).")
+    if rest := len(entries) - len(asked):
+        lines.append(f"Exploratory: the other {rest}, a family of their own, and every other metric.")
     return lines
 
 

@@ -15,6 +15,7 @@ from rose.config.schema import Lora, Numerics, Warmup
 from rose.gradients.trajectory import Checkpoint
 from rose.models import loading
 from rose.seeds import numpy_generator
+from rose.shares import part
 from rose.stages.graph import stage
 from rose.training.resume import Save
 from rose.training.sharded import fresh_adapter, save_adapter, trainable, whole
@@ -39,7 +40,7 @@ def warm_up(out: Path, warmup: Warmup, lora: Lora, numerics: Numerics, base: Pat
 
 def sample(rows: Dataset, warmup: Warmup) -> Dataset:
     """A uniform `ratio` of the rows, at least one batch where the pool has it, in pool order."""
-    share = round(warmup.ratio * len(rows))
+    share = round(part(warmup.ratio, len(rows)))
     count = min(len(rows), max(warmup.batch_size, share))
     if count > share:
         log.warning(

@@ -1,0 +1,9 @@
+"""A share of a number as it was written: .58 of 100 is 58, which floats make 57.99…"""
+
+from fractions import Fraction
+
+FINEST = 10**9  # what a share is told apart by; a float's own error is far below
+
+
+def part(share: float, total: int) -> Fraction:
+    return Fraction(share).limit_denominator(FINEST) * total
