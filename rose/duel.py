@@ -15,6 +15,7 @@ from rose import keys
 from rose.config.choices import JudgeKind
 from rose.config.compose import one_job, typed
 from rose.config.hints import or_exit
+from rose.config.schema import Config
 from rose.errors import RoseError
 from rose.evaluation.reward_model import source
 from rose.evaluation.verdicts import judge_answers, shares_model

@@ -232,3 +232,36 @@ def test_a_job_is_named_by_how_much_it_selects(composed, overrides, amount):
 def test_a_job_has_the_same_name_wherever_its_outputs_go(composed):
     names = {composed(f"outputs={place}").hydra.run.dir.rpartition("/")[2] for place in ("outputs", "/elsewhere/x")}
     assert len(names) == 1
+
+
+def test_a_method_brings_what_it_is_published_with_and_the_command_line_has_the_last_word(composed):
+    gist, rose = typed(composed("method=gist")), typed(composed("method=rose"))
+    brought = (gist.features.adam, gist.projection.kind, gist.preference.normalize, gist.method.checkpoints)
+    assert brought == ("none", "none", "none", 1)
+    assert (rose.features.adam, rose.projection.kind, rose.preference.normalize) == ("exact", "trak", "per_pair")
+    wishes = ["features.adam=published", "projection=srht", "preference.normalize=per_pair", "method.checkpoints=2"]
+    for order in ([*wishes, "method=gist"], ["method=gist", *wishes]):
+        wished = typed(composed(*order))
+        given = (wished.features.adam, wished.projection.kind, wished.preference.normalize, wished.method.checkpoints)
+        assert given == ("published", "srht", "per_pair", 2)
+    other = ["preference=local", "preference.path=x", "model=local", "model.base.path=x", "dataset=local"]
+    assert typed(composed("method=gist", *other, "dataset.path=x")).preference.normalize == "none"
+
+
+def test_in_one_sweep_a_method_s_own_settings_are_its_own_and_what_can_be_is_shared(composed):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = GlobalHydra.instance().hydra.compose_config(
+            "config", ["method=rose,gist,less"], run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
+        jobs = compose_all(config, expand(config))
+    swept = {job.method.name: stage_names(typed(job)) for job in jobs}
+    for name in ("rose", "gist", "less"):
+        assert swept[name] == stage_names(typed(composed(f"method={name}")))
+    shared = {kind for kind in swept["rose"] if swept["rose"][kind] == swept["gist"][kind]}
+    assert shared >= {"base", "pool", "preferences", "tokens", "warmup"}
+    assert shared.isdisjoint({"features", "targets", "scores"})
+    assert swept["less"]["features"] == swept["rose"]["features"]
+
+
+def stage_names(config: Config) -> dict[str, str]:
+    return {kind: node.name for kind, node in pipeline.stages(config).items()}

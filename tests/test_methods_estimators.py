@@ -13,13 +13,15 @@ import torch
 from method_toys import composed_method, rows_table, store
 from safetensors.torch import save_file
 
-from rose.config.choices import Normalize, StoreDtype
+from rose.config.choices import AdamMap, Normalize, ProjectionKind, StoreDtype
+from rose.config.compose import typed
 from rose.diagnostics import exact
 from rose.diagnostics.targets import momentum_share
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.methods import estimators, gradient
 from rose.methods.estimators import View, datainf, gist, shapley
+from rose.methods.rules import RULES
 
 ROSE = composed_method("rose")
 RNG = numpy.random.default_rng(0)
@@ -39,7 +41,7 @@ def with_a_nan(tmp_path):
 
 
 def estimate(function, pool, **changes) -> numpy.ndarray:
-    return function(replace(ROSE, **changes), pool, torch.tensor(TARGETS).float()).numpy()
+    return function(replace(ROSE, **changes), pool, torch.tensor(TARGETS).float(), ["a", "a", "b"]).numpy()
 
 
 def naive_datainf(rows, v):
@@ -70,14 +72,46 @@ def test_rows_that_are_not_finite_do_not_count(pool, with_a_nan):
         numpy.testing.assert_allclose(broken[:7], plain, rtol=1e-5)
 
 
+def naive_gist(rows, targets, subtasks, components) -> dict[str, numpy.ndarray]:
+    """Cosine with each subtask's mean in the span's directions of largest energy: by eigenvectors, not an SVD."""
+    _, vectors = numpy.linalg.eigh(targets.T @ targets)
+    basis = vectors[:, ::-1][:, : min(components, len(targets))]
+    cosines = {}
+    for name in dict.fromkeys(subtasks):
+        mean = numpy.mean(
+            [target @ basis for target, own in zip(targets, subtasks, strict=True) if own == name], axis=0
+        )
+        cosines[name] = [(row @ basis) @ mean / math.sqrt(sum((row @ basis) ** 2) * sum(mean**2)) for row in rows]
+    return {name: numpy.array(values) for name, values in cosines.items()}
+
+
 @pytest.mark.parametrize("components", [1, 2, 99])
-def test_gist_is_the_cosine_inside_the_span_of_the_targets(pool, components):
-    # the span's directions of largest energy, by eigenvectors of TᵀT rather than by an SVD
-    _, vectors = numpy.linalg.eigh(TARGETS.T @ TARGETS)
-    basis = vectors[:, ::-1][:, : min(components, 3)]
-    a, b = ROWS @ basis, TARGETS @ basis
-    expected = a @ b.T / numpy.outer(numpy.linalg.norm(a, axis=1), numpy.linalg.norm(b, axis=1))
-    numpy.testing.assert_allclose(estimate(gist, pool, components=components), expected, atol=1e-5)
+def test_gist_averages_to_the_cosine_with_the_mean_inside_the_span_of_the_targets(pool, components):
+    expected = naive_gist(ROWS, TARGETS, ["a", "a", "b"], components)
+    found = estimate(gist, pool, components=components)
+    numpy.testing.assert_allclose(found[:, :2].mean(axis=1), expected["a"], atol=1e-5)
+    numpy.testing.assert_allclose(found[:, 2], expected["b"], atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {"a": 4, "b": 4, "c": 4}, {"a": 4, "b": 1, "c": 7}])
+def test_a_method_named_after_a_paper_is_the_paper_s_by_its_file_alone(tmp_path, composed, counts):
+    """method=gist against the published formula, on bare gradients of two checkpoints of which the last counts."""
+    config = typed(composed("method=gist", "method.components=3"))
+    rng = numpy.random.default_rng(2)
+    rows, subtasks = rng.normal(size=(2, 200, 30)), [name for name, count in counts.items() for _ in range(count)]
+    targets = rng.normal(size=(2, len(subtasks), 30)) * rng.uniform(0.1, 9, size=(len(subtasks), 1))
+    unit = rows / numpy.linalg.norm(rows, axis=2, keepdims=True)  # as the store has them
+    pool = store(tmp_path / "pool", unit.tolist(), [0.7, 0.3])
+    pairs = store(tmp_path / "pairs", targets.tolist(), [0.7, 0.3], subtasks)
+    table = rows_table(200)
+    found = gradient.influence(config.method, table, config.preference.normalize, pool, pairs)
+    columns, score = RULES[config.method.rule](config.method, table, found)
+    expected = naive_gist(rows[1], targets[1], subtasks, 3)
+    for name in counts:
+        numpy.testing.assert_allclose(columns[name], expected[name], atol=1e-5)
+    best = numpy.argsort(-numpy.max(list(expected.values()), axis=0))[:10]
+    assert set(score.nlargest(10).index) == set(best)  # the best 5 %
+    assert (config.features.adam, config.projection.kind) == (AdamMap.none, ProjectionKind.none)
 
 
 @pytest.mark.parametrize("neighbours", [1, 2, 3])

@@ -1,9 +1,9 @@
 """Estimators of the influence of rows on targets at one checkpoint.
 
-Features of rows [rows, d] × target directions [targets, d] → [rows, targets].
+Features of rows [rows, d] × target directions [targets, d], each of a subtask → [rows, targets].
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,12 +40,12 @@ class View:
         return result
 
 
-def inner(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+def inner(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
     """⟨φ(z), v⟩; with φ and v of unit norm the cosine (LESS, ROSE)."""
     return pool.apply(lambda chunk: chunk @ directions.T, len(directions))
 
 
-def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+def datainf(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
     """DataInf (arXiv 2310.00902): ⟨r, φ(z)⟩, r = 1/(nλ) Σᵢ [v − (v·φᵢ)/(λ + ‖φᵢ‖²)·φᵢ].
 
     λ = meanᵢ mean(φᵢ²)/10. Helpful rows are positive. The paper has one r a layer and bare
@@ -59,30 +59,41 @@ def datainf(method: Method, pool: View, directions: torch.Tensor) -> torch.Tenso
         rows = chunk.double()
         shares = (rows @ targets.T) / (damping + rows.square().sum(1, keepdim=True))
         covered += shares.T @ rows
-    return inner(method, pool, ((targets - covered / pool.count) / damping).float())
+    return inner(method, pool, ((targets - covered / pool.count) / damping).float(), subtasks)
 
 
-def gist(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
-    """GIST (arXiv 2602.18584): cosine of Uᵀφ(z) and Uᵀv.
+def gist(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
+    """GIST (arXiv 2602.18584): ⟨Uᵀφ(z)/‖Uᵀφ(z)‖, Uᵀv/‖Uᵀm‖⟩, m the mean v of a subtask.
 
-    U holds the targets' first `method.components` right singular vectors, at most their rank. Rows
-    with nothing in that subspace have cosine 0.
+    Its mean over a subtask is the cosine of Uᵀφ(z) and Uᵀm. U holds the first `method.components`
+    right singular vectors of all directions, at most their rank. Rows with nothing in that subspace
+    have 0. As published, φ and v are bare gradients of one checkpoint: method=gist says so.
     """
     _, singular, right = torch.linalg.svd(directions.double(), full_matrices=False)
     rank = int((singular > singular[0] * 1e-6).sum())
     basis = right[: min(method.components, rank)].float()
-    targets = torch.nn.functional.normalize(directions @ basis.T, dim=1)
+    targets = unit_means(directions @ basis.T, subtasks)
     return pool.apply(lambda chunk: torch.nn.functional.normalize(chunk @ basis.T, dim=1) @ targets.T, len(targets))
 
 
-def shapley(method: Method, pool: View, directions: torch.Tensor) -> torch.Tensor:
+def unit_means(vectors: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
+    """`vectors` [targets, d], those of a subtask scaled by one number: their mean has unit norm, or none."""
+    scaled = vectors.clone()
+    for name in set(subtasks):
+        member = torch.tensor([subtask == name for subtask in subtasks])
+        norm = vectors[member].mean(0).norm()
+        scaled[member] /= norm if norm > 0 else 1
+    return scaled
+
+
+def shapley(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
     """KNN-Shapley (Jia et al., arXiv 1908.08619) of each target, rows nearest by cosine first.
 
     s_N = u_N/N, s_i = s_{i+1} + (u_i − u_{i+1})/K · min(K, i)/i, K = `method.neighbours`.
     Preference targets give pool rows no class: 1[yᵢ = y] is the soft label uᵢ = (1 + cosine)/2.
     """
     values = torch.zeros(len(pool.store), len(directions), dtype=torch.float64)
-    cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1))[pool.store.valid].double()
+    cosine = inner(method, pool, torch.nn.functional.normalize(directions, dim=1), subtasks)[pool.store.valid].double()
     label, order = ((1 + cosine) / 2).sort(dim=0, descending=True, stable=True)
     count = len(label)
     nearest = min(method.neighbours, count)

@@ -13,7 +13,7 @@ from rose.config.schema import Method
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import require_same
-from rose.methods.estimators import ESTIMATORS, View, whiten
+from rose.methods.estimators import ESTIMATORS, View, unit_means, whiten
 from rose.methods.influence import Influence
 
 BLOCK = 1 << 14  # rows added at once: torch widens all it is given to float64 before it adds
@@ -81,7 +81,7 @@ def compare(
             targets = torch.diag(targets.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid]
         if method.whiten:
             targets = whiten(View(background, checkpoint), targets, method.ridge)
-        _add(total, weight, ESTIMATORS[method.estimator](method, View(pool, checkpoint), targets))
+        _add(total, weight, ESTIMATORS[method.estimator](method, View(pool, checkpoint), targets, subtasks))
     total[~pool.valid] = torch.nan
 
     def vectors(numbers: Sequence[int]) -> numpy.ndarray:
@@ -112,11 +112,7 @@ def directions(pairs: FeatureStore, checkpoint: int, normalize: Normalize) -> to
         return torch.nn.functional.normalize(gradients, dim=1)
     if normalize is Normalize.none:
         return gradients
-    scaled, subtasks = gradients.clone(), valid_subtasks(pairs)
-    for name in set(subtasks):
-        member = torch.tensor([subtask == name for subtask in subtasks])
-        scaled[member] /= gradients[member].mean(0).norm()
-    return scaled
+    return unit_means(gradients, valid_subtasks(pairs))
 
 
 def _add(total: torch.Tensor, weight: float, values: torch.Tensor) -> None:

@@ -38,7 +38,7 @@ INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, 
 }
 
 
-@stage("scores", version=4)
+@stage("scores", version=5)
 def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
     """Writes scores.parquet: id, score (NaN: none), a column a subtask, length (tokens).
 
