@@ -135,6 +135,7 @@ class Rule(StrEnum):
     mean_max = "mean_max"
     global_max = "global_max"
     round_robin = "round_robin"
+    best_rank = "best_rank"
     greedy = "greedy"
     resample = "resample"
     lowest = "lowest"
