@@ -93,10 +93,11 @@ def objective(method: Method, preference: Preference) -> Objective:
     if method.target == Target.chosen:
         return Objective(Loss.sft, **common)
     loss, reference = PreferenceLoss(preference.loss), Reference(preference.reference)
-    cancels = preference.normalize == Normalize.per_pair and loss is not PreferenceLoss.ipo
+    cancels = preference.normalize == Normalize.per_pair and loss not in (PreferenceLoss.ipo, PreferenceLoss.ipo_mean)
     linear = balance is not Balance.none or cancels or loss is PreferenceLoss.contrast
     if linear:
-        return Objective(Loss.simpo if loss is PreferenceLoss.simpo else Loss.contrast, **common)
+        mean = loss in (PreferenceLoss.simpo, PreferenceLoss.ipo_mean)
+        return Objective(Loss.simpo if mean else Loss.contrast, **common)
     if loss is PreferenceLoss.simpo:
         return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
     return Objective(Loss(loss), preference.beta, None if reference is Reference.none else reference, **common)

@@ -69,6 +69,7 @@ class ProjectionKind(StrEnum):
 class PreferenceLoss(StrEnum):
     dpo = "dpo"
     ipo = "ipo"
+    ipo_mean = "ipo_mean"
     simpo = "simpo"
     contrast = "contrast"
 
