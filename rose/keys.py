@@ -75,9 +75,11 @@ def objective(method: Method, preference: Preference) -> Objective:
     if method.target == choices.Target.chosen:
         return Objective(Loss.sft, **common)
     loss, reference = choices.PreferenceLoss(preference.loss), choices.Reference(preference.reference)
-    cancels = preference.normalize == choices.Normalize.per_pair and loss is not choices.PreferenceLoss.ipo
+    can_turn = loss in (choices.PreferenceLoss.ipo, choices.PreferenceLoss.ipo_mean)
+    cancels = preference.normalize == choices.Normalize.per_pair and not can_turn
     if balance is not choices.Balance.none or cancels or loss is choices.PreferenceLoss.contrast:
-        return Objective(Loss.simpo if loss is choices.PreferenceLoss.simpo else Loss.contrast, **common)
+        mean = loss in (choices.PreferenceLoss.simpo, choices.PreferenceLoss.ipo_mean)
+        return Objective(Loss.simpo if mean else Loss.contrast, **common)
     if loss is choices.PreferenceLoss.simpo:
         return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
     return Objective(Loss(loss), preference.beta, None if reference is choices.Reference.none else reference, **common)

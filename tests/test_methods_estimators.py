@@ -78,9 +78,7 @@ def naive_gist(rows, targets, subtasks, components) -> dict[str, numpy.ndarray]:
     basis = vectors[:, ::-1][:, : min(components, len(targets))]
     cosines = {}
     for name in dict.fromkeys(subtasks):
-        mean = numpy.mean(
-            [target @ basis for target, own in zip(targets, subtasks, strict=True) if own == name], axis=0
-        )
+        mean = (targets[numpy.array(subtasks) == name] @ basis).mean(axis=0)
         cosines[name] = [(row @ basis) @ mean / math.sqrt(sum((row @ basis) ** 2) * sum(mean**2)) for row in rows]
     return {name: numpy.array(values) for name, values in cosines.items()}
 

@@ -38,6 +38,25 @@ def test_round_robin_gives_each_target_its_best_row_that_is_left():
     assert ranked(Rule.round_robin, values) == ["r0", "r1", "r3", "r4", "r2"]
 
 
+def test_a_target_whose_row_is_taken_searches_on_or_loses_its_turn_as_the_rule_says():
+    values = [[9, 9, 0], [8, 7, 1], [7, 8, 2], [0, 0, 9]]
+    # all want r0 but the last; round robin: 0 takes r0, 1 its next, r2, 2 takes r3; then r1 is left
+    assert ranked(Rule.round_robin, values) == ["r0", "r2", "r3", "r1"]
+    # first choices r0, r0, r3; second choices r1, r2, r2
+    assert ranked(Rule.best_rank, values) == ["r0", "r3", "r1", "r2"]
+
+
+def test_best_rank_is_the_turns_played_one_by_one():
+    values = numpy.random.default_rng(1).integers(0, 9, size=(40, 5)) + 0.0
+    order = [sorted(range(40), key=lambda row, own=own: (-values[row, own], f"r{row}")) for own in range(5)]
+    taken = []
+    for turn in range(40):
+        for own in range(5):
+            if order[own][turn] not in taken:
+                taken.append(order[own][turn])
+    assert ranked(Rule.best_rank, values) == [f"r{row}" for row in taken]
+
+
 def test_round_robin_serves_targets_evenly_and_takes_no_row_twice():
     values = numpy.random.default_rng(0).normal(size=(60, 4))
     order = ranked(Rule.round_robin, values, ["a", "a", "a", "b"])
@@ -51,12 +70,16 @@ def test_round_robin_serves_targets_evenly_and_takes_no_row_twice():
     assert set(served.values()) == {15}
 
 
-@pytest.mark.parametrize("rule", [Rule.round_robin, Rule.mean_max, Rule.global_max, Rule.lowest, Rule.middle])
+@pytest.mark.parametrize(
+    "rule", [Rule.round_robin, Rule.best_rank, Rule.mean_max, Rule.global_max, Rule.lowest, Rule.middle]
+)
 def test_ties_go_to_the_smaller_id(rule):
     assert ranked(rule, [[1.0, 1.0]] * 12) == sorted(f"r{i}" for i in range(12))
 
 
-@pytest.mark.parametrize("rule", [Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.lowest, Rule.middle])
+@pytest.mark.parametrize(
+    "rule", [Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.best_rank, Rule.lowest, Rule.middle]
+)
 def test_a_row_with_a_nan_never_has_a_score(rule):
     assert set(ranked(rule, [[NAN, NAN], [9, 9], [NAN, 9], [0, -1]])) == {"r1", "r3"}
 

@@ -30,6 +30,7 @@ def sigmoid(x):
 FORMULAS = {
     Loss.dpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * ((w.sum() - rw) - (r.sum() - rr)))),
     Loss.ipo: lambda w, r, rw, rr: ((w.sum() - rw) - (r.sum() - rr) - 1 / (2 * BETA)) ** 2,
+    Loss.ipo_mean: lambda w, r, rw, rr: ((w.sum() - rw) / len(w) - (r.sum() - rr) / len(r) - 1 / (2 * BETA)) ** 2,
     Loss.simpo: lambda w, r, rw, rr: -torch.log(sigmoid(BETA * (w.mean() - r.mean()) - GAMMA)),
     Loss.contrast: lambda w, r, rw, rr: r.sum() - w.sum(),
 }
@@ -40,7 +41,7 @@ FORMULAS = {
 def test_pair_gradients_equal_a_batch_one_loop(loss):
     model, rows = adapted(), pair_rows()
     against = torch.linspace(-40, -20, 6, dtype=torch.float64)
-    uses = loss in (Loss.dpo, Loss.ipo)
+    uses = loss in (Loss.dpo, Loss.ipo, Loss.ipo_mean)
     beta = None if loss is Loss.contrast else BETA
     objective = Objective(loss, beta, Reference.base if uses else None, gamma=GAMMA if loss is Loss.simpo else None)
     answers = [slow_log_probs(model, row) for row in rows]
@@ -105,6 +106,9 @@ def test_losses_by_hand():
     against = torch.tensor([-3.0, -2.0])  # margin (−3 + 3) − (−4 + 2) = 2
     ipo = losses(Objective(Loss.ipo, 0.5, Reference.base), log_probs, mask, against)
     assert ipo.tolist() == [1.0]
+    other = torch.tensor([-4.0, -2.0])  # log-ratios 1 of two tokens, −2 of one: margins 3 in sum, 2.5 in mean
+    both = (losses(Objective(loss, 0.5, Reference.base), log_probs, mask, other) for loss in (Loss.ipo, Loss.ipo_mean))
+    assert [value.tolist() for value in both] == [[4.0], [2.25]]
     dpo = losses(Objective(Loss.dpo, 0.5, Reference.base), log_probs, mask, against)
     assert dpo.item() == pytest.approx(0.31326168)  # log(1 + e⁻¹)
     simpo = losses(Objective(Loss.simpo, 2.0), log_probs, mask).item()
@@ -153,4 +157,7 @@ def test_keys_that_matter_are_kept():
     assert keys.objective(method(balance=Balance.tokens), after) == Objective(Loss.contrast, balance=Balance.tokens)
     assert keys.objective(method(balance=Balance.segments), after).segments == 4
     assert keys.objective(method(balance=Balance.tokens), preference(loss=PreferenceLoss.ipo)).loss is Loss.contrast
+    mean = preference(loss=PreferenceLoss.ipo_mean)  # its scalar can be negative, and stays unless balanced
+    assert keys.objective(method(), mean) == Objective(Loss.ipo_mean, 0.1, Reference.base)
+    assert keys.objective(method(balance=Balance.tokens), mean).loss is Loss.simpo
     assert keys.objective(method(target=Target.chosen, balance=Balance.tokens), after).balance is Balance.tokens

@@ -18,7 +18,7 @@ Keep = StrEnum("Keep", ["store", "stream"])
 # how a raw gradient becomes the update it would cause: the formulas are in rose.gradients.adam
 AdamMap = StrEnum("AdamMap", ["exact", "published", "no_momentum", "none"])
 ProjectionKind = StrEnum("ProjectionKind", ["trak", "sketch", "srht", "none"])
-PreferenceLoss = StrEnum("PreferenceLoss", ["dpo", "ipo", "simpo", "contrast"])
+PreferenceLoss = StrEnum("PreferenceLoss", ["dpo", "ipo", "ipo_mean", "simpo", "contrast"])
 Reference = StrEnum("Reference", ["base", "warmup", "none"])
 Normalize = StrEnum("Normalize", ["per_pair", "after_mean", "none"])
 # what of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)
@@ -64,6 +64,7 @@ class Rule(StrEnum):
     mean_max = "mean_max"
     global_max = "global_max"
     round_robin = "round_robin"
+    best_rank = "best_rank"
     greedy = "greedy"
     resample = "resample"
     lowest = "lowest"

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 Z = 1.959964  # the normal distribution's 97.5 % quantile
 OF_ONE_ROW = (Rule.mean_max, Rule.global_max, Rule.lowest)
-ORDERS = (Rule.round_robin, Rule.greedy, Rule.resample)  # of a whole pool, by mean_max of its rows
+ORDERS = (Rule.round_robin, Rule.best_rank, Rule.greedy, Rule.resample)  # of a whole pool, by mean_max of its rows
 LEXICAL = (Representation.words, Representation.ngrams)
 
 

@@ -35,7 +35,7 @@ class Leak(TypedDict):
     row: str  # its id
 
 
-@stage("leakage", version=1)
+@stage("leakage", version=2)
 def leakage(out: Path, pool: Path, preferences: Path) -> None:
     """Writes leakage.json: how many prompts were compared and leaked, in all and by kind.
 

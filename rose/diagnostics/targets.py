@@ -19,7 +19,7 @@ from rose.methods.rules import RULES
 from rose.seeds import numpy_generator
 
 NO_SUBTASKS = ("id", "score", "length", "selected")  # columns of the scores
-RESAMPLED = (Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.resample, Rule.lowest)
+RESAMPLED = (Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.best_rank, Rule.resample, Rule.lowest)
 MOST_ROWS = 2048  # whose features are read
 
 

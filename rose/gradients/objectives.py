@@ -20,6 +20,7 @@ class Loss(StrEnum):
     sft = "sft"
     dpo = "dpo"
     ipo = "ipo"
+    ipo_mean = "ipo_mean"
     simpo = "simpo"
     contrast = "contrast"
 
@@ -68,22 +69,23 @@ def losses(
 ) -> torch.Tensor:
     """Loss of each row (sft) or pair from log-probabilities [n, t], of which a row's sum counts.
 
-    With sft and simpo it is the row's mean. dpo: −log σ(β·margin), arXiv 2305.18290;
-    ipo: (margin − 1/2β)², 2310.12036 with summed log-ratios; simpo: −log σ(β·mean margin − γ),
+    With sft, simpo and ipo_mean it is the row's mean. dpo: −log σ(β·margin), arXiv 2305.18290;
+    ipo: (margin − 1/2β)², 2310.12036, whose equation sums an answer's log-ratios; ipo_mean: the same
+    with their mean per token, as TRL has it (and, it says, the paper's experiments); simpo: −log σ(β·mean margin − γ),
     2405.14734; contrast (and β None): −margin.
     """
     scores = log_probs.sum(1)
-    if objective.loss in (Loss.sft, Loss.simpo):
-        scores = scores / mask.sum(1)
-    if not objective.paired:
-        return -scores
     if objective.reference is not None:
         assert reference is not None
         scores = scores - reference
+    if objective.loss in (Loss.sft, Loss.simpo, Loss.ipo_mean):
+        scores = scores / mask.sum(1)
+    if not objective.paired:
+        return -scores
     margin = scores[0::2] - scores[1::2]
     if objective.beta is None:
         return -margin
-    if objective.loss is Loss.ipo:
+    if objective.loss in (Loss.ipo, Loss.ipo_mean):
         return (margin - 1 / (2 * objective.beta)) ** 2
     return -logsigmoid(objective.beta * margin - (objective.gamma or 0.0))
 

@@ -1,7 +1,7 @@
 """Lexical overlap of pool rows and targets (a prompt and its chosen answer); no model is run."""
 
 import logging
-import re
+import unicodedata
 import zlib
 from collections.abc import Iterable
 from itertools import chain, pairwise
@@ -10,6 +10,7 @@ from pathlib import Path
 import bm25s
 import numpy
 import pandas
+import regex
 
 from rose.config.schema import Method
 from rose.data import files
@@ -19,6 +20,13 @@ from rose.methods.influence import Influence
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # importing it set DEBUG
 
 K1, B = 1.5, 0.75  # BM25's usual constants
+# Letters, digits and marks on them, up to a boundary between words as Unicode draws it (TR-29, which WORD says). "3½"
+# and "x²" stay whole. ASCII's words are those of `\w+`: an apostrophe or a point ends one.
+LETTER = r"[\w\p{No}]"
+WORD = rf"(?!\p{{M}}){LETTER}+?(?:\b(?<!\p{{No}})(?!\p{{No}})|(?!{LETTER}))"
+WORDS = regex.compile(WORD, regex.WORD)
+WORDS_AND_MARKS = regex.compile(rf"{WORD}|[^\w\p{{No}}\s]+", regex.WORD)
+ASCII_WORDS = regex.compile(r"\w+", regex.ASCII)  # the same, three times as fast
 TINY = 1e-8  # what DSIR's code adds to every probability
 
 
@@ -70,14 +78,24 @@ def _shares(method: Method, texts: list[str]) -> numpy.ndarray:
 
 def buckets(method: Method, text: str) -> numpy.ndarray:
     """The bucket of each uni- and bigram of a text, by CRC-32: the same on every machine."""
-    tokens = re.findall(r"\w+|[^\w\s]+", text.lower())
+    tokens = WORDS_AND_MARKS.findall(plain(text))
     grams = chain(tokens, map(" ".join, pairwise(tokens)))
     return numpy.array([zlib.crc32(gram.encode()) % method.buckets for gram in grams], dtype=numpy.int64)
 
 
 def words(text: str) -> list[str]:
-    """Case and punctuation aside."""
-    return re.findall(r"\w+", text.lower())
+    """Case and punctuation aside, in any script.
+
+    Where a script has no spaces, Unicode ends a word after each letter with its marks (Thai, Lao) or each character
+    (Chinese, Hiragana): such texts share letters and runs of them, which is coarse, but no dictionary is needed.
+    """
+    text = plain(text)
+    return (ASCII_WORDS if text.isascii() else WORDS).findall(text)
+
+
+def plain(text: str) -> str:
+    """In lower case; a letter and its accent are one character, however they were typed."""
+    return unicodedata.normalize("NFC", text.lower())
 
 
 def pool_texts(pool: Path, ids: Iterable[str] | None = None) -> list[str]:

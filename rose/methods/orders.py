@@ -12,12 +12,30 @@ from rose.methods.subtasks import Ranked, generator, mean_max
 
 
 def round_robin(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
-    """Targets take turns at the best row left (RDS+, arXiv 2503.01807); ties: the smaller id."""
+    """Targets take turns at the best row left; ties: the smaller id.
+
+    That is round robin as RDS+'s paper words it (arXiv 2503.01807); its authors' script is `best_rank`.
+    """
+    columns, order = _orders(method, rows, influence)
+    return columns, _falling(_take_turns(list(order.T)), len(rows))
+
+
+def best_rank(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:
+    """By the best rank that a row has with any target, then by the order of the targets; ties: the smaller id.
+
+    So does RDS+'s script: targets take turns, and one whose row is taken already loses its turn,
+    where in `round_robin` it searches on.
+    """
+    columns, order = _orders(method, rows, influence)
+    return columns, _falling(list(dict.fromkeys(order.ravel().tolist())), len(rows))
+
+
+def _orders(method: Method, rows: pandas.DataFrame, influence: Influence) -> tuple[pandas.DataFrame, numpy.ndarray]:
+    """The columns, and the numbers of the rows that have a score, best first for each target: [rows, targets]."""
     columns, score = mean_max(method, rows, influence)
     scored = numpy.flatnonzero(score.notna())
     by_id = scored[numpy.argsort(rows["id"].to_numpy()[scored], kind="stable")]
-    order = by_id[numpy.argsort(-influence.values[by_id], axis=0, kind="stable")]  # [rows, targets]
-    return columns, _falling(_take_turns(list(order.T)), len(rows))
+    return columns, by_id[numpy.argsort(-influence.values[by_id], axis=0, kind="stable")]
 
 
 def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Ranked:

@@ -11,7 +11,7 @@ import pandas
 from rose.config.choices import Rule
 from rose.config.schema import Method
 from rose.methods.influence import Influence
-from rose.methods.orders import balanced, greedy, round_robin
+from rose.methods.orders import balanced, best_rank, greedy, round_robin
 from rose.methods.subtasks import Ranked, generator, global_max, mean_max
 
 
@@ -43,6 +43,7 @@ RULES: dict[Rule, Callable[[Method, pandas.DataFrame, Influence], Ranked]] = {
     Rule.mean_max: mean_max,
     Rule.global_max: global_max,
     Rule.round_robin: round_robin,
+    Rule.best_rank: best_rank,
     Rule.greedy: greedy,
     Rule.resample: resample,
     Rule.lowest: lowest,
