@@ -96,6 +96,18 @@ def test_subtask_share_counts_the_subtask_that_each_selected_row_owes_its_score_
     assert subtask_share(scored.drop(columns=["y", "z"]), WARN).value is None
 
 
+def test_two_subtasks_are_two_whatever_they_are_called_and_whether_or_not_the_rule_has_columns_for_them():
+    scored = table([3, 2, 1, 1], [1] * 4, [0, 1, 2])
+    influence = Influence(numpy.array([[3, 3, 0], [2, 2, 1], [0, 0, 1], [1, 1, 0]]), ["selected", "selected", "x"])
+    found = subtask_share(scored, WARN, influence)
+    assert found.value == pytest.approx(2 / 3)
+    assert found.details == {"selected": pytest.approx(2 / 3), "x": pytest.approx(1 / 3)}
+    assert "one of 2 subtasks" in found.sentence
+    one = subtask_share(scored, WARN, Influence(influence.values, ["a", "a", "a"]))
+    none = subtask_share(scored, WARN, Influence(numpy.zeros((4, 0)), []))
+    assert [one.sentence, none.sentence] == ["The targets have one subtask.", "The score is not made of targets."]
+
+
 def test_a_selection_that_one_pair_decides_is_unstable():
     """Two pairs: the first likes r0 by 2, the second r1 by 1.5; r1 wins when the second is drawn twice: ¼."""
     influence = Influence(numpy.array([[2, 0], [0, 1.5]]), ["a", "a"])

@@ -1,7 +1,9 @@
 """The plan of a sweep: which stages are shared, what comes after what, and what it will cost."""
 
 import json
+import math
 import types
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from rose.config.compose import typed
 from rose.config.schema import Config
 from rose.data import world
 from rose.run import plan
-from rose.run.estimates import UNKNOWN, Cost, Costs
+from rose.run.estimates import ROWS, UNKNOWN, Cost, Costs, Size
 from rose.run.launchers.slurm import Slurm
 from rose.stages import inventory
 from rose.stages.build import build
@@ -79,6 +81,26 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
     assert features.source == "at most"
     assert count("finetune").tokens == 2 * (80 // 4) * 1 * 256
     assert count("pool").tokens == 0
+
+
+def test_what_rests_on_a_pool_of_unknown_size_is_not_known(config):
+    """Python's max(32, nan) is 32: one batch."""
+    local = Size(rows=math.nan, length=None, pairs=10, tests=10, weights=100, trained=10)
+    assert math.isnan(ROWS["warmup"](config, local))
+    assert math.isnan(ROWS["finetune"](config, local))
+    counted = replace(config, selection=replace(config.selection, count=40))
+    assert ROWS["finetune"](counted, local) == 40 * config.finetune.epochs
+    unknown, known = Cost(None, None, 1.0, None, "at most"), Cost(5.0, 7.0, 1.0, None, "counted")
+    assert plan._sum([unknown, known]) == Cost(5.0, 7.0, 2.0, None, "at least")
+    assert plan._sum([known, known]).source == ""
+
+
+@pytest.mark.parametrize(("rows", "ratio", "taken"), [(80, 0.25, 20), (80, 0.01, 16), (10, 0.01, 10)])
+def test_the_warm_up_takes_its_share_or_a_batch_and_no_more_than_there_is(composed, tmp_path, rows, ratio, taken):
+    size = [f"dataset.world.rows={rows}", f"warmup.ratio={ratio}", "warmup.batch_size=16", "warmup.epochs=1"]
+    config = typed(composed(*SMALL, *size, f"outputs={tmp_path}"))
+    nodes = plan.pipeline.stages(config)
+    assert Costs(tmp_path).estimate("warmup", nodes["warmup"], config, nodes).tokens == 2 * taken * 256
 
 
 def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):

@@ -308,6 +308,29 @@ def test_a_finding_is_said_once_for_the_methods_that_share_it_and_the_data_s_com
     assert said == ["all methods: leaks", "bm25: short rows", "less, rose: long rows"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "worst"),
+    [
+        ("near_duplicates", [0.2, 0.5, 0.4], 1),
+        ("length_correlation", [0.4, -0.6, 0.5], 1),
+        ("length_ratio", [1.6, 0.25, 3.0], 1),  # a quarter is further off than three times
+        ("stability", [0.4, 0.3, 0.1], 2),
+        ("projection", [0.9, 0.5, 0.7], 1),
+        ("fidelity", [0.5, 0.52, 0.4], 2),
+        ("momentum_share", [0.9, None, 0.95], 1),  # all scores are the same
+        ("leakage_pool_test", [0.1, 0.1, 0.1], 0),
+    ],
+)
+def test_a_finding_s_sentence_is_that_of_the_worst_seed(tmp_path: Path, name: str, values: list, worst: int):
+    for seed, value in enumerate([*values, 0.99 if name == "stability" else 0.0]):  # the last one passes
+        write_job(tmp_path / f"rose-{seed}", {"reward": 0.5}, seed=seed)
+        entry = {"name": name, "value": value, "state": "warn" if seed < 3 else "pass", "sentence": f"seed {seed}"}
+        (tmp_path / f"rose-{seed}" / "diagnostics.json").write_text(json.dumps([entry]))
+    jobs = read_jobs(tmp_path)
+    (finding,) = read_findings(compare(jobs).arms, jobs, [])
+    assert (finding.state, finding.sentence) == ("warn", f"seed {worst}")
+
+
 @pytest.mark.parametrize("own_pools", [True, False])
 def test_seeds_with_pools_of_their_own_are_not_compared_by_id(tmp_path: Path, own_pools: bool):
     """Methods of one seed are: both take the first ten rows at seed 0, and the last ten at seed 1."""

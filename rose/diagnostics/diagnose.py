@@ -24,7 +24,7 @@ SIDES = {  # where a prompt was found → whose prompts, where, and what follows
 }
 
 
-@stage("diagnostics", version=3)
+@stage("diagnostics", version=4)
 def diagnose(
     out: Path,
     warn: Warn,
@@ -56,7 +56,7 @@ def diagnose(
         *extremes(table, warn),
         source_mix(table, sources, warn),
         copies(selected, warn),
-        subtask_share(table, warn),
+        subtask_share(table, warn, influence),
         stability(method, table, influence, resamples, seed, warn),
         momentum_share(table, momentum, warn),
         *leaks(leakage, warn),

@@ -1,5 +1,6 @@
 """What a check says: a number, whether it looks suspicious, and a sentence for a person."""
 
+import math
 from typing import Any, NamedTuple
 
 
@@ -16,6 +17,18 @@ class Finding(NamedTuple):
         state = "warn" if self.suspicious else "pass"
         said = {"name": self.name, "value": self.value, "state": state, "sentence": self.sentence}
         return said if self.details is None else said | {"details": self.details}
+
+
+LOW_IS_BAD = ("stability", "projection", "fidelity", "fidelity_matched")
+
+
+def severity(name: str, value: float | None) -> float:
+    """Orders the values of one check, the worst last: one that could not be measured is no better than any."""
+    if value is None:
+        return math.inf
+    if name == "length_ratio":
+        return abs(math.log(value)) if value > 0 else math.inf
+    return -value if name in LOW_IS_BAD else abs(value)
 
 
 def not_applicable(name: str, reason: str) -> Finding:

@@ -23,15 +23,30 @@ RESAMPLED = (Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.best_rank, R
 MOST_ROWS = 2048  # whose features are read
 
 
-def subtask_share(table: pandas.DataFrame, warn: Warn) -> Finding:
-    """The greatest share of the selected rows whose best subtask is the same."""
-    columns = table.loc[table["selected"], [name for name in table if name not in NO_SUBTASKS]]
+def subtask_share(table: pandas.DataFrame, warn: Warn, influence: Influence | None = None) -> Finding:
+    """The greatest share of the selected rows whose best subtask is the same.
+
+    From `influence` where it is given: some rules write no column a subtask, and a subtask may be
+    called what another column is.
+    """
+    columns = table[[name for name in table if name not in NO_SUBTASKS]] if influence is None else _means(influence)
+    columns = columns.loc[table["selected"].to_numpy()]
     if columns.shape[1] < 2:
-        return not_applicable("subtask_share", "The targets have one subtask.")
+        reason = "The targets have one subtask." if columns.shape[1] else "The score is not made of targets."
+        return not_applicable("subtask_share", reason)
     shares = columns.idxmax(axis=1).value_counts(normalize=True).reindex(columns.columns, fill_value=0.0)
     value, most = float(shares.max()), shares.idxmax()
     sentence = f"{percent(value)} of the selected rows owe their score to {most}, one of {len(shares)} subtasks."
     return Finding("subtask_share", value, value > warn.subtask_share, sentence, shares.to_dict())
+
+
+def _means(influence: Influence) -> pandas.DataFrame:
+    """A column a subtask, as mean→max has it."""
+    member = numpy.array(influence.subtasks)
+    names = dict.fromkeys(influence.subtasks)
+    return pandas.DataFrame(
+        {name: influence.values[:, member == name].mean(axis=1) for name in names}, index=range(len(influence.values))
+    )
 
 
 def stability(

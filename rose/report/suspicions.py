@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rose.diagnostics.finding import severity
 from rose.errors import one_line
 from rose.report.arms import Arm
 from rose.report.comparison import Comparison
@@ -84,8 +85,13 @@ def _read(job: JobRecord, problems: list[str]) -> list[dict]:
 
 
 def _finding(name: str, arm: str, entries: list[dict]) -> ArmFinding:
-    worst = next((entry for entry in entries if entry.get("state") == "warn"), entries[0])
-    values = list(dict.fromkeys(float(e["value"]) for e in entries if isinstance(e.get("value"), int | float)))
+    numbers = [float(value) if isinstance(value := e.get("value"), int | float) else None for e in entries]
+    warns = [entry.get("state") == "warn" for entry in entries]
+    # what is not measured is the worst where it is a warning, as a score that tells no row from another
+    known = [number is not None or warn for number, warn in zip(numbers, warns, strict=True)]
+    grave = [severity(name, number) if there else -math.inf for number, there in zip(numbers, known, strict=True)]
+    worst = entries[max(range(len(entries)), key=lambda place: (warns[place], grave[place]))]
+    values = list(dict.fromkeys(number for number in numbers if number is not None))
     state, sentence = str(worst.get("state", "pass")), str(worst.get("sentence", ""))
     return ArmFinding(name, arm, values, state, sentence, _lines(worst.get("details")))
 

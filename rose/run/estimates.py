@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -53,7 +54,7 @@ class Size:
 
 # rows that pass through the model; an answer of a pair counts as one
 ROWS: dict[str, Callable[[Config, Size], float]] = {
-    "warmup": lambda c, s: max(c.warmup.batch_size, c.warmup.ratio * s.rows) * c.warmup.epochs,
+    "warmup": lambda c, s: _warmed(c, s) * c.warmup.epochs,
     "features": lambda c, s: s.rows * c.warmup.epochs,
     "targets": lambda c, s: 2 * s.pairs * c.warmup.epochs,
     "target_hidden": lambda c, s: s.pairs,
@@ -131,11 +132,17 @@ def _cost(source: str, *numbers: float) -> Cost:
     return Cost(tokens, flops, bytes_, seconds, source)
 
 
+def _warmed(config: Config, size: Size) -> float:
+    """Not known where the pool's rows are not, which Python's max and min would pass over."""
+    least = float(numpy.maximum(config.warmup.batch_size, config.warmup.ratio * size.rows))
+    return float(numpy.minimum(size.rows, least))
+
+
 def _selected(config: Config, size: Size) -> float:
     amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     if amount.tokens:
         return amount.tokens / (size.length or config.model.max_length)
-    return amount.count or amount.ratio * size.rows
+    return float(numpy.fmin(amount.count, size.rows)) if amount.count else amount.ratio * size.rows
 
 
 def _bytes(kind: str, config: Config, size: Size) -> float:

@@ -25,7 +25,7 @@ from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.run import callback
-from rose.run.estimates import UNKNOWN, Cost, Costs
+from rose.run.estimates import Cost, Costs
 from rose.run.job import build_stages, goals
 from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
 from rose.run.launchers.slurm import Slurm
@@ -148,7 +148,7 @@ def _sum(costs: Iterable[Cost]) -> Cost:
     for name in ("tokens", "flops", "bytes", "seconds"):
         known = [value for cost in costs if (value := getattr(cost, name)) is not None]
         values[name] = sum(known) if known or not costs else None
-    return Cost(**values, source="at least" if any(cost == UNKNOWN for cost in costs) else "")
+    return Cost(**values, source="at least" if any(cost.tokens is None or cost.flops is None for cost in costs) else "")
 
 
 def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
