@@ -17,9 +17,7 @@ from rose.config.compose import one_job, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.errors import RoseError
-from rose.evaluation.reward_model import source
-from rose.evaluation.verdicts import judge_answers, shares_model
-from rose.models import loading
+from rose.evaluation.verdicts import fingerprint, judge_answers, shares_model
 from rose.report.results import unresolved
 from rose.report.statistics import from_items
 from rose.run.names import register_resolvers
@@ -38,7 +36,7 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
     config = _config(first, outputs, overrides)
     if config.judge.kind is JudgeKind.none:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
-    weights = loading.fingerprint(source(config.judge))
+    weights = fingerprint(config.judge)
     shares = shares_model(config.judge, config.model.base)
     name = hashlib.sha256(repr((keys.judge(config.judge), weights)).encode()).hexdigest()[:6]
     target = outputs / "duels" / f"{first.resolve().name}-against-{second.resolve().name}-{name}"

@@ -13,7 +13,7 @@ from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representatio
 from rose.config.schema import Config, Model, Projection
 from rose.data import chat, pool, preferences
 from rose.diagnostics.nodes import checks
-from rose.evaluation import answers, evaluate, questions, reward_model, tasks, verdicts
+from rose.evaluation import answers, evaluate, questions, tasks, verdicts
 from rose.gradients import features, streaming
 from rose.methods import embedding, hidden, losses, scores, selection
 from rose.models import loading
@@ -148,7 +148,7 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
         stages["verdicts"] = Node(
             verdicts.judge_answers,
             judge=keys.judge(judge),
-            fingerprint=loading.fingerprint(reward_model.source(judge)),
+            fingerprint=verdicts.fingerprint(judge),
             shares_model=verdicts.shares_model(judge, config.model.base),
             answers=stages["answers"],
             opponent=None if judge.opponent is Opponent.reference else (before or stages)["answers"],

@@ -41,6 +41,17 @@ def test_rows_come_back_up_to_rounding_whatever_their_size(tmp_path, dtype, erro
     assert (tmp_path / "checkpoint-1.rows").stat().st_size == 6 * width(dtype, 33)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_rounding_shrinks_no_row_whatever_its_tails(dtype, power):
+    """⟨x, stored x⟩ = ⟨x, x⟩ of every row, so a product with what is unrelated to the rounding keeps its size."""
+    rows = unit_rows(40, 500)
+    rows = torch.cat([rows.sign() * rows.abs() ** power, torch.zeros(1, 500)]) * 1e-3
+    stored = decode(*encode(rows, StoreDtype(dtype)), StoreDtype(dtype), 500)
+    assert (rows * stored).sum(1)[:-1] / rows.square().sum(1)[:-1] == pytest.approx(1, abs=1e-5)
+    assert not stored[-1].any()
+
+
 def test_bytes_a_row():
     assert [width(dtype, 8192) for dtype in StoreDtype] == [32768, 16384, 8192, 4096]
     assert width(StoreDtype.int4, 3) == 2

@@ -15,6 +15,7 @@ from judged_answers import write_answers
 
 from rose.config.schema import Judge
 from rose.errors import RoseError
+from rose.evaluation.endpoint import identity
 from rose.evaluation.verdicts import judge_answers
 
 CONTESTS = (("a good one", "a poor one"), ("a poor one", "a good one"), ("one", "another"), ("the same", "the same"))
@@ -81,7 +82,7 @@ def test_tokens_and_cost_are_those_of_every_reply_used_kept_ones_too(judge, serv
 
 
 def test_a_second_run_asks_nothing_and_says_the_same(judge, serve, answers):
-    first, second = serve(honest), serve(honest)
+    first, second, judge = serve(honest), serve(honest), replace(judge, endpoint="mirrors")
     assert judged(judge, first, answers) == judged(judge, second, answers)
     assert (len(first.requests), len(second.requests)) == (6, 0)
 
@@ -93,6 +94,34 @@ def test_what_only_this_server_knows_reaches_it(judge, serve, answers):
     assert "temperature" not in server.requests[0]
 
 
+def test_another_endpoint_of_the_same_model_name_gives_its_own_verdicts(judge, serve, answers):
+    def spiteful(request, number):
+        return says(
+            {"A": "B", "B": "A", "tie": "tie"}[
+                json.loads(json.loads(honest(request, number))["choices"][0]["message"]["content"])["winner"]
+            ]
+        )
+
+    first, second = serve(honest), serve(spiteful)
+    assert [row["win"] for row in judged(judge, first, answers)[0]] == [1, 0, 0.5, 0.5]
+    assert [row["win"] for row in judged(judge, second, answers)[0]] == [0, 1, 0.5, 0.5]
+    assert len(second.requests) == len(first.requests) == 6
+    judged(judge, first.url + "/", answers)  # the same address
+    assert len(first.requests) == 6
+
+
+@pytest.mark.parametrize(
+    ("base_url", "whose"),
+    [
+        ("https://Host:8000/v1/", "https://host:8000/v1"),
+        ("https://me:secret@host/Team/v1?key=secret", "https://host/Team/v1"),
+    ],
+)
+def test_an_endpoints_identity_is_its_address_without_secrets(judge, base_url, whose):
+    assert identity(replace(judge, base_url=base_url)) == whose
+    assert identity(replace(judge, base_url=base_url, endpoint="ours")) == "ours"
+
+
 def test_another_model_or_other_parameters_are_asked_anew(judge, serve, answers):
     server = serve(honest)
     for own in (judge, replace(judge, model="other"), replace(judge, request={"temperature": 0.5})):
@@ -101,7 +130,7 @@ def test_another_model_or_other_parameters_are_asked_anew(judge, serve, answers)
 
 
 def test_an_interrupted_run_asks_only_for_what_is_missing(judge, serve, answers):
-    one_at_a_time = replace(judge, concurrency=1, retries=0)
+    one_at_a_time = replace(judge, concurrency=1, retries=0, endpoint="mirrors")
     broken = serve(lambda request, number: honest(request, number) if number <= 4 else (500, "{}"))
     with pytest.raises(RoseError, match="2 replies are missing"):
         judged(one_at_a_time, broken, answers)

@@ -230,11 +230,13 @@ def test_greedy_answers_do_not_depend_on_the_seed_and_sampled_ones_do(composed):
     assert greedy[0] == greedy[1] and sampled[0] != sampled[1]
 
 
-def test_where_a_judge_is_found_and_how_it_is_asked_reach_no_key(composed):
+def test_how_a_judge_is_asked_reaches_no_key_and_whose_it_is_does(composed):
     llm = ["judge=llm", "judge.model=m", "judge.base_url=http://a"]
-    moved = ["judge.base_url=http://b", "judge.retries=9", "judge.timeout=1", "judge.concurrency=1"]
+    moved = ["judge.retries=9", "judge.timeout=1", "judge.concurrency=1"]
     moved += ["judge.key_variable=OTHER", "judge.cache=/elsewhere", "judge.dtype=float16"]
     assert names(composed, *llm) == names(composed, *llm, *moved)
+    mirror = ["judge.base_url=http://b", "judge.endpoint=http://a"]
+    assert names(composed, *llm) == names(composed, *llm, *mirror) != names(composed, *llm, mirror[0])
     asked = names(composed, *llm, "judge.request.temperature=0.7")
     changed = [name for name, node in names(composed, *llm).items() if asked[name] != node]
     assert changed == ["verdicts", "zero_shot_verdicts"]

@@ -160,6 +160,7 @@ class Judge:
     max_length: int | None  # tokens a reward model reads; null: what its tokenizer says
     batch_tokens: int  # of a reward model, padding included
     base_url: str | None = field(metadata=NOT_IN_KEY)  # of an OpenAI-compatible endpoint
+    endpoint: str | None = field(metadata=NOT_IN_KEY)  # a name that mirrors share; null: base_url; in the key as such
     key_variable: str = field(metadata=NOT_IN_KEY)  # the environment variable that holds its key
     request: dict[str, Any]  # what every request says besides model and messages
     price_input: float | None  # per million tokens; null: unknown

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from rose.config.schema import Judge
 from rose.errors import RoseError, one_line
@@ -27,9 +28,21 @@ class Reply(NamedTuple):
     tokens_output: int
 
 
-def digest(request: dict[str, Any]) -> str:
-    """sha256 of all that is asked: model, messages, parameters."""
-    return sha256(json.dumps(request, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def identity(judge: Judge) -> str:
+    """Whose model it is: two endpoints may call different models by one name.
+
+    `judge.endpoint`, a name that mirrors share, or the address without user, password and query.
+    """
+    if judge.endpoint:
+        return judge.endpoint
+    address = urlsplit(judge.base_url or "")
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2].lower()}{address.path.rstrip('/')}"
+
+
+def digest(judge: Judge, request: dict[str, Any]) -> str:
+    """sha256 of who is asked, and all that is: model, messages, parameters."""
+    asked = {"endpoint": identity(judge), "request": request}
+    return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def ask_all(judge: Judge, requests: Sequence[dict[str, Any]]) -> dict[str, Reply]:
@@ -38,7 +51,7 @@ def ask_all(judge: Judge, requests: Sequence[dict[str, Any]]) -> dict[str, Reply
     Too many requests, server errors and silence are met with `judge.retries` further tries, waiting
     longer each time. Raises RoseError when the endpoint still fails; replies stay in the cache.
     """
-    wanted = {digest(request): request for request in requests}
+    wanted = {digest(judge, request): request for request in requests}
     replies = {name: reply for name in wanted if (reply := _cached(_path(judge, name))) is not None}
     missing = {name: request for name, request in wanted.items() if name not in replies}
     if not missing:

@@ -42,7 +42,7 @@ def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict],
     differing = [row for row in rows if row.answer != row.opponent]
     asked = {row.item.id: (request(judge, row, False), request(judge, row, True)) for row in differing}
     replies = ask_all(judge, [each for both in asked.values() for each in both])
-    verdicts = {name: verdict(replies[digest(a)], replies[digest(b)]) for name, (a, b) in asked.items()}
+    verdicts = {name: verdict(*(replies[digest(judge, each)] for each in both)) for name, both in asked.items()}
     problems = Counter(each.problem for each in verdicts.values())
     if verdicts and not problems[None]:
         example = next(each.reason for each in verdicts.values() if each.reason)

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from rose.config.choices import JudgeKind
 from rose.config.schema import Base, Judge
 from rose.data import world
-from rose.evaluation import llm, reward_model
+from rose.evaluation import endpoint, llm, reward_model
 from rose.evaluation.contests import Contest, Verdict, by_score, contests
 from rose.evaluation.items import write_items
 from rose.models import loading
@@ -31,17 +31,24 @@ def shares_model(judge: Judge, base: Base) -> bool:
     return _bare(judge.model) == _bare(base.path)
 
 
+def fingerprint(judge: Judge) -> str:
+    """What tells judges of one name apart: a reward model's weights, or the endpoint of a chat model."""
+    if judge.kind is JudgeKind.llm:
+        return endpoint.identity(judge)
+    return loading.fingerprint(reward_model.source(judge))
+
+
 @stage("verdicts", version=3)
 def judge_answers(
     out: Path, judge: Judge, fingerprint: str, shares_model: bool, answers: Path, opponent: Path | None
 ) -> None:
     """Writes verdicts.jsonl, a row a contest, metrics.json and items.parquet.
 
-    `opponent=None`: the references. `fingerprint` is that of a reward model's weights. win_rate is
+    `opponent=None`: the references. `fingerprint` is that of the judge, see there. win_rate is
     the mean of the wins, a tie counting half, over the contests with a verdict; those without are
     counted (judge_malformed, judge_refused) and never guessed.
     """
-    if fingerprint:
+    if fingerprint and judge.kind is JudgeKind.reward_model:
         loading.unchanged(reward_model.source(judge), fingerprint, "judge.model")
     rows = contests(answers, opponent)
     verdicts, metrics = JUDGES[judge.kind](judge, rows)
