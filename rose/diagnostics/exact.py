@@ -10,7 +10,7 @@ import torch
 from rose.config.choices import Normalize
 from rose.data.chat import save_rows
 from rose.gradients.feature_store import FeatureStore
-from rose.methods.gradient import directions, rows_at, valid_subtasks
+from rose.methods.gradient import directions, last, rows_at, valid_subtasks
 from rose.methods.hidden import token_rows
 from rose.seeds import numpy_generator
 from rose.stages.disk import write_json
@@ -56,7 +56,7 @@ def projection_error(
 def influences(pool: FeatureStore, numbers: Sequence[int], pairs: FeatureStore, normalize: Normalize) -> numpy.ndarray:
     """Of the rows `numbers` on each valid pair: float64 [rows, pairs]."""
     total = torch.zeros(len(numbers), len(valid_subtasks(pairs)), dtype=torch.float64)
-    for checkpoint, weight in enumerate(pool.weights):
+    for checkpoint, weight in last(pool.weights, None).items():
         targets = directions(pairs, checkpoint, normalize)
         total += weight * (rows_at(pool, checkpoint, numbers) @ targets.T).double()
     return total.numpy()
