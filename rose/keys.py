@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rose.config import CONF, choices
 from rose.config.data import Dataset, Pairs, Preference
-from rose.config.schema import Evaluation, Judge, Method, Projection, Selection, Tasks, Training, Warmup
+from rose.config.schema import Evaluation, Judge, Method, Model, Projection, Selection, Tasks, Training, Warmup
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.projection import fits
 
@@ -123,6 +123,11 @@ def judge(judge: Judge) -> Judge:
     in_key = {field.name for field in fields(judge) if field.metadata.get("in_key", True)}
     unread = in_key - {"kind", "opponent", *JUDGE_READS[judge.kind]}
     return replace(judge, **dict.fromkeys(unread))
+
+
+def chat_template_kwargs(model: Model) -> dict[str, dict[str, Any]]:
+    """Nothing where a template is told nothing."""
+    return {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
 
 
 def dataset(dataset: Dataset) -> Dataset:

@@ -47,7 +47,9 @@ def _data(config: Config) -> Nodes:
 
 def _frozen(model: Model) -> Node:
     """A base model as it comes."""
-    return Node(base_model.prepare, base=model.base, fingerprint=loading.fingerprint(model.base), label=model.name)
+    told = keys.chat_template_kwargs(model)
+    source = {"base": model.base, "fingerprint": loading.fingerprint(model.base)}
+    return Node(base_model.prepare, **source, **told, label=model.name)
 
 
 def _gradients(config: Config, nodes: Nodes) -> Nodes:

@@ -22,10 +22,13 @@ from chat_templates import (
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from rose import pipeline
 from rose.config.choices import Manners
+from rose.config.compose import typed
 from rose.data import files, world
 from rose.data.chat import encode, encode_pair, prompt_ids, tokenize, turn_ends
 from rose.errors import RoseError
+from rose.models import loading
 
 
 def test_tulu_labels_by_hand():
@@ -303,3 +306,30 @@ def test_a_pool_of_which_nothing_is_left_is_refused(tmp_path):
     base, pool = saved(tmp_path, [pool_row("a", "q" * 99, "x")])
     with pytest.raises(RoseError, match="model.max_length=9: no row of the pool is left"):
         tokenize(tmp_path, 9, base, pool)
+
+
+def test_what_a_template_is_told_reaches_every_render_and_else_nothing_is_named_anew(tmp_path):
+    template = "{% if style is defined %}[{{ style }}{% if deep %}!{% endif %}]{% endif %}" + CHATML
+    by_character(template).save_pretrained(tmp_path)
+    plain = loading.load_tokenizer(tmp_path)
+    (tmp_path / loading.TOLD).write_text(json.dumps({"style": "it's", "deep": True}))
+    told = loading.load_tokenizer(tmp_path)
+    row = {"prompt": talk("q"), "chosen": talk("q", "a")[1:], "rejected": talk("q", "b")[1:]}
+    for tokenizer, head in ((plain, ""), (told, "[it's!]")):
+        pair = encode_pair(tokenizer, row, 1000)
+        ids = [encode(tokenizer, talk("q", "a"), 1000)["input_ids"], prompt_ids(tokenizer, talk("q"), 1000)]
+        for each in (*ids, *(side["input_ids"] for side in pair)):
+            assert tokenizer.decode(each).startswith(f"{head}<|im_start|>system")
+    for name in ("stile", "messages"):
+        (tmp_path / loading.TOLD).write_text(json.dumps({name: 1}))
+        with pytest.raises(RoseError, match=rf"model\.chat_template_kwargs\.{name}=1: "):
+            loading.load_tokenizer(tmp_path)
+
+
+def test_a_template_that_is_told_something_makes_another_base(composed):
+    own = ["model=local", "model.base.path=some/model", "projection=sketch"]
+    names = [
+        {kind: node.name for kind, node in pipeline.stages(typed(composed(*own, *more))).items()}
+        for more in ([], ["model.chat_template_kwargs={}"], ["+model.chat_template_kwargs={enable_thinking: false}"])
+    ]
+    assert names[0] == names[1] and names[0]["base"] != names[2]["base"] and names[0]["answers"] != names[2]["answers"]

@@ -69,6 +69,7 @@ class Model:
     base: Base
     numerics: Numerics
     lora: Lora
+    chat_template_kwargs: dict[str, Any]  # what its chat template is told besides the messages
     max_length: int  # tokens a row
     learning_rate: float  # what its warm-up and fine-tuning use unless they say otherwise
     batch_size: int  # rows a step, likewise

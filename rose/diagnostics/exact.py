@@ -11,7 +11,7 @@ from rose.config.choices import Normalize
 from rose.data.chat import save_rows
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import require_same
-from rose.methods.gradient import directions, rows_at, valid_subtasks
+from rose.methods.gradient import directions, last, rows_at, valid_subtasks
 from rose.methods.hidden import token_rows
 from rose.seeds import numpy_generator
 from rose.stages.disk import write_json
@@ -53,7 +53,7 @@ def influences(pool: FeatureStore, numbers: Sequence[int], pairs: FeatureStore, 
     """Of the rows `numbers` on each valid pair: float64 [rows, pairs]."""
     require_same(pool.projection, pairs.projection, (pool.path, pairs.path))
     total = torch.zeros(len(numbers), len(valid_subtasks(pairs)), dtype=torch.float64)
-    for checkpoint, weight in enumerate(pool.weights):
+    for checkpoint, weight in last(pool.weights, None).items():
         targets = directions(pairs, checkpoint, normalize)
         total += weight * (rows_at(pool, checkpoint, numbers) @ targets.T).double()
     return total.numpy()

@@ -97,8 +97,8 @@ class FeatureStore:
 
     @cached_property
     def valid(self) -> torch.Tensor:
-        """Bool [n]: rows that are finite at every checkpoint."""
-        flags = [self.flags(i) == VALID for i in range(len(self.checkpoints))]
+        """Bool [n]: rows that are finite at every checkpoint that counts."""
+        flags = [self.flags(i) == VALID for i, weight in enumerate(self.weights) if weight > 0]
         return torch.from_numpy(numpy.logical_and.reduce(flags))
 
     def flags(self, checkpoint: int) -> numpy.ndarray:

@@ -28,7 +28,8 @@ class Trajectory:
     """A `warmup` artifact: `model` carries one checkpoint's adapter at a time.
 
     Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean
-    learning rate by name) are in the same order.
+    learning rate by name) are in the same order. One at a rate of 0, which counts for nothing, is
+    passed over, unless all are.
     """
 
     def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
@@ -41,9 +42,11 @@ class Trajectory:
         self.model: PeftModel = loading.load_adapter(model, warmup / self.names[0])
 
     def __iter__(self) -> Iterator[int]:
-        for index in range(len(self.entries)):
-            self.swap_in(index)
-            yield index
+        moved = any(self.rates.values())
+        for index, name in enumerate(self.names):
+            if self.rates[name] > 0 or not moved:
+                self.swap_in(index)
+                yield index
 
     def swap_in(self, index: int) -> None:
         """Gives the model the adapter weights of checkpoint `index` (−1: the last)."""

@@ -53,13 +53,13 @@ def influence(
 
 
 def last(weights: list[float], count: int | None) -> dict[int, float]:
-    """Weights of the last `count` checkpoints (None: all), by number, scaled to sum 1."""
-    numbered = dict(enumerate(weights))
+    """Weights of the last `count` checkpoints (None: all) that have one, by number, scaled to sum 1."""
+    numbered = {number: weight for number, weight in enumerate(weights) if weight > 0}
     if count is None:
         return numbered
     latest = dict(list(numbered.items())[-count:])
     total = sum(latest.values())
-    return {number: weight / total if total > 0 else 1 / len(latest) for number, weight in latest.items()}
+    return {number: weight / total for number, weight in latest.items()}
 
 
 def compare(

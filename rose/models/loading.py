@@ -21,6 +21,8 @@ from rose.errors import RoseError, one_line
 from rose.stages import checksums
 
 log = logging.getLogger(__name__)
+TOLD = "chat_template_kwargs.json"  # beside a base model: what its template is told besides the messages
+GIVEN = ("messages", "add_generation_prompt")
 transformers.utils.logging.disable_progress_bar()
 
 
@@ -112,7 +114,26 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
     tokenizer = AutoTokenizer.from_pretrained(**_source(base))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if (base / TOLD).exists():
+        tokenizer.chat_template = _told(tokenizer.chat_template, json.loads((base / TOLD).read_text()))
     return tokenizer
+
+
+def _told(template: Any, values: dict[str, Any]) -> Any:
+    """A chat template that begins by setting `values`, wherever it is rendered.
+
+    Raises RoseError where it reads no such name.
+    """
+    if isinstance(template, dict):
+        return {name: _told(text, values) for name, text in template.items()}
+    for name in values:
+        if not template or name in GIVEN or not re.search(rf"\b{re.escape(name)}\b", template):
+            what = "is for the messages alone" if name in GIVEN else "is not read by the model's chat template"
+            raise RoseError(
+                f"model.chat_template_kwargs.{name}={values[name]}: {what}; leave it out, or give a name it reads"
+            )
+    # Jinja eats the line break after a block
+    return "".join(f"{{% set {name} = {value!r} %}}\n" for name, value in values.items()) + template
 
 
 def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreTrainedModel:

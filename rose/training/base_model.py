@@ -33,8 +33,18 @@ CONTEXT = 512  # tokens; the world's longest conversation takes a tenth
 
 
 @stage("base", version=1, resumable=True, together=True)
-def prepare(out: Path, base: Base, fingerprint: str) -> None:
-    """Makes the tiny model, converts a .gguf file once, or notes where the model is."""
+def prepare(out: Path, base: Base, fingerprint: str, chat_template_kwargs: dict[str, Any] | None = None) -> None:
+    """Makes the tiny model, converts a .gguf file once, or notes where the model is.
+
+    What its chat template is told besides the messages is noted with it.
+    """
+    _made(out, base)
+    if chat_template_kwargs and ranks.is_first():
+        (out / loading.TOLD).write_text(json.dumps(chat_template_kwargs))
+        loading.load_tokenizer(out)  # refuses what the template does not read
+
+
+def _made(out: Path, base: Base) -> None:
     if base.pretraining is not None:
         pretrain(out, base.pretraining)
     elif ranks.is_first():

@@ -84,8 +84,11 @@ class Checkpoints(Save):
 
 def _moments(model: PeftModel, optimizer: Any) -> dict[str, torch.Tensor]:
     states = getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps the optimizer
+    nothing: dict[str, torch.Tensor] = {}  # of a weight that no row's loss depends on, as of a tower for images
     return {
-        f"{name}.{moment}": whole(states[parameter][moment].detach()).cpu().contiguous()
-        for name, parameter in trainable(model)
+        f"{name}.{moment}": whole(states.get(weight, nothing).get(moment, torch.zeros_like(weight)).detach())
+        .cpu()
+        .contiguous()
+        for name, weight in trainable(model)
         for moment in ("exp_avg", "exp_avg_sq")
     }
