@@ -38,13 +38,13 @@ def prepare(out: Path, base: Base, fingerprint: str, chat_template_kwargs: dict[
 
     What its chat template is told besides the messages is noted with it.
     """
-    _made(out, base)
+    _made(out, base, fingerprint)
     if chat_template_kwargs and ranks.is_first():
         (out / loading.TOLD).write_text(json.dumps(chat_template_kwargs))
         loading.load_tokenizer(out)  # refuses what the template does not read
 
 
-def _made(out: Path, base: Base) -> None:
+def _made(out: Path, base: Base, fingerprint: str) -> None:
     if base.pretraining is not None:
         pretrain(out, base.pretraining)
     elif ranks.is_first():
