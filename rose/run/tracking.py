@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import env_override
-
 from rose.config.choices import TrackingMode
 from rose.config.schema import Tracking
 from rose.errors import one_line
@@ -37,9 +35,13 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
     if tracking.mode == "disabled":
         yield None
         return
-    variables = {"WANDB_MODE": str(tracking.mode), "WANDB_DIR": str(job), "WANDB_DATA_DIR": str(job / "wandb")}
-    variables |= {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-    with env_override(variables):  # for this job alone: those of one sweep may share a process
+    with _environment(
+        WANDB_MODE=tracking.mode,
+        WANDB_DIR=str(job),
+        WANDB_DATA_DIR=str(job / "wandb"),
+        WANDB_ERROR_REPORTING="false",
+        WANDB_SILENT="true",
+    ):
         run = _start(tracking, job, config, group, name)
         if run is not None and run.url:
             logger.info("W&B run: %s", run.url)
@@ -53,10 +55,16 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
                     run.finish(exit_code=exit_code)
 
 
-def log(run: "wandb.Run | None", metrics_jsonl: Path, stages: dict[str, dict], metrics: dict[str, float]) -> None:
-    """Sends a job's record: training curves (each stage's with its own steps), costs, metrics.
+def log(
+    run: "wandb.Run | None",
+    metrics_jsonl: Path,
+    stages: dict[str, dict[str, Any]],
+    metrics: dict[str, float],
+) -> None:
+    """Sends a job's record: training curves, what each stage took, final metrics.
 
-    `stages` and `metrics` are the contents of stages.json and metrics.json.
+    `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own
+    step axis. `stages` and `metrics` are the contents of stages.json and metrics.json.
     """
     if run is None:
         return
@@ -125,17 +133,21 @@ def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
 
     if tracking.mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
         raise UsageError("no API key: set WANDB_API_KEY or run `wandb login`")
-    # What probes the machine, git and the installed packages: most of the time an offline run costs.
-    probes: dict[str, Any] = dict.fromkeys(("save_code", "x_save_requirements"), False)
-    probes |= dict.fromkeys(("disable_code", "disable_git", "disable_job_creation"), True)
-    probes |= dict.fromkeys(("x_disable_machine_info", "x_disable_meta", "x_disable_stats"), True)
     settings = wandb.Settings(
         init_timeout=START_SECONDS,
         finish_timeout=FINISH_SECONDS,
         x_transaction_log_flush_interval=1,  # what a killed job loses, in seconds
         console="off",
         symlink=False,
-        **probes,
+        # What probes the machine, git and the installed packages: most of the time an offline run costs.
+        save_code=False,
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
     )
     return wandb.init(
         mode="online" if tracking.mode == "online" else "offline",
@@ -185,3 +197,18 @@ def _warn(what: str, error: Exception) -> None:
     if key := os.environ.get("WANDB_API_KEY"):
         text = text.replace(key, "***")
     logger.warning("W&B %s: %s", what, text)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Sets environment variables for the body alone: jobs of one sweep may share a process."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
