@@ -1,10 +1,14 @@
 """Win rate at equal length: what is left when neither answer gains by being the longer one."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy
 from sklearn.linear_model import LogisticRegression
 
+log = logging.getLogger(__name__)
+
+ONE_SIDED = 0.8  # share of answers longer, or shorter, than their opponents, from which there is a warning
 WEAK = 100.0  # inverse of the penalty on the slope, which stays finite where length alone decides
 
 
@@ -24,6 +28,9 @@ def length_controlled(
         return None
     _, prompt, counts = numpy.unique(numpy.asarray(prompts)[known], return_inverse=True, return_counts=True)
     weights = 1 / counts[prompt]
+    for side, what in ((difference > 0, "longer"), (difference < 0, "shorter")):
+        if (share := numpy.average(side, weights=weights)) >= ONE_SIDED - 1e-12:
+            log.warning("win_rate_length_controlled extrapolates: %.0f %% of answers are %s", 100 * share, what)
     spread = numpy.average((difference - numpy.average(difference, weights=weights)) ** 2, weights=weights) ** 0.5
     if spread == 0 or wins.min() == wins.max():
         return float(numpy.average(wins, weights=weights))
