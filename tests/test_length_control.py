@@ -58,6 +58,14 @@ def test_separated_and_single_outcomes_stay_finite():
     assert length_controlled(numpy.array([1.0, 0, 0.5, 1]), opponents, opponents, range(4)) == 0.625
 
 
+@pytest.mark.parametrize(("longer", "warned"), [(7, False), (8, True), (2, True), (3, False)])
+def test_a_rate_that_is_extrapolated_says_so(caplog, longer, warned):
+    """Ten prompts, the rest shorter: warned of from 80 % on one side."""
+    lengths = numpy.where(numpy.arange(10) < longer, 30.0, 10.0)
+    length_controlled(numpy.arange(10) % 2 / 1.0, lengths, numpy.full(10, 20.0), range(10))
+    assert ("extrapolates" in caplog.text) == warned
+
+
 def test_what_has_no_verdict_is_left_out():
     wins = numpy.array([1.0, 0, numpy.nan, 0.5])
     lengths = numpy.array([5.0, 5, 900, 5])

@@ -1,5 +1,6 @@
 """The verdicts stage: whose answers are better, a model's or its opponent's."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from rose.models import loading
 from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
+log = logging.getLogger(__name__)
+
+ONE_SIDED = 0.8  # share of answers longer, or shorter, than their opponents: from there on a warning
 WEAK = 100.0  # inverse of the penalty on the slope, which stays finite where length alone decides
 Judged = tuple[list[Verdict], dict[str, float]]  # a verdict a contest, and metrics of the judging
 
@@ -84,6 +88,9 @@ def length_controlled(
     spread = numpy.average((difference - numpy.average(difference, weights=weights)) ** 2, weights=weights) ** 0.5
     if spread == 0 or wins.min() == wins.max():
         return float(numpy.average(wins, weights=weights))
+    for side, what in ((difference > 0, "longer"), (difference < 0, "shorter")):
+        if (share := numpy.average(side, weights=weights)) >= ONE_SIDED - 1e-12:
+            log.warning("win_rate_length_controlled extrapolates: %.0f %% of answers are %s", 100 * share, what)
     feature = numpy.tanh(difference / spread)[:, None]
     model = LogisticRegression(C=WEAK, tol=1e-8, max_iter=1000)
     outcome = numpy.repeat([1, 0], len(wins))

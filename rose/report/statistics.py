@@ -28,6 +28,9 @@ repeats it with fewer samples):
     difference of two rates near .2, spread over seeds:
                             2 seeds .961, 3 seeds .962, 5 seeds .951   plain .742, .833, .879
 
+Rates near 0 or 1 are not among these: their limits are drawn on the rate's own scale, only cut at
+the bounds, and may cover less where seeds differ.
+
 One seed: the interval is the bootstrap of the prompts and speaks of that model, not of the method.
 """
 
