@@ -87,6 +87,53 @@ def test_a_second_run_asks_nothing_and_says_the_same(judge, serve, answers):
     assert (len(first.requests), len(second.requests)) == (6, 0)
 
 
+@pytest.mark.parametrize("body", [completion(""), completion(None), completion('{"reason": "it', finish="length")])
+def test_empty_and_cut_replies_are_asked_again_by_the_next_run(judge, serve, answers, body):
+    state = {"broken": True}
+
+    def behave(request, number):
+        broken = state["broken"] and shown(request)["REQUEST"] == "question 1?"
+        return body if broken else honest(request, number)
+
+    server = serve(behave)
+    verdicts, metrics = judged(judge, server, answers)
+    assert verdicts[1]["problem"] == "malformed" and metrics["judge_malformed"] == 1
+    assert ("max_tokens" in verdicts[1]["reason"]) == ("length" in body)
+    state["broken"] = False
+    assert [row["win"] for row in judged(judge, server, answers)[0]] == [1, 0, 0.5, 0.5]
+    assert len(server.requests) == 6 + 2
+
+
+ERRORS = ['{"error": {"message": "overloaded", "code": 503}}', '{"error": "overloaded"}',
+          '{"choices": [{"error": {"message": "overloaded"}, "message": {"content": ""}}]}']  # fmt: skip
+
+
+@pytest.mark.parametrize("body", ERRORS)
+def test_an_error_with_status_200_is_retried_and_shown_like_an_error(judge, serve, answers, body):
+    recovers = serve(lambda request, number: body if number <= 2 else honest(request, number))
+    assert [row["win"] for row in judged(judge, recovers, answers)[0]] == [1, 0, 0.5, 0.5]
+    with pytest.raises(RoseError, match="no verdict .*overloaded"):
+        judged(replace(judge, retries=1), serve(lambda request, number: body), answers)
+
+
+@pytest.mark.parametrize("known", [("json_object",), ()])
+def test_an_endpoint_without_schemas_reads_the_schema_in_the_prompt(judge, serve, answers, known):
+    def behave(request, number):
+        kind = request.get("response_format", {"type": None})["type"]
+        if kind not in (None, *known):
+            return 400, '{"error": {"message": "This response_format type is unavailable now"}}'
+        assert '"enum": ["A", "B", "tie"]' in request["messages"][0]["content"]
+        return honest(request, number)
+
+    assert [row["win"] for row in judged(judge, serve(behave), answers)[0]] == [1, 0, 0.5, 0.5]
+
+
+def test_a_response_format_of_ones_own_is_sent_as_it_is(judge, serve, answers):
+    server, own = serve(honest), {"type": "json_object"}
+    judged(replace(judge, request={"response_format": own}), server, answers)
+    assert all(request["response_format"] == own for request in server.requests)
+
+
 def test_what_only_this_server_knows_reaches_it(judge, serve, answers):
     server = serve(honest)
     judged(replace(judge, request={"top_k": 1, "max_tokens": 9}), server, answers)

@@ -18,6 +18,7 @@ from rose.stages.disk import write_json
 
 log = logging.getLogger(__name__)
 
+FORMAT_WORDS = ("response_format", "response format", "json_schema", "json_object", "schema")  # of who knows no such
 TYPED = ("model", "messages", "response_format")  # servers know more than the client does
 
 
@@ -26,6 +27,7 @@ class Reply(NamedTuple):
     refusal: str | None  # what the model or the endpoint said instead
     tokens_input: int
     tokens_output: int
+    finish: str | None = None  # why it ended, as the endpoint says
 
 
 def identity(judge: Judge) -> str:
@@ -64,7 +66,8 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
     import openai  # late: half a second that few jobs need
 
     key = os.environ.get(judge.key_variable) or "none"  # the client wants one, whatever the server
-    stay = openai.DefaultHttpxClient(follow_redirects=False)  # prompts go where it is said to
+    hooks = {"response": [_unmasked]}
+    stay = openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks)  # prompts go where it is said to
     client = openai.OpenAI(
         base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout, http_client=stay
     )
@@ -74,7 +77,7 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
         if stop.is_set():
             return None
         try:
-            return _ask(client, request, path)
+            return _ask(client, _forms(judge, request), path)
         except BaseException:
             stop.set()  # before this thread takes the next request
             raise
@@ -91,26 +94,62 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
     except openai.OpenAIError as error:
         missing = sum(not _path(judge, name).exists() for name in requests)
         raise RoseError(_failure(judge, error, missing)) from error
+    unkept = sum(not _path(judge, name).exists() for name in requests)
+    if unkept:
+        log.warning("judge: %d replies are empty, cut off or no completion; the next run asks for them again", unkept)
     return replies
 
 
-def _ask(client: Any, request: dict[str, Any], path: Path) -> Reply:
-    """One reply, kept if it is a chat completion."""
+def _forms(judge: Judge, request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The request, and plainer ones for endpoints that know no schema: they read it in the prompt."""
+    wanted = request.get("response_format")
+    if "response_format" in judge.request or wanted is None:
+        return [request]
+    first, *rest = request["messages"]
+    schema = json.dumps(wanted["json_schema"]["schema"])
+    told = {**first, "content": f"{first['content']}\n\nThe JSON is of this schema: {schema}"}
+    plain = {**request, "messages": [told, *rest]}
+    unformatted = {name: value for name, value in plain.items() if name != "response_format"}
+    return [request, {**plain, "response_format": {"type": "json_object"}}, unformatted]
+
+
+def _unmasked(response: Any) -> None:
+    """An error that a gateway sends with status 200 is met as the error it is."""
+    if response.status_code != 200:
+        return
+    try:
+        body = json.loads(response.read())
+        error = body.get("error") or ((body.get("choices") or [{}])[0] or {}).get("error")
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return
+    if error or body.get("object") == "error":
+        code = (error if isinstance(error, dict) else body).get("code")
+        response.status_code = int(code) if str(code).isdigit() and 400 <= int(code) <= 599 else 502
+
+
+def _ask(client: Any, forms: list[dict[str, Any]], path: Path) -> Reply:
+    """One reply, kept if it is a whole chat completion; a form that is not taken is asked in the next."""
     import openai
 
+    request, *plainer = forms
     try:
+        typed = {name: request[name] for name in TYPED if name in request}
         more = {name: value for name, value in request.items() if name not in TYPED}
-        completion = client.chat.completions.create(**{name: request[name] for name in TYPED}, extra_body=more)
+        completion = client.chat.completions.create(**typed, extra_body=more)
         choice = completion.choices[0]
         message, usage = choice.message, completion.usage
     except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-        return Reply(None, one_line(error, 200), 0, 0)
+        if plainer and any(word in str(error).lower() for word in FORMAT_WORDS):
+            return _ask(client, plainer, path)
+        return Reply(None, _said(error), 0, 0)
     except (ValueError, TypeError, AttributeError, IndexError):  # of whatever the body holds
         return Reply(None, None, 0, 0)
     filtered = "content filter" if choice.finish_reason == "content_filter" else None
     refusal = getattr(message, "refusal", None) or filtered
     tokens = [getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")]
-    reply = Reply(message.content, refusal, *tokens)
+    reply = Reply(message.content, refusal, *tokens, choice.finish_reason)
+    if refusal is None and (not reply.text or reply.finish == "length"):
+        return reply
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"request": request, "reply": reply._asdict()})
     return reply
@@ -127,6 +166,13 @@ def _cached(path: Path) -> Reply | None:
         return None
 
 
+def _said(error: Exception) -> str:
+    """In one line; the client leaves out a body whose error is a text alone."""
+    response, text = getattr(error, "response", None), one_line(error, 200)
+    bare = response is not None and text.endswith(f"Error code: {response.status_code}")
+    return f"{text} - {' '.join(response.text.split())[:200]}" if bare and response is not None else text
+
+
 def _failure(judge: Judge, error: Exception, missing: int) -> str:
     response = getattr(error, "response", None)
     if response is not None and 300 <= response.status_code < 400:
@@ -138,5 +184,5 @@ def _failure(judge: Judge, error: Exception, missing: int) -> str:
     hint = f"; is the key in the environment variable {judge.key_variable}?" if refused else ""
     return (
         f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model} after {judge.retries} retries "
-        f"({one_line(error, 200)}){hint}; {missing} replies are missing, and the same command asks for those only"
+        f"({_said(error)}){hint}; {missing} replies are missing, and the same command asks for those only"
     )

@@ -66,7 +66,7 @@ def request(judge: Judge, row: Contest, swapped: bool) -> dict[str, Any]:
         {"role": "system", "content": SYSTEM.format(mark=mark)},
         {"role": "user", "content": "\n\n".join([*sections, "Which answer is better, A or B?"])},
     ]
-    return dict(judge.request) | {"model": judge.model, "messages": messages, "response_format": FORMAT}
+    return {"response_format": FORMAT} | dict(judge.request) | {"model": judge.model, "messages": messages}
 
 
 def verdict(first: Reply, second: Reply) -> Verdict:
@@ -92,7 +92,13 @@ def _read(reply: Reply, meaning: dict[str, str]) -> tuple[str | None, str, str |
         body = json.loads(reply.text or "")
         return meaning[body["winner"]], str(body["reason"]), None
     except (ValueError, TypeError, KeyError):
-        return None, (reply.text or "no chat completion")[:200], "malformed"
+        return None, _unread(reply), "malformed"
+
+
+def _unread(reply: Reply) -> str:
+    if reply.finish == "length":
+        return f"cut off, judge.request.max_tokens may be too small: {(reply.text or '')[:200]}"
+    return (reply.text or ("no chat completion" if reply.finish is None else "an empty reply"))[:200]
 
 
 def _spent(judge: Judge, replies: Sequence[Reply]) -> dict[str, float]:
