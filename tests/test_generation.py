@@ -7,6 +7,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from rose.config.schema import Evaluation
 from rose.evaluation.answers import generate
+from rose.training.supervised import answer_loss
 
 OWN = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}{{ eos_token if m.role == 'assistant' }}\n{% endfor %}"
 GREEDY = Evaluation(batch_tokens=4096, max_new_tokens=60, temperature=0.0, seed=0)
@@ -54,3 +55,23 @@ def test_rows_of_a_batch_end_each_in_its_own_place():
     tokenizer = family("sections", pad_token="</s>")
     model = reciter(tokenizer, "a\n### End\n### user\nwhat", "a ### End or\n### Enough\n### End\nbye")
     assert generate(model, tokenizer, [talk("?"), talk("?")], 512, GREEDY) == ["a", "a ### End or\n### Enough"]
+
+
+@pytest.mark.parametrize("name", ["chatml", "human"])
+def test_a_padding_token_without_an_embedding_pads_all_the_same(name):
+    tokenizer = family(name)
+    texts = ["a<|im_end|>bye", "bb<|im_end|>bye"] if name == "chatml" else ["a\n\nHuman: bye", "bb\n\nHuman: bye"]
+    model = reciter(tokenizer, *texts, eos=None)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    assert tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings
+    assert generate(model, tokenizer, [talk("longer?"), talk("?")], 512, GREEDY) == ["a", "bb"]
+
+
+def test_a_batch_in_training_is_padded_with_what_has_an_embedding():
+    tokenizer = family("chatml")
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    rows = [{"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}, {"input_ids": [8], "labels": [8]}]
+    batch = answer_loss(tokenizer).collator(rows)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[-100, 6, 7], [8, -100, -100]]

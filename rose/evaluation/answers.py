@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Evaluation, Numerics
@@ -75,13 +76,16 @@ def generate(
     with torch.random.fork_rng():
         torch.manual_seed(derive(evaluation.seed, "answers"))
         for batch in track(length_batches(lengths, evaluation.batch_tokens), "answers to test prompts"):
-            inputs = tokenizer.pad(
-                {"input_ids": [encoded[index] for index in batch]}, padding_side="left", return_tensors="pt"
-            ).to(model.device)
-            outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
-                **inputs, **_sampling(evaluation), **stops, pad_token_id=tokenizer.pad_token_id
+            rows = [torch.tensor(encoded[index], device=model.device) for index in batch]
+            # behind the mask any token will do; a tokenizer's own may be one that the model has no embedding of
+            inputs, mask = (
+                pad_sequence(each, batch_first=True, padding_side="left")
+                for each in (rows, [torch.ones_like(row) for row in rows])
             )
-            for index, row in zip(batch, outputs[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
+                inputs, attention_mask=mask, **_sampling(evaluation), **stops, pad_token_id=ends[0] if ends else 0
+            )
+            for index, row in zip(batch, outputs[:, inputs.shape[1] :].tolist(), strict=True):
                 answers[index] = _until(tokenizer, row, ends, texts)
     return answers
 

@@ -53,6 +53,8 @@ def score(judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str]
         raise RoseError(f"judge.model={judge.model}: has {model.config.num_labels} outputs; a reward model has one")
     if model.config.pad_token_id is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         model.config.pad_token_id = tokenizer.pad_token_id
+    if (model.config.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
+        model.config.pad_token_id = None  # it has no embedding: rows go one by one
     pad = model.config.pad_token_id  # not the end token: the score is read at the last other one
     model.eval().to(loading.device())
     limit = judge.max_length or min(tokenizer.model_max_length, LONGEST)

@@ -18,10 +18,12 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
 from rose import ranks
 from rose.config.schema import Base, Lora, Pretraining
 from rose.data import chat, world
+from rose.errors import RoseError
 from rose.models import loading
 from rose.seeds import derive
 from rose.stages.graph import stage
@@ -101,14 +103,35 @@ def adapter_size(base: Base, lora: Lora) -> int | None:
 
 @cache  # every job of a sweep asks
 def _local_weights(path: str, revision: str | None, rank: int, targets: tuple[str, ...]) -> int | None:
+    config = None
     with suppress(OSError, ValueError):
-        return _weights(AutoConfig.from_pretrained(path, revision=revision, local_files_only=True), rank, targets)
-    return None
+        config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
+    return None if config is None else _weights(config, rank, targets)
+
+
+def _check_targets(model: torch.nn.Module, targets: tuple[str, ...]) -> None:
+    """Raises RoseError for a target that names no linear layer: PEFT passes over it if another does."""
+    layers = {
+        name: isinstance(module, (torch.nn.Linear, Conv1D))
+        for name, module in model.named_modules()
+        if not any(True for _ in module.children())
+    }
+    linear = ", ".join(sorted({name.rpartition(".")[2] for name, fits in layers.items() if fits}))
+    for target in targets:
+        found = [fits for name, fits in layers.items() if name == target or name.endswith(f".{target}")]
+        if not all(found) or not found:
+            what = "is no linear layer" if found else "names no layer"
+            raise RoseError(f"model.lora.targets={list(targets)}: {target} {what} of this model; must be of {linear}")
 
 
 def _weights(config: PreTrainedConfig, rank: int, targets: tuple[str, ...]) -> int | None:
+    model = None
     with suppress(ValueError), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+    if model is None:
+        return None
+    _check_targets(model, targets)
+    with suppress(ValueError), torch.device("meta"):
         adapted = get_peft_model(model, LoraConfig(r=rank, target_modules=list(targets)))
         return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     return None

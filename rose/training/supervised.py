@@ -33,7 +33,14 @@ class RowLoss(NamedTuple):
 
 def answer_loss(tokenizer: PreTrainedTokenizerBase) -> RowLoss:
     """The mean over the labelled tokens of a step, whatever holds a part of it at once."""
-    return RowLoss(DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=IGNORED))
+    collate = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=IGNORED)
+
+    def masked(rows: Sequence[Any]) -> dict[str, Any]:
+        batch = collate(rows)
+        # a padding token may be one that the model has no embedding of; behind the mask any will do
+        return {**batch, "input_ids": batch["input_ids"] * batch["attention_mask"]}
+
+    return RowLoss(masked)
 
 
 def train(
