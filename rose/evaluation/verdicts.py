@@ -85,12 +85,12 @@ def length_controlled(
         return None
     _, prompt, counts = numpy.unique(numpy.asarray(prompts)[known], return_inverse=True, return_counts=True)
     weights = 1 / counts[prompt]
-    spread = numpy.average((difference - numpy.average(difference, weights=weights)) ** 2, weights=weights) ** 0.5
-    if spread == 0 or wins.min() == wins.max():
-        return float(numpy.average(wins, weights=weights))
     for side, what in ((difference > 0, "longer"), (difference < 0, "shorter")):
         if (share := numpy.average(side, weights=weights)) >= ONE_SIDED - 1e-12:
             log.warning("win_rate_length_controlled extrapolates: %.0f %% of answers are %s", 100 * share, what)
+    spread = numpy.average((difference - numpy.average(difference, weights=weights)) ** 2, weights=weights) ** 0.5
+    if spread == 0 or wins.min() == wins.max():
+        return float(numpy.average(wins, weights=weights))
     feature = numpy.tanh(difference / spread)[:, None]
     model = LogisticRegression(C=WEAK, tol=1e-8, max_iter=1000)
     outcome = numpy.repeat([1, 0], len(wins))
