@@ -140,8 +140,8 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
     model, judge, settings = config.student or config.model, config.judge, config.evaluation
     asked: dict[str, Any] = {"numerics": model.numerics, "max_length": model.max_length}
     asked |= {"base": nodes["student_base"], "adapter": adapter}
-    of_pairs = asked | {"preferences": nodes["preferences"]}
-    measured = {"batch_tokens": settings.batch_tokens, "zero_shot": before.get("evaluation")}
+    of_pairs: dict[str, Any] = asked | {"preferences": nodes["preferences"]}
+    measured: dict[str, Any] = {"batch_tokens": settings.batch_tokens, "zero_shot": before.get("evaluation")}
     stages = {
         "evaluation": Node(evaluate.evaluate, **measured, **of_pairs),
         "answers": Node(answers.answer, evaluation=keys.evaluation(settings), **of_pairs),

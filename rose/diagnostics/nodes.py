@@ -86,7 +86,7 @@ def _error(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     pairs = {"objective": job["targets"].inputs["objective"], "max_length": model.max_length}
     pairs |= {"preferences": job["preferences"]}
     targets = Node(features.pair_features, projection=whole, **pairs, **trained)
-    projected = {"features": job["features"], "targets": job["targets"]}
+    projected: dict[str, Any] = {"features": job["features"], "targets": job["targets"]}
     normalize = config.preference.normalize
     error = Node(exact.projection_error, normalize=normalize, sample=sampled, sample_targets=targets, **projected)
     return {"sample": sample, "sample_features": sampled, "sample_targets": targets, "projection_error": error}

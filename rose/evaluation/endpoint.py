@@ -123,8 +123,8 @@ def _unmasked(response: Any) -> None:
     except (ValueError, AttributeError, TypeError, KeyError):
         return
     if error or body.get("object") == "error":
-        code = (error if isinstance(error, dict) else body).get("code")
-        response.status_code = int(code) if str(code).isdigit() and 400 <= int(code) <= 599 else 502
+        code = str((error if isinstance(error, dict) else body).get("code"))
+        response.status_code = int(code) if code.isdigit() and 400 <= int(code) <= 599 else 502
 
 
 def _ask(client: Any, forms: list[dict[str, Any]], path: Path) -> Reply:
@@ -147,7 +147,7 @@ def _ask(client: Any, forms: list[dict[str, Any]], path: Path) -> Reply:
     filtered = "content filter" if choice.finish_reason == "content_filter" else None
     refusal = getattr(message, "refusal", None) or filtered
     tokens = [getattr(usage, name, None) or 0 for name in ("prompt_tokens", "completion_tokens")]
-    reply = Reply(message.content, refusal, *tokens, choice.finish_reason)
+    reply = Reply(message.content, refusal, tokens[0], tokens[1], choice.finish_reason)
     if refusal is None and (not reply.text or reply.finish == "length"):
         return reply
     path.parent.mkdir(parents=True, exist_ok=True)

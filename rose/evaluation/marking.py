@@ -20,14 +20,15 @@ SEVERAL = re.compile(
     rf"|(?:\s*,\s*{LETTER})+\W*$)"
 )
 LABEL = re.compile(
-    r"(?:(?i:the\s+)?(?i:option|choice|letter)\s*:?\s*)?(?:[(\[][ \t]*([A-Za-z])[ \t]*[)\]]"
-    r"|([A-Z])(?=\W*$|[.:;)\],]|\s+-|\s*\(|,?\s+(?:because|since|as)\b)|([a-z])(?=\)|\W*$))"
+    r"(?:(?i:the\s+)?(?i:option|choice|letter)\s*:?\s*)?(?:[(\[{][ \t]*([A-Za-z])[ \t]*[)\]}]"
+    r"|([A-Z])(?=\W*$|[.:;)\],]|\s+-|\s*\(|\s+is\s+(?:the\s+)?(?:correct|right|best)\b"
+    r"|,?\s+(?:because|since|as|which)\b)|([a-z])(?=\)|\W*$))"
 )
 NAMED = re.compile(r"(?<!\w)\(([A-Z])\)|\b(?i:option|choice)\s+(?:is\s*)?:?\s*([A-Z])\b")
 # Of these a reply gives one or says nothing yet: what follows them after a comma is an explanation.
 CLOSED = {"yes", "no", "true", "false", "valid", "invalid", "correct", "incorrect", "plausible", "implausible"}
 CLAUSE = (  # where an explanation may begin
-    r"[.!?](?=\s|$|[\"'”’)])|(?<=[^\s*/+=-])\s\((?=\w)|\s*—|\s-+\s"
+    r"[.!?](?=\s|$|[\"'”’)])|(?<=[^\s*/+=-])\s\((?=\w)|\s*—|\s-+\s(?![\d.(])"
     r"|,?\s+(?:because|since|as|so|given|which|but|due|based)\b"
 )
 HEDGE = re.compile(
@@ -66,7 +67,7 @@ def fold(text: str) -> str:
     if not re.search(r"\w", text):
         return "".join(text.split()).strip(QUOTES + ".") or text
     words = re.split(r"[\s,;]+", re.sub(r",\s+and\s+(?=\w)", ", ", text))
-    return " ".join(word.strip(QUOTES + "()[]{}.!?:") or word for word in words if word)
+    return " ".join(word.strip(QUOTES + "()[]{}.!?:…") or word for word in words if word)
 
 
 Reader = Callable[[str], set]  # an answer may be read in several ways; none is no answer of this kind

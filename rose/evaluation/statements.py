@@ -26,7 +26,7 @@ STATED = re.compile(
     (?P<doubt> (?: \b(?: if | whether | unless | suppose | assum\w+ | to\s+(?!the\b|our\b|my\b|an?\b)\w+ )
                    \s+ (?:that\s+)? | \bend\s+with:\s+ ) )?
     (?: \b(?: the | our | my | an )\s+ )?  (?: \b(?: correct | right | best )\s+ )?  (?P<final> \bfinal\s+ )?
-    (?<!\bto\s) (?<![/*]\s) \banswers?\b ["”']?
+    (?<!\bto\s) (?<![/*]\s) \bans(?:wers?)?\b ["”']?
     (?: (?: \s+(?: choice | option | key )\b | , [\w\ ]{1,20} ,
           | \s+(?: to | for | of | in | on | that | we | here | then | therefore | thus )\b
             (?: \s+[^\s.:!?]+ ){0,12}? )?
