@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale clean
+.PHONY: help install run test test-faults check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12

@@ -1,4 +1,4 @@
-"""What of a setting can change an outcome; a stage's key holds that and nothing else.
+"""What of a group of settings can change an outcome, for those of which a stage may read less.
 
 What is not read is as conf/_base has it: the artifacts of whoever never touched it keep their
 names. A key of a judge that is not read is None.

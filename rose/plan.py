@@ -1,4 +1,4 @@
-"""`python -m rose.run.plan` under its first name."""
+"""python -m rose.plan: a sweep as a graph; it is rose/run/plan.py."""
 
 from rose.run.plan import main
 

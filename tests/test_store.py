@@ -1,4 +1,4 @@
-"""rose.store: damage is found before it is read, and nothing that a job uses is ever removed."""
+"""rose.stages: damage is found before it is read, and nothing that a job uses is ever removed."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def command(tmp_path, monkeypatch, capsys):
     """command("gc", "--yes") -> (exit code, what was printed)"""
 
     def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["rose.store", "--outputs", str(tmp_path), *arguments])
+        monkeypatch.setattr(sys, "argv", ["rose.stages", "--outputs", str(tmp_path), *arguments])
         try:
             code, error = store.main(), ""
         except SystemExit as ended:

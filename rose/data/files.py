@@ -29,7 +29,7 @@ class Location(NamedTuple):
 
 
 class FileRow(NamedTuple):
-    file: str  # relative to the source
+    file: str  # relative to the location
     line: int  # from 1: the line of a text file, the row of a table
     values: dict[str, Any]
     error: BadRow | None = None  # why the row cannot be used; it has no values then
@@ -44,35 +44,35 @@ class FileRow(NamedTuple):
         return f"{self.file}, line {self.line}"
 
 
-def fingerprint(source: Location) -> str:
+def fingerprint(location: Location) -> str:
     """sha256 of the names and bytes of local files; `id@revision` of a hub dataset.
 
     Raises RoseError if nothing is there.
     """
-    path = _local(source)
+    path = _local(location)
     if path is None:
-        return f"{source.path}@{source.revision or 'main'}"
+        return f"{location.path}@{location.revision or 'main'}"
     digest = hashlib.sha256()
-    for name, file in _local_files(source, path):
+    for name, file in _local_files(location, path):
         digest.update(name.encode() + b"\0" + checksums.remembered(file, "sha256"))
     return digest.hexdigest()
 
 
-def read_rows(source: Location) -> Iterator[FileRow]:
+def read_rows(location: Location) -> Iterator[FileRow]:
     """Every row of every file, in the order of `files`, then by name.
 
-    A broken row comes with its error, for `sift` to judge. Raises RoseError when the source cannot
+    A broken row comes with its error, for `sift` to judge. Raises RoseError when the location cannot
     be found or reached, a file is damaged as a whole, or unfolds to more than MAX_RATIO times its
     size.
     """
-    for name, file in _local_files(source, _local(source) or _download(source)):
+    for name, file in _local_files(location, _local(location) or _download(location)):
         try:
             for line, row in READERS[suffix_of(name)](file):
                 values, error = ({}, row) if isinstance(row, BadRow) else (row, None)
                 yield FileRow(name, line, values, error)
         except BROKEN as err:
             raise RoseError(
-                f"{source.key}={source.path}: cannot read {name} to its end ({one_line(err, 100)})"
+                f"{location.key}={location.path}: cannot read {name} to its end ({one_line(err, 100)})"
             ) from err
 
 
@@ -142,71 +142,72 @@ def some_ids(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(row["id"] for row in rows[:5]) + (", …" if len(rows) > 5 else "")
 
 
-def _local(source: Location) -> Path | None:
+def _local(location: Location) -> Path | None:
     """The file or folder; None where the path can only be a hub id, `owner/name`: nothing of that
     name is here, and no data file is called so. Raises RoseError where it is neither.
     """
-    path = source.path
+    path = location.path
     if path is None:
-        raise RoseError(f"{source.key}=null: must be a file, a folder or a hub dataset id")
+        raise RoseError(f"{location.key}=null: must be a file, a folder or a hub dataset id")
     unset = re.match(r"\$(\w+)", path)
     if unset:
         raise RoseError(
-            f"{source.key}={path}: the environment variable {unset[1]} is not set; "
-            f"set it to the folder of your data, or give {source.key} itself"
+            f"{location.key}={path}: the environment variable {unset[1]} is not set; "
+            f"set it to the folder of your data, or give {location.key} itself"
         )
     if Path(path).expanduser().exists():
         return Path(path).expanduser()
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not suffix_of(path):
         return None
-    raise RoseError(f"{source.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
+    raise RoseError(f"{location.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
 
 
-def _download(source: Location) -> Path:
-    assert source.path is not None  # `_local` has refused it
-    patterns = list(source.files) or [f"*{suffix}" for suffix in READERS]
+def _download(location: Location) -> Path:
+    assert location.path is not None  # `_local` has refused it
+    patterns = list(location.files) or [f"*{suffix}" for suffix in READERS]
     try:
-        folder = snapshot_download(source.path, repo_type="dataset", revision=source.revision, allow_patterns=patterns)
+        where = {"repo_type": "dataset", "revision": location.revision}
+        folder = snapshot_download(location.path, allow_patterns=patterns, **where)
     except Exception as err:  # the client's errors share no base class
         raise RoseError(
-            f"{source.key}={source.path}: no such folder here, and the hub gave no dataset of that id "
+            f"{location.key}={location.path}: no such folder here, and the hub gave no dataset of that id "
             f"({one_line(err, 100)}); without network give the path of a local file or folder"
         ) from err
     return Path(folder)
 
 
-def _local_files(source: Location, path: Path) -> list[tuple[str, Path]]:
-    """(name relative to the source, path) of the files to read."""
+def _local_files(location: Location, path: Path) -> list[tuple[str, Path]]:
+    """(name relative to the location, path) of the files to read."""
     if path.is_file():
         if not suffix_of(path.name):
-            raise RoseError(f"{source.key}={source.path}: must end in one of {', '.join(READERS)}")
-        if source.files:
+            raise RoseError(f"{location.key}={location.path}: must end in one of {', '.join(READERS)}")
+        if location.files:
             raise RoseError(
-                f"{source.key}={source.path}: is one file, of which files={list(source.files)} cannot choose; "
+                f"{location.key}={location.path}: is one file, of which files={list(location.files)} cannot choose; "
                 "must be a folder, or files=[]"
             )
         return [(path.name, path)]
     inside = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     inside = {name: file for name, file in inside.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
     if not inside:
-        raise RoseError(f"{source.key}={source.path}: the folder holds no file ending in {', '.join(READERS)}")
+        raise RoseError(f"{location.key}={location.path}: the folder holds no file ending in {', '.join(READERS)}")
     names: dict[str, None] = {}
-    for pattern in source.files or ["*"]:
+    for pattern in location.files or ["*"]:
         matching = [name for name in inside if fnmatchcase(name, pattern)]
         if not matching:
             some = ", ".join(list(inside)[:6]) + (", …" if len(inside) > 6 else "")
-            raise RoseError(f"{source.key}={source.path}: no file matches {pattern!r} of files; there are {some}")
+            raise RoseError(f"{location.key}={location.path}: no file matches {pattern!r} of files; there are {some}")
         names.update(dict.fromkeys(matching))
-    return [(name, _inside(source, path, inside[name])) for name in names]
+    return [(name, _inside(location, path, inside[name])) for name in names]
 
 
-def _inside(source: Location, folder: Path, file: Path) -> Path:
+def _inside(location: Location, folder: Path, file: Path) -> Path:
     """The file, if it lies in the folder or where the hub's cache has what a snapshot links to."""
     real, home = file.resolve(), folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(map(real.is_relative_to, homes)):
         raise RoseError(
-            f"{source.key}={source.path}: {file.relative_to(folder)} is a link to {real}, outside of the folder; "
-            f"copy the file, or give {source.key} its own path"
+            f"{location.key}={location.path}: {file.relative_to(folder)} is a link to {real}, outside of the folder; "
+            f"copy the file, or give {location.key} its own path"
         )
     return file

@@ -42,7 +42,7 @@ def run(config: Config, directory: Path, group: str) -> None:
 
 
 def build_stages(config: Config, names: list[str]) -> None:
-    """Builds some of a job's stages with all of its processes, for the jobs of a `rose.run.plan`."""
+    """Builds some of a job's stages with all of its processes, for the jobs of a `rose.plan`."""
     with ranks.joined():
         if not ranks.is_first():
             _assist(config)

@@ -136,7 +136,8 @@ def _inputs(path: Path) -> set[str]:
     try:
         todo, texts = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RoseError(f"{path}: inputs.json is damaged; remedy: python -m rose.store verify --remove") from error
+        remedy = f"python -m rose.stages --outputs {path.parents[2]} verify --remove"
+        raise RoseError(f"{path}: inputs.json is damaged; remedy: {remedy}") from error
     while todo:
         value = todo.pop()
         todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
