@@ -1,6 +1,7 @@
 """A test leaves no process behind, whatever becomes of it."""
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,8 @@ def nothing_left() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(MARK, None)
+        if "wandb" in sys.modules:  # its service is asked to go, so that the next test gets one of its own
+            sys.modules["wandb"].teardown()
         while left := list(begun(mark, before)):  # again: one may have begun another meanwhile
             for process in left:
                 with suppress(psutil.NoSuchProcess):

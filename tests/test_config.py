@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 
 from rose import pipeline
 from rose.__main__ import ROOT, main
-from rose.config.compose import compose as compose_one
 from rose.config.compose import compose_all, expand, typed
 from rose.config.schema import Config
 from rose.run import callback
@@ -101,7 +100,11 @@ def test_jobs_composed_together_are_what_each_is_alone():
         parsed = OverridesParser.create().parse_overrides(swept)
         jobs = BasicSweeper.split_arguments(parsed, None)[0]
         assert len(jobs) == 16
-        for alone, together in zip([compose_one(master, job) for job in jobs], compose_all(master, jobs), strict=True):
+        for alone, together in zip(
+            [GlobalHydra.instance().config_loader().load_sweep_config(master, job) for job in jobs],
+            compose_all(master, jobs),
+            strict=True,
+        ):
             assert typed(together) == typed(alone)
             assert together.hydra.sweep.subdir == alone.hydra.sweep.subdir
             assert together.hydra.overrides.task == alone.hydra.overrides.task

@@ -214,11 +214,12 @@ def test_a_job_without_a_selection_has_none_and_is_done(run):
 
 
 def test_a_threshold_changes_states_and_recomputes_nothing_else(run):
-    _, before, _ = run("until=diagnostics")
-    _, after, stages = run("until=diagnostics", "diagnostics.warn.leaked=0.999", "diagnostics.warn.stability=1")
+    _, before, _ = run("until=diagnostics", "diagnostics.warn.length_correlation=1")
+    _, after, stages = run("until=diagnostics", "diagnostics.warn.length_correlation=1e-9")
     assert [name for name, stage in stages.items() if stage["state"] == "computed"] == ["diagnostics"]
-    assert before["stability"]["value"] == after["stability"]["value"] < 1
-    assert after["stability"]["state"] == "warn"
+    states = [findings["length_correlation"]["state"] for findings in (before, after)]
+    assert states == ["pass", "warn"]
+    assert before["length_correlation"]["value"] == after["length_correlation"]["value"]
 
 
 def test_the_common_term_is_what_adam_would_do_without_a_gradient(run, outputs):

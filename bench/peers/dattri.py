@@ -89,7 +89,7 @@ def linear() -> tuple[numpy.ndarray, numpy.ndarray]:
 
     features, directions = ((2 * (model(x) - y) * x).detach() for x, y in (pool, targets))
     with tempfile.TemporaryDirectory() as folder:
-        ours = datainf(None, View(store(Path(folder), [features]), 0), directions).numpy()
+        ours = datainf(None, View(store(Path(folder), [features]), 0), directions, ["a"] * len(directions)).numpy()
     damping = features.square().mean().item() / 10  # the paper's, which dattri leaves to its caller
     task = AttributionTask(loss, model, dict(model.state_dict()))
     attributor = IFAttributorDataInf(task, regularization=damping)
@@ -102,6 +102,6 @@ def neighbours(count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     side = torch.where(torch.rand(ROWS, 1) < 0.5, -1.0, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         view = View(store(Path(folder), [side]), 0)
-        ours = shapley(SimpleNamespace(neighbours=count), view, torch.ones(1, 1)).numpy()
+        ours = shapley(SimpleNamespace(neighbours=count), view, torch.ones(1, 1), ["a"]).numpy()
     data = [DataLoader(TensorDataset(each, each[:, 0]), batch_size=4) for each in (side, torch.ones(1, 1))]
     return ours[:, 0], KNNShapleyAttributor(count).attribute(*data)[0].numpy()

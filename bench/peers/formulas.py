@@ -85,5 +85,5 @@ def shapley_gap(neighbours: int) -> float:
         gains[list(order)] += numpy.diff(worth)
     with tempfile.TemporaryDirectory() as folder:
         view = View(store(Path(folder), [rows]), 0)
-        ours = shapley(SimpleNamespace(neighbours=neighbours), view, torch.tensor(target[:1]).float())
+        ours = shapley(SimpleNamespace(neighbours=neighbours), view, torch.tensor(target[:1]).float(), ["a"])
     return largest(ours[:, 0], gains / math.factorial(6))
