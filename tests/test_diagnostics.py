@@ -214,12 +214,12 @@ def test_a_job_without_a_selection_has_none_and_is_done(run):
 
 
 def test_a_threshold_changes_states_and_recomputes_nothing_else(run):
-    _, before, _ = run("until=diagnostics", "diagnostics.warn.length_correlation=1")
-    _, after, stages = run("until=diagnostics", "diagnostics.warn.length_correlation=1e-9")
+    _, before, _ = run("until=diagnostics", "diagnostics.warn.momentum_share=1")
+    _, after, stages = run("until=diagnostics", "diagnostics.warn.momentum_share=0.01")
     assert [name for name, stage in stages.items() if stage["state"] == "computed"] == ["diagnostics"]
-    states = [findings["length_correlation"]["state"] for findings in (before, after)]
+    states = [findings["momentum_share"]["state"] for findings in (before, after)]
     assert states == ["pass", "warn"]
-    assert before["length_correlation"]["value"] == after["length_correlation"]["value"]
+    assert before["momentum_share"]["value"] == after["momentum_share"]["value"]
 
 
 def test_the_common_term_is_what_adam_would_do_without_a_gradient(run, outputs):
