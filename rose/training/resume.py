@@ -47,12 +47,16 @@ def begin(out: Path, memory: dict[str, Any]) -> str | None:
     """
     saved = [path.parent for path in folder(out).glob(f"checkpoint-*/{WHOLE}")]
     if not saved or (out / "dropped.jsonl").exists() or ranks.world_size() > 1:
-        forget(out)
-        (out / "dropped.jsonl").unlink(missing_ok=True)
+        ranks.alone(lambda: _clean(out))  # another process may be making the folder anew already
         return None
     last = max(saved, key=lambda path: int(path.name.split("-")[1]))
     memory.update(json.loads((last / WHOLE).read_text()))
     return str(last)
+
+
+def _clean(out: Path) -> None:
+    forget(out)
+    (out / "dropped.jsonl").unlink(missing_ok=True)
 
 
 def forget(out: Path) -> None:

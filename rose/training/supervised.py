@@ -63,7 +63,7 @@ def train(
         except finite.NotFinite as stopped:
             rows = finite.without_bad_rows(run, rows, out, str(stopped))
             finite.restore(model, start)
-            resume.forget(out)
+            ranks.alone(lambda: resume.forget(out))
             checkpoint = None
     model.eval()
     if all(torch.equal(whole(weight.detach()), whole(start[name])) for name, weight in trainable(model)):
