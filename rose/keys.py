@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rose.config import CONF, choices
-from rose.config.data import Dataset, Pairs, Preference
+from rose.config.data import Dataset, Pairs, Plant, Preference
 from rose.config.schema import Evaluation, Judge, Method, Model, Projection, Selection, Tasks, Training, Warmup
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.projection import fits
@@ -22,6 +22,7 @@ METHOD_READS: dict[tuple[str, Any], tuple[str, ...]] = {
     ("lesson", "selection"): ("representation", "rule", "share"),
     ("representation", "gradients"): ("target", "balance", "checkpoints", "estimator", "whiten"),
     ("representation", "hidden"): ("pooling", "estimator", "whiten"),
+    ("representation", "answer_states"): ("layer", "estimator"),
     ("representation", "embeddings"): ("encoder", "estimator", "whiten"),
     ("representation", "ngrams"): ("buckets", "smoothing", "per_ngram"),
     ("representation", "loss_drop"): ("target",),
@@ -148,9 +149,14 @@ def pairs(pairs: Pairs) -> Pairs:
         read["test_share"] = base.test_share
     if not held_out and pairs.shots is None and pairs.tests is None:
         read["seed"] = base.seed
-    if pairs.world is not None:
+    if pairs.world is not None or pairs.planted:
         read["on_bad_row"] = choices.OnBadRow.stop
     return replace(pairs, **read)
+
+
+def plant(plant: Plant) -> Plant:
+    """Without the share, where there is nothing to share."""
+    return plant if plant.faults else replace(plant, share=_base(Plant).share)
 
 
 def tasks(tasks: Tasks) -> Tasks:

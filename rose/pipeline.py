@@ -11,11 +11,11 @@ from typing import Any
 from rose import keys
 from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
 from rose.config.schema import Config, Model, Projection
-from rose.data import chat, pool, preferences
+from rose.data import chat, planting, pool, preferences
 from rose.diagnostics.nodes import checks
 from rose.evaluation import answers, evaluate, questions, tasks, verdicts
 from rose.gradients import features, streaming
-from rose.methods import embedding, hidden, losses, scores, selection
+from rose.methods import answer_states, embedding, hidden, losses, scores, selection
 from rose.models import loading
 from rose.stages.graph import Node
 from rose.stages.kinds import MEASURES, ZERO_SHOT
@@ -40,9 +40,15 @@ def _data(config: Config) -> Nodes:
     base, data, target = _frozen(config.model), config.dataset, config.preference.pairs
     source = preferences.fingerprint(target)
     rows = Node(pool.read_pool, dataset=keys.dataset(data), source=pool.fingerprint(data), label=keys.label(data))
-    both = Node(preferences.read_preferences, pairs=keys.pairs(target), source=source, label=keys.label(target))
-    tokens = Node(chat.tokenize, max_length=config.model.max_length, base=base, pool=rows)
-    return {"base": base, "pool": rows, "preferences": both, "tokens": tokens}
+    nodes = {"base": base, "pool": rows}
+    faults = target.faults or config.plant.faults
+    if config.plant.faults or target.planted:
+        nodes |= {"clean_pool": rows, "pool": Node(planting.plant, plant=keys.plant(config.plant), pool=rows)}
+    planted = {"faults": faults, "aside": nodes["pool"]} if target.planted else {}
+    pairs = {"pairs": keys.pairs(target), "source": source, "label": keys.label(target)}
+    nodes["preferences"] = Node(preferences.read_preferences, **pairs, **planted)
+    nodes["tokens"] = Node(chat.tokenize, max_length=config.model.max_length, base=base, pool=nodes["pool"])
+    return nodes
 
 
 def _frozen(model: Model) -> Node:
@@ -82,6 +88,12 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
             pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
             targets = Node(hidden.pair_states, **pair_rows, **frozen)
             return {"hidden": Node(hidden.pool_states, tokens=tokens, **frozen), "target_hidden": targets}
+        case Representation.answer_states:
+            pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
+            frozen |= {"layer": config.method.layer}
+            targets = Node(answer_states.pair_states, **pair_rows, **frozen)
+            rows = Node(answer_states.pool_states, tokens=tokens, **frozen)
+            return {"answer_states": rows, "target_answer_states": targets}
         case Representation.embeddings:
             source = embedding.source(config.method)
             encoder: dict[str, Any] = {"encoder": source, "fingerprint": loading.fingerprint(source)}
@@ -108,7 +120,8 @@ def _choice(config: Config, nodes: Nodes) -> Nodes:
     scored = Node(scores.score, method=method, tokens=nodes["tokens"], representation=parts, label=method.name)
     amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     in_world = config.dataset.world is not None
-    best = Node(selection.select, selection=amount, in_world=in_world, scores=scored, pool=nodes["pool"])
+    known = {"planted": True} if config.plant.faults else {}
+    best = Node(selection.select, selection=amount, in_world=in_world, scores=scored, pool=nodes["pool"], **known)
     return {"scores": scored, "selection": best}
 
 
@@ -168,6 +181,8 @@ def _representation(config: Config, nodes: Nodes) -> tuple:
             return config.preference.normalize, nodes["features"], nodes["targets"]
         case Representation.hidden:
             return nodes["hidden"], nodes["target_hidden"]
+        case Representation.answer_states:
+            return nodes["answer_states"], nodes["target_answer_states"]
         case Representation.embeddings:
             return nodes["embeddings"], nodes["target_embeddings"]
         case Representation.words | Representation.ngrams:

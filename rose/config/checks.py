@@ -34,12 +34,14 @@ MODEL: dict[str, Range] = {
 GROUPS: dict[str, dict[str, Range]] = {
     "world": {"distractor": UNIT},  # before what takes it over, so that the key given is the key named
     "dataset": {"world.rows": COUNT, "world.useful": UNIT, "world.distractor": UNIT, "per_source": COUNT},
+    "plant": {"share": UNIT, "aside": NOT_NEGATIVE},
     "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
     "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
     "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
     "features": {"batch_tokens": COUNT},
     "method": {
         "ridge": POSITIVE,
+        "layer": SHARE,
         "smoothing": NOT_NEGATIVE,
         **dict.fromkeys(("segments", "checkpoints", "components", "neighbours", "buckets", "candidates"), COUNT),
     },
@@ -98,6 +100,7 @@ def check(config: Config) -> None:
         fault = f"the warm-up has a checkpoint an epoch, warmup.epochs={epochs}"
         raise RoseError(f"method.checkpoints={checkpoints}: {fault}")
     _amount(config.method, config.selection)
+    _planted(config)
     _manners(config)
     _judge(config.judge, config.preference.pairs.world is not None)
 
@@ -109,6 +112,14 @@ def _method(method: Method) -> None:
         raise RoseError(f"method.rule={method.rule}: {misfit}; random and balanced go with none, and only they")
     if method.rule is Rule.greedy and method.representation not in SIMILARITY:
         raise RoseError(f"method.rule=greedy: {misfit}; it needs one of {', '.join(SIMILARITY)}")
+    ridge = method.estimator is Estimator.ridge
+    if method.representation is Representation.answer_states and method.estimator not in (
+        Estimator.inner,
+        Estimator.ridge,
+    ):
+        raise RoseError(f"method.estimator={method.estimator}: {misfit}; must be inner or ridge")
+    if ridge and method.representation is not Representation.answer_states:
+        raise RoseError(f"method.estimator=ridge: {misfit}; it needs answer_states")
     if method.rule in DRAWS and method.seed is None:
         raise RoseError("method.seed=null: a random choice needs a seed")
     if method.representation in (Representation.gradients, Representation.loss_drop) and method.target is None:
@@ -158,7 +169,7 @@ def _embedded(name: str, model: Model, config: Config) -> None:
         raise RoseError(f"{name}.base.path={model.base.path}: {option}={model.name} does not read it; say {remedy}")
     for group, data, world in (
         ("dataset", config.dataset, config.dataset.world),
-        ("preference", config.preference, config.preference.pairs.world),
+        ("preference", config.preference, config.preference.pairs.world or config.preference.pairs.planted or None),
     ):
         if world is None:
             fault = f"{option}={model.name} knows the words of the embedded world alone"
@@ -177,6 +188,25 @@ def _unread(config: Config) -> None:
         if value:
             group = key.partition(".")[0]
             raise RoseError(f"{key}={value}: {group}=world does not read it; say {group}=local")
+
+
+def _planted(config: Config) -> None:
+    """Pairs that are made from rows need rows, and a fault."""
+    pairs, plant = config.preference.pairs, config.plant
+    if not pairs.planted:
+        if plant.aside:
+            fault = "only preference=planted makes pairs from rows that are set aside"
+            raise RoseError(f"plant.aside={plant.aside}: {fault}; must be 0")
+        return
+    if not (pairs.faults or plant.faults):
+        fault = "preference=planted needs a fault"
+        raise RoseError(f"preference.pairs.faults=[]: {fault}; say plant=mixed, or preference.pairs.faults=[swap]")
+    if not plant.aside:
+        fault = "preference=planted makes its pairs from rows that are set aside"
+        raise RoseError(f"plant.aside=0: {fault}; must be 1 or more")
+    for key, value in {"path": pairs.path, "test_path": pairs.test_path}.items():
+        if value:
+            raise RoseError(f"preference.{key}={value}: preference=planted does not read it; say preference=local")
 
 
 def _manners(config: Config) -> None:

@@ -25,7 +25,7 @@ Normalize = StrEnum("Normalize", ["per_pair", "after_mean", "none"])
 Target = StrEnum("Target", ["preference", "chosen"])
 Balance = StrEnum("Balance", ["none", "segments", "tokens"])
 # how features of rows and targets become the influence of the one on the other
-Estimator = StrEnum("Estimator", ["inner", "datainf", "gist", "shapley"])
+Estimator = StrEnum("Estimator", ["inner", "datainf", "gist", "shapley", "ridge"])
 # whose hidden states stand for a row: the last token's, or all tokens', later ones weighing more
 Pooling = StrEnum("Pooling", ["last", "weighted"])
 # how much of the pool is taken: as `selection` says, all, or what a gradient method's cost trains
@@ -41,6 +41,8 @@ JudgeKind = StrEnum("JudgeKind", ["reward_world", "reward_model", "llm", "none"]
 # whose answers the model's are judged against: the test pairs' chosen ones, or the base model's
 Opponent = StrEnum("Opponent", ["reference", "zero_shot"])
 OnBadRow = StrEnum("OnBadRow", ["stop", "skip"])
+# what can be wrong with a planted row's answer: the definitions are in rose.data.faults
+Fault = StrEnum("Fault", ["swap", "truncate", "shuffle", "repeat", "refuse", "wrong_number", "padding", "garble"])
 
 
 class Representation(StrEnum):
@@ -48,6 +50,7 @@ class Representation(StrEnum):
 
     gradients = "gradients"
     hidden = "hidden"
+    answer_states = "answer_states"
     embeddings = "embeddings"
     words = "words"
     ngrams = "ngrams"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rose.config.choices import NOT_IN_KEY, Manners, Normalize, OnBadRow, PreferenceLoss, Reference
+from rose.config.choices import NOT_IN_KEY, Fault, Manners, Normalize, OnBadRow, PreferenceLoss, Reference
 
 
 @dataclass
@@ -46,6 +46,16 @@ class Dataset:
 
 
 @dataclass
+class Plant:
+    """Faults of known kind in some of the pool's rows: whether a selector sees them can be measured."""
+
+    faults: list[Fault]  # each row is given one of these by lot; empty: none
+    share: float  # of the rows that can have theirs
+    aside: int  # rows kept out of the pool, to make planted pairs from
+    seed: int
+
+
+@dataclass
 class Pairs:
     """The preference data: which pairs guide the selection and which test it."""
 
@@ -55,6 +65,8 @@ class Pairs:
     test_path: str | None = field(metadata=NOT_IN_KEY)  # null: `test_share` of each subtask's prompts is held out
     test_files: list[str]
     test_share: float
+    planted: bool = field(metadata=NOT_IN_KEY)  # made from rows that `plant.aside` kept out: answer over faulty answer
+    faults: list[Fault] = field(metadata=NOT_IN_KEY)  # of planted pairs; empty: those of the pool
     min_score_ratio: float | None  # votes(chosen) / votes(rejected) at least; SHP's usual filter is 2
     shots: int | None  # target pairs a subtask, one a prompt
     tests: int | None  # test pairs a subtask, one a prompt; null: all pairs

@@ -5,7 +5,7 @@ from typing import Any
 
 from rose.config import choices
 from rose.config.choices import NOT_IN_KEY
-from rose.config.data import Dataset, Preference, World
+from rose.config.data import Dataset, Plant, Preference, World
 
 
 @dataclass
@@ -115,6 +115,7 @@ class Method:
     whiten: bool
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
     pooling: choices.Pooling  # of hidden states
+    layer: float = field(metadata=NOT_IN_KEY)  # share of the depth after which answer states are taken, (0, 1]
     encoder: str | None = field(metadata=NOT_IN_KEY)  # of embeddings: a model folder or hub id
     buckets: int  # that n-grams are hashed into
     smoothing: float  # added to each bucket's count
@@ -234,6 +235,7 @@ class Tracking:
 class Config:
     model: Model
     dataset: Dataset
+    plant: Plant
     preference: Preference
     warmup: Warmup
     features: Features

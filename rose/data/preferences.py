@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from rose.config.choices import Fault
 from rose.config.data import Pairs
 from rose.data import files, world
 from rose.data.files import FileRow, Location
+from rose.data.planting import pairs_of
 from rose.data.preference_formats import parse
 from rose.data.rows import PreferencePair
 from rose.errors import RoseError
@@ -24,19 +26,24 @@ def fingerprint(pairs: Pairs) -> str:
     """Tells contents apart: `source` of `read_preferences`."""
     if pairs.world is not None:
         return "world"
+    if pairs.planted:
+        return "planted"
     return "+".join(map(files.fingerprint, _sources(pairs)))
 
 
 @stage("preferences", version=1)
-def read_preferences(out: Path, pairs: Pairs, source: str) -> None:
+def read_preferences(
+    out: Path, pairs: Pairs, source: str, faults: list[Fault] | None = None, aside: Path | None = None
+) -> None:
     """Writes target.jsonl and test.jsonl, a PreferencePair a line.
 
     Without a test file, `test_share` of each subtask's prompts is held out, so that no prompt is on
     both sides. `shots` and `tests` then keep so many pairs of each subtask, one a prompt. `source`
-    is `fingerprint(pairs)`. With on_bad_row=skip refused rows are listed in skipped.jsonl. Raises
+    is `fingerprint(pairs)`; with `faults` the pairs are made from the rows that `aside`, a planted
+    pool, went without. With on_bad_row=skip refused rows are listed in skipped.jsonl. Raises
     RoseError for a missing source, a bad row, or when either side is empty.
     """
-    target, test = _both_sides(out, pairs)
+    target, test = _both_sides(out, pairs, faults, aside)
     common = {_prompt(row) for row in target} & {_prompt(row) for row in test}
     if common:
         log.warning("preferences: %d prompts are among both the target and the test pairs", len(common))
@@ -88,10 +95,15 @@ def _tell(name: str, subtasks: Counter[str], count: int | None) -> None:
         log.warning("preferences: fewer than %d %s pairs with a prompt of their own: %s", count, name, short)
 
 
-def _both_sides(out: Path, pairs: Pairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
+def _both_sides(
+    out: Path, pairs: Pairs, faults: list[Fault] | None, aside: Path | None
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
     if pairs.world is not None:
         named = zip(("world target", "world test"), world.pairs(pairs.world), strict=True)
         sides = [files.numbered(name, rows) for name, rows in named]
+    elif faults and aside:
+        rows = list(files.load(aside / "aside.jsonl"))
+        sides = [files.numbered("planted", pairs_of(rows, faults, pairs.seed))]
     else:
         sides = [files.read_rows(source) for source in _sources(pairs)]
     target, *test = (_read(out, pairs, side) for side in sides)

@@ -13,7 +13,9 @@ import pandas
 from rose.config.schema import Selection
 from rose.data import files
 from rose.data.chat import said
+from rose.data.planting import truth
 from rose.errors import RoseError
+from rose.methods import detection
 from rose.methods.duplicates import SEEN
 from rose.methods.subtasks import spearman
 from rose.shares import part
@@ -24,13 +26,14 @@ log = logging.getLogger(__name__)
 
 
 @stage("selection", version=4)
-def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path) -> None:
+def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: Path, planted: bool = False) -> None:
     """Writes selected.jsonl: the pool's rows with `score` and `rank` (1 = best), ties broken by id.
 
     The ratio counts the rows that could be tokenised, a slice those with a score that pass the
     length limits; rows without a score are never selected. metrics.json holds rows, tokens,
     Spearman's correlation of score and length, and in the world `precision`, the share of rows that
-    are useful. Raises RoseError where no row is left to select.
+    are useful; of a `planted` pool, whether faults are seen (`rose.methods.detection`). Raises
+    RoseError where no row is left to select.
     """
     table = pandas.read_parquet(scores / "scores.parquet")
     ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
@@ -47,6 +50,8 @@ def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: 
         metrics["length_correlation"] = correlation
     if in_world:
         metrics["precision"] = sum(row["useful"] for row in rows) / len(rows)
+    if planted:
+        metrics |= detection.measured(truth(pool), table, set(wanted))
     write_json(out / "metrics.json", metrics)
 
 

@@ -3,11 +3,17 @@
 import math
 
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
-SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "longer_wins")  # from 0 to 1
+SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "intact", "auc", "longer_wins")  # from 0 to 1
 # The table's columns, in order. QUALITY: what a reader wants to win at; accuracy_: of any task.
 QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
-HEADLINE = (*QUALITY, "precision", "cost/seconds")
-SELECTION = ("precision", "selected_", "length_correlation")  # what a selection is, whoever is trained on it
+HEADLINE = (*QUALITY, "precision", "auc", "cost/seconds")
+SELECTION = (
+    "precision",
+    "intact",
+    "auc",
+    "selected_",
+    "length_correlation",
+)  # what a selection is, whoever is trained on it
 # What the page has beside these.
 MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")
 

@@ -58,13 +58,14 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "features": lambda c, s: s.rows * c.warmup.epochs,
     "targets": lambda c, s: 2 * s.pairs * c.warmup.epochs,
     "target_hidden": lambda c, s: s.pairs,
-    **dict.fromkeys(("hidden", "losses", "tuned_losses", "answer_losses"), lambda c, s: s.rows),
+    "target_answer_states": lambda c, s: 2 * s.pairs,
+    **dict.fromkeys(("hidden", "answer_states", "losses", "tuned_losses", "answer_losses"), lambda c, s: s.rows),
     "finetune": lambda c, s: _selected(c, s) * c.finetune.epochs,
     "pairs_sft": lambda c, s: s.pairs * c.finetune.epochs,
     "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,
     **dict.fromkeys(("evaluation", "zero_shot"), lambda c, s: 2 * s.tests),
     **dict.fromkeys(("answers", "zero_shot_answers"), lambda c, s: s.tests),
-    **dict.fromkeys(("pool", "preferences", "tokens", "student_tokens"), lambda c, s: 0),
+    **dict.fromkeys(("pool", "clean_pool", "preferences", "tokens", "student_tokens"), lambda c, s: 0),
     **dict.fromkeys(("scores", "selection"), lambda c, s: 0),
 }
 

@@ -20,10 +20,11 @@ class Kind(NamedTuple):
 
 KINDS = {
     "base": Kind(shared=True, curve=True),
-    **dict.fromkeys(("pool", "preferences", "tokens"), Kind(shared=True)),
+    **dict.fromkeys(("pool", "clean_pool", "preferences", "tokens"), Kind(shared=True)),
     "warmup": Kind(backward=True, curve=True),
     **dict.fromkeys(("features", "targets", "pairs_sft", "pairs_dpo"), Kind(backward=True)),
     **dict.fromkeys(("hidden", "target_hidden", "embeddings", "target_embeddings"), Kind()),
+    **dict.fromkeys(("answer_states", "target_answer_states"), Kind()),
     **dict.fromkeys(("losses", "answer_losses", "tuned_losses"), Kind()),
     "scores": Kind(copied="scores.parquet"),
     "selection": Kind(copied="selected.jsonl"),

@@ -1,0 +1,161 @@
+"""Faults planted into a pool, so that it is known which rows a selector should not take."""
+
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas
+
+from rose.config.choices import Fault
+from rose.config.data import Plant
+from rose.data import files
+from rose.data.faults import FAULTS
+from rose.data.rows import Message, PoolRow
+from rose.errors import RoseError
+from rose.seeds import numpy_generator
+from rose.shares import part
+from rose.stages.disk import write_lines
+from rose.stages.graph import stage
+
+log = logging.getLogger(__name__)
+
+
+class Trial(NamedTuple):
+    """A row whose answer could have the fault."""
+
+    number: int  # of the row
+    fault: Fault
+    answer: str  # the faulty one
+
+
+@stage("planted", version=1)
+def plant(out: Path, plant: Plant, pool: Path) -> None:
+    """Writes what `read_pool` writes, a share of the rows with a faulty last answer.
+
+    In each source every row is given one of `plant.faults` by lot. Of the rows that can have theirs,
+    `plant.share`, again by lot, get it and say so, `planted: <fault>`; the others, `control: <fault>`,
+    are what they are compared with, so that the kinds of rows that a fault is possible in tell
+    nothing. `plant.aside` rows, one a prompt, are kept out to make pairs from: aside.jsonl; rows with
+    their prompts are left out. Raises RoseError where nothing can be planted.
+    """
+    rows = [row for row in files.load(pool / "pool.jsonl")]
+    aside = _set_aside(rows, plant)
+    prompts = {prompt_of(row) for row in aside}
+    left = [row for row in rows if prompt_of(row) not in prompts]
+    if dropped := len(rows) - len(left) - len(aside):
+        log.info("plant: %d rows with a prompt of those set aside are left out", dropped)
+    planted = _planted(left, plant)
+    write_lines(out / "pool.jsonl", planted)
+    write_lines(out / "aside.jsonl", aside)
+    counts = Counter(row["planted"] for row in planted if "planted" in row)
+    if plant.faults and plant.share and not counts:
+        raise RoseError(f"plant.faults={list(map(str, plant.faults))}: none of {len(left)} rows can have such a fault")
+    kinds = ", ".join(f"{fault} {count}" for fault, count in counts.items())
+    unfit = sum("planted" not in row and "control" not in row for row in planted)
+    log.info(
+        "plant: %d of %d rows have a fault (%s); %d cannot have theirs", counts.total(), len(planted), kinds, unfit
+    )
+
+
+def trials(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[Trial]:
+    """Each row's faulty answer, where it can have the fault that it is given by lot; by source, in random order."""
+    result = []
+    for source, numbers in _sources(rows).items() if faults else ():
+        others = _neighbours([answer_of(rows[number]) for number in numbers])
+        order = numpy_generator(seed, f"plant {source}").permutation(len(numbers))
+        for turn, place in enumerate(order):
+            fault, number = faults[turn % len(faults)], numbers[place]
+            rng = numpy_generator(seed, f"plant {rows[number]['id']}")
+            answer = answer_of(rows[number])
+            faulty = FAULTS[fault](answer, others[place], rng) if answer.strip() else None
+            if faulty is not None:
+                result.append(Trial(number, fault, faulty))
+    return result
+
+
+def with_answer(messages: Sequence[Message], answer: str) -> list[Message]:
+    return [*messages[:-1], {"role": "assistant", "content": answer}]
+
+
+def answer_of(row: PoolRow) -> str:
+    """The last message, if it is an answer."""
+    last = row["messages"][-1]
+    return last["content"] if last["role"] == "assistant" else ""
+
+
+def prompt_of(row: PoolRow) -> str:
+    return json.dumps(row["messages"][:-1])
+
+
+def pairs_of(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[dict]:
+    """A preference pair of each row that can have its fault: the row's own answer over the faulty one."""
+    pairs = []
+    for trial in sorted(trials(rows, faults, seed)):
+        row = rows[trial.number]
+        sides = {"prompt": row["messages"][:-1], "chosen": answer_of(row), "rejected": trial.answer}
+        pairs.append({"id": row["id"], "subtask": row["dataset"], **sides, "planted": str(trial.fault)})
+    return pairs
+
+
+def truth(pool: Path) -> pandas.DataFrame:
+    """id, dataset, fault (of those planted and their controls; else None) and intact of a planted pool's rows."""
+    columns = [
+        {
+            "id": row["id"],
+            "dataset": row["dataset"],
+            "fault": row.get("planted", row.get("control")),
+            "intact": "planted" not in row,
+        }
+        for row in files.load(pool / "pool.jsonl")
+    ]
+    return pandas.DataFrame(columns)
+
+
+def _set_aside(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
+    """`plant.aside` rows that end with an answer, no two of one prompt, in the pool's order."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        if answer_of(row).strip():
+            first.setdefault(prompt_of(row), number)
+    if plant.aside >= len(first):
+        raise RoseError(
+            f"plant.aside={plant.aside}: must be fewer than the pool's {len(first)} rows with a prompt of their own"
+        )
+    order = numpy_generator(plant.seed, "set aside").permutation(list(first.values()))
+    return [rows[number] for number in sorted(order[: plant.aside])]
+
+
+def _planted(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
+    result = list(rows)
+    groups: dict[tuple[str, Fault], list[Trial]] = defaultdict(list)
+    for trial in trials(rows, plant.faults, plant.seed):
+        groups[rows[trial.number]["dataset"], trial.fault].append(trial)
+    for group in groups.values():
+        count = int(part(plant.share, len(group)) + Fraction(1, 2))
+        for place, trial in enumerate(group):
+            row = rows[trial.number]
+            if place < count:
+                messages = with_answer(row["messages"], trial.answer)
+                result[trial.number] = row | {"messages": messages, "planted": str(trial.fault)}
+            else:
+                result[trial.number] = row | {"control": str(trial.fault)}
+    return result
+
+
+def _sources(rows: Iterable[PoolRow]) -> dict[str, list[int]]:
+    sources: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        sources[row["dataset"]].append(number)
+    return sources
+
+
+def _neighbours(answers: Sequence[str]) -> list[str]:
+    """For each answer the next longer one by words; for the longest, the one before it."""
+    order = sorted(range(len(answers)), key=lambda place: len(answers[place].split()))
+    following = dict(pairwise(order)) | ({order[-1]: order[-2]} if len(order) > 1 else {order[0]: order[0]})
+    return [answers[following[place]] for place in range(len(answers))]
