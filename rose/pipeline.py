@@ -120,7 +120,7 @@ def _choice(config: Config, nodes: Nodes) -> Nodes:
     scored = Node(scores.score, method=method, tokens=nodes["tokens"], representation=parts, label=method.name)
     amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     in_world = config.dataset.world is not None
-    known = {"planted": True} if config.plant.faults else {}
+    known: dict[str, Any] = {"planted": True} if config.plant.faults else {}
     best = Node(selection.select, selection=amount, in_world=in_world, scores=scored, pool=nodes["pool"], **known)
     return {"scores": scored, "selection": best}
 

@@ -35,6 +35,7 @@ SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name 
     "judge.opponent=zero_shot": [*LLM, "judge.opponent=zero_shot"],
     "tasks=local": ["tasks=local", "tasks.path=some/questions"],
     "diagnostics": ["diagnostics.fidelity=true", "diagnostics.exact_rows=20", "method=rose_whitened"],
+    "plant=mixed": ["plant=mixed", "preference=planted", "judge=none"],
     "world.manners=agreement": ["world.manners=agreement", "world.seed=2"],
     "a hub model and hub data": [
         *("model=local", "model.base.path=some/model", "projection=sketch"),

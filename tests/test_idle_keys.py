@@ -23,6 +23,7 @@ OTHERS = {  # a value that no method in conf/ has; what a method is made of (its
     "whiten": None,  # the opposite
     "ridge": 0.3,
     "pooling": Pooling.last,
+    "layer": 0.4,
     "encoder": "some/encoder",
     "buckets": 77,
     "smoothing": 0.7,
@@ -65,6 +66,7 @@ def test_what_reads_a_key_is_written_down_as_the_methods_are_published(composed)
     assert reads["rose_whitened"] == common | gradients | {"ridge"}
     assert reads["gist"] == common | gradients | {"components"}
     assert reads["bm25"] == reads["longest"] == reads["perplexity"] == common
+    assert reads["probe"] == reads["hidden_contrast"] == common | {"layer", "estimator"}
     assert reads["rds"] == common | {"pooling", "estimator", "whiten"}
     assert reads["zero_shot"] == {"name", "lesson"}
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rose.config.choices import Until
 from rose.run.estimates import ROWS
-from rose.stages.kinds import HELD_OUT, KINDS, MEASURES, ZERO_SHOT, own_cost
+from rose.stages.kinds import HELD_OUT, KINDS, MEASURES, PLANTED, ZERO_SHOT, own_cost
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_names.json").read_text())
 
 
 def test_every_stage_of_every_job_is_in_the_table_and_no_other():
     names = {name for stages in GOLDEN.values() for name in stages}
-    assert {name.removeprefix(HELD_OUT) for name in names} == set(KINDS)
+    assert {name.removeprefix(HELD_OUT).removeprefix(PLANTED) for name in names} == set(KINDS)
 
 
 def test_what_a_job_can_stop_after_and_what_is_estimated_are_in_the_table():
@@ -30,3 +30,4 @@ def test_a_method_pays_for_its_own_stages_alone():
     assert {"warmup", "features", "targets", "scores", "selection", "finetune", "pairs_dpo", "hidden"} <= own
     assert not own & {"base", "pool", "tokens", "evaluation", "zero_shot", "diagnostics", "fidelity", "sample_features"}
     assert not own_cost(f"{HELD_OUT}features")
+    assert not own_cost(f"{PLANTED}features")

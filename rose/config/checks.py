@@ -51,7 +51,13 @@ GROUPS: dict[str, dict[str, Range]] = {
         **dict.fromkeys(("count", "tokens", "slice", "slices", "min_length", "max_length"), COUNT),
     },
     "evaluation": {"batch_tokens": COUNT, "max_new_tokens": COUNT, "temperature": NOT_NEGATIVE},
-    "diagnostics": {"resamples": COUNT, "exact_rows": NOT_NEGATIVE, "fidelity_pairs": COUNT, "matched_length": PART},
+    "diagnostics": {
+        "resamples": COUNT,
+        "exact_rows": NOT_NEGATIVE,
+        "fidelity_pairs": COUNT,
+        "planted_pairs": COUNT,
+        "matched_length": PART,
+    },
     "diagnostics.warn": {
         **{"length_ratio": COUNT, "near_duplicates": PART, "leaked": PART},
         **dict.fromkeys(("length_correlation", "extremes", "source_mix", "subtask_share", "stability"), SHARE),

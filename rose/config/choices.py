@@ -87,6 +87,7 @@ class Until(StrEnum):
     targets = "targets"
     scores = "scores"
     fidelity = "fidelity"
+    planted = "planted"
     selection = "selection"
     diagnostics = "diagnostics"
     finetune = "finetune"

@@ -212,6 +212,8 @@ class Diagnostics:
     exact_rows: int  # rows whose gradients are taken again, unprojected, to measure what the projection costs
     fidelity: bool  # also how often the score prefers the chosen answers of held-out pairs: costs their gradients
     fidelity_pairs: int | None  # held-out pairs, spread over the test prompts; null: all
+    planted: bool  # also whether the score sees faults planted into copies of pool rows: costs their gradients
+    planted_pairs: int  # rows and their copies, of each kind of fault
     matched_length: float  # answers whose lengths differ by at most this share of the longer one are of a length
     seed: int
     warn: Warn

@@ -15,7 +15,7 @@ from rose.config.choices import Fault
 from rose.config.data import Plant
 from rose.data import files
 from rose.data.faults import FAULTS
-from rose.data.rows import Message, PoolRow
+from rose.data.rows import Message, PoolRow, PreferencePair
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 from rose.shares import part
@@ -78,27 +78,34 @@ def trials(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[
     return result
 
 
-def with_answer(messages: Sequence[Message], answer: str) -> list[Message]:
-    return [*messages[:-1], {"role": "assistant", "content": answer}]
-
-
 def answer_of(row: PoolRow) -> str:
     """The last message, if it is an answer."""
     last = row["messages"][-1]
     return last["content"] if last["role"] == "assistant" else ""
 
 
+def answer_message(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
 def prompt_of(row: PoolRow) -> str:
     return json.dumps(row["messages"][:-1])
 
 
-def pairs_of(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[dict]:
+def pairs_of(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[PreferencePair]:
     """A preference pair of each row that can have its fault: the row's own answer over the faulty one."""
     pairs = []
     for trial in sorted(trials(rows, faults, seed)):
         row = rows[trial.number]
-        sides = {"prompt": row["messages"][:-1], "chosen": answer_of(row), "rejected": trial.answer}
-        pairs.append({"id": row["id"], "subtask": row["dataset"], **sides, "planted": str(trial.fault)})
+        pair: PreferencePair = {
+            "id": row["id"],
+            "subtask": row["dataset"],
+            "prompt": row["messages"][:-1],
+            "chosen": row["messages"][-1:],
+            "rejected": [answer_message(trial.answer)],
+            "planted": str(trial.fault),
+        }
+        pairs.append(pair)
     return pairs
 
 
@@ -131,19 +138,18 @@ def _set_aside(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
 
 
 def _planted(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
-    result = list(rows)
+    result = [row.copy() for row in rows]
     groups: dict[tuple[str, Fault], list[Trial]] = defaultdict(list)
     for trial in trials(rows, plant.faults, plant.seed):
         groups[rows[trial.number]["dataset"], trial.fault].append(trial)
     for group in groups.values():
         count = int(part(plant.share, len(group)) + Fraction(1, 2))
-        for place, trial in enumerate(group):
-            row = rows[trial.number]
-            if place < count:
-                messages = with_answer(row["messages"], trial.answer)
-                result[trial.number] = row | {"messages": messages, "planted": str(trial.fault)}
-            else:
-                result[trial.number] = row | {"control": str(trial.fault)}
+        for trial in group[:count]:
+            row = result[trial.number]
+            row["messages"] = [*row["messages"][:-1], answer_message(trial.answer)]
+            row["planted"] = str(trial.fault)
+        for trial in group[count:]:
+            result[trial.number]["control"] = str(trial.fault)
     return result
 
 

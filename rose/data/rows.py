@@ -20,6 +20,8 @@ class PoolRow(Conversation):
 
     dataset: str  # its source
     useful: NotRequired[bool]  # known of the embedded world's rows
+    planted: NotRequired[str]  # the fault that it was given (rose.data.planting)
+    control: NotRequired[str]  # the fault that it could have been given
 
 
 class PreferencePair(TypedDict):
@@ -31,6 +33,7 @@ class PreferencePair(TypedDict):
     chosen: list[Message]
     rejected: list[Message]
     score_ratio: NotRequired[float]  # votes of chosen over votes of rejected
+    planted: NotRequired[str]  # the fault of the rejected answer
     metadata: NotRequired[object]  # of Stack Exchange: links for attribution
 
 

@@ -38,12 +38,13 @@ def diagnose(
     momentum: tuple,
     exact: Path | None,
     fidelity: Path | None,
+    planted: Path | None = None,
 ) -> None:
     """Writes diagnostics.json: [{"name", "value", "state": pass | warn, "sentence", "details"}, …].
 
     A value is null where the sentence says that a check does not apply, or all scores are the same.
-    `momentum` is empty, or the pool's features and the common term in them; `exact` and `fidelity`
-    are None where they were not asked for.
+    `momentum` is empty, or the pool's features and the common term in them; `exact`,
+    `fidelity` and `planted` are None where they were not asked for.
     """
     selected = list(files.load(selection / "selected.jsonl"))
     table = mark(pandas.read_parquet(scores / "scores.parquet"), selected)
@@ -63,7 +64,9 @@ def diagnose(
         *([] if exact is None else [projected(json.loads((exact / "projection_error.json").read_text()), warn)]),
         *([] if fidelity is None else faithful(method, json.loads((fidelity / "metrics.json").read_text()))),
     ]
-    write_json(out / "diagnostics.json", [finding.as_json() for finding in findings])
+    said = [finding.as_json() for finding in findings]
+    said += [] if planted is None else [json.loads((planted / "planted.json").read_text())]
+    write_json(out / "diagnostics.json", said)
 
 
 def leaks(leakage: Path, warn: Warn) -> list[Finding]:

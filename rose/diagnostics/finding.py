@@ -19,7 +19,7 @@ class Finding(NamedTuple):
         return said if self.details is None else said | {"details": self.details}
 
 
-LOW_IS_BAD = ("stability", "projection", "fidelity", "fidelity_matched")
+LOW_IS_BAD = ("stability", "projection", "fidelity", "fidelity_matched", "planted")
 
 
 def severity(name: str, value: float | None) -> float:

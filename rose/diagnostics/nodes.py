@@ -6,10 +6,10 @@ from typing import Any
 from rose import keys
 from rose.config.choices import AdamMap, Keep, Lesson, ProjectionKind, Representation, StoreDtype
 from rose.config.schema import Config, Projection
-from rose.diagnostics import diagnose, exact, fidelity, held_out, leakage, momentum
+from rose.diagnostics import diagnose, exact, fidelity, held_out, leakage, momentum, planted
 from rose.gradients import features
 from rose.stages.graph import Node
-from rose.stages.kinds import HELD_OUT
+from rose.stages.kinds import HELD_OUT, PLANTED
 
 WITH_MOMENTUM = (AdamMap.exact, AdamMap.published)
 
@@ -18,7 +18,7 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     """The stages that check a job, whose own are `job`; none where it trains on no selection."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    nodes = _fidelity(config, job) | _error(config, job)
+    nodes = _fidelity(config, job) | _error(config, job) | _planted(config, job)
     nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
     trained = {"numerics": config.model.numerics, "base": job["base"], "warmup": job["warmup"]}
     projection = job["targets"].inputs["projection"]
@@ -31,6 +31,7 @@ def _diagnostics(config: Config, job: dict[str, Node]) -> Node:
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     stored = method.representation is Representation.gradients and config.features.keep is Keep.store
     with_momentum = stored and config.features.adam in WITH_MOMENTUM
+    seen = {"planted": job["planted"]} if asked.planted else {}
     settings = {"warn": asked.warn, "resamples": asked.resamples, "seed": asked.seed, "method": method}
     return Node(
         diagnose.diagnose,
@@ -39,21 +40,42 @@ def _diagnostics(config: Config, job: dict[str, Node]) -> Node:
         momentum=(job["features"], job["momentum"]) if with_momentum else (),
         exact=job["projection_error"] if stored and asked.exact_rows else None,
         fidelity=job["fidelity"] if asked.fidelity else None,
+        **seen,
         label=method.name,
     )
 
 
 def _fidelity(config: Config, job: dict[str, Node]) -> dict[str, Node]:
-    """Selector fidelity: the stages of the method's representation, of held-out answers."""
+    """How often the score prefers the chosen answer of a held-out pair."""
+    asked = config.diagnostics
+    nodes = _compared(config, job, HELD_OUT, job["preferences"], asked.fidelity_pairs)
+    return {"held_out": nodes.pop(f"{HELD_OUT}answers"), "fidelity": nodes.pop(f"{HELD_OUT}fidelity")} | nodes
+
+
+def _planted(config: Config, job: dict[str, Node]) -> dict[str, Node]:
+    """How often the score prefers a pool row to its copy with a planted fault."""
+    asked = config.diagnostics
+    pairs = Node(planted.planted_pairs, count=asked.planted_pairs, seed=asked.seed, pool=job["pool"])
+    nodes = _compared(config, job, PLANTED, pairs, count=None)
+    return (
+        {f"{PLANTED}preferences": pairs} | nodes | {"planted": Node(planted.seen, compared=nodes[f"{PLANTED}fidelity"])}
+    )
+
+
+def _compared(config: Config, job: dict[str, Node], prefix: str, pairs: Node, count: int | None) -> dict[str, Node]:
+    """The stages of the method's representation, of answers outside the pool, and their scores.
+
+    The answers are those of the test pairs in `pairs`; `prefix` is that of the stages' names.
+    """
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     representation = job["scores"].inputs["representation"]
-    read = {"max_length": config.model.max_length, "base": job["base"], "preferences": job["preferences"]}
-    answers = Node(held_out.answers_as_rows, count=asked.fidelity_pairs, seed=asked.seed, **read)
+    read = {"max_length": config.model.max_length, "base": job["base"], "preferences": pairs}
+    answers = Node(held_out.answers_as_rows, count=count, seed=asked.seed, **read)
     pool = (job["tokens"], job["pool"])
     likewise = tuple(_of(part, dict.fromkeys(pool, answers)) for part in representation)
     moved = {old: new for old, new in zip(representation, likewise, strict=True) if new is not old}
-    nodes = {f"{HELD_OUT}{name}": moved[node] for name, node in job.items() if node in moved and node not in pool}
-    nodes["fidelity"] = Node(
+    nodes = {f"{prefix}{name}": moved[node] for name, node in job.items() if node in moved and node not in pool}
+    nodes[f"{prefix}fidelity"] = Node(
         fidelity.fidelity,
         method=method,
         matched_length=asked.matched_length,
@@ -62,7 +84,7 @@ def _fidelity(config: Config, job: dict[str, Node]) -> dict[str, Node]:
         background=tuple(moved) if fidelity.relative(method) else (),
         label=method.name,
     )
-    return {"held_out": answers} | nodes
+    return {f"{prefix}answers": answers} | nodes
 
 
 def _of(part: Any, instead: dict[Node, Node]) -> Any:

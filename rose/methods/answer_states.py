@@ -47,7 +47,7 @@ def ridge(differences: numpy.ndarray) -> numpy.ndarray:
     """The linear reward model [d] of differences [pairs, d], its λ of RIDGES by leave-one-out."""
     scale = float((differences**2).sum(1).mean())
     model = RidgeCV(alphas=RIDGES * scale, fit_intercept=False)
-    return model.fit(differences, numpy.ones(len(differences))).coef_
+    return numpy.asarray(model.fit(differences, numpy.ones(len(differences))).coef_)
 
 
 @stage("answer_states", version=1)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy
 import pandas
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 from scipy.stats import rankdata
 
 Z = 1.959964  # the normal distribution's 97.5 % quantile
@@ -28,7 +28,7 @@ def measured(truth: pandas.DataFrame, table: pandas.DataFrame, selected: set[str
     a row without a score, which is never selected, counts as the lowest.
     """
     rows = truth.merge(table[["id", "score"]], on="id")
-    metrics = {"intact": float(rows.intact[rows["id"].isin(selected)].mean())}
+    metrics = {"intact": float(rows.intact[rows["id"].isin(list(selected))].mean())}
     trials = rows[rows.fault.notna()]
     parts = {"auc": [trials], "auc_within": [group for _, group in trials.groupby(GROUPS)]}
     for fault, of_fault in trials.groupby("fault"):
@@ -67,6 +67,6 @@ def interval(value: float, intact: int, faulty: int) -> Auc:
         return (value - theta) ** 2 - Z**2 * variance
 
     near = 1e-9  # the ends 0 and 1 solve the equation too where the value is one of them
-    low = 0.0 if value == 0 else brentq(excess, 0.0, value - near)
-    high = 1.0 if value == 1 else brentq(excess, value + near, 1.0)
+    low = 0.0 if value == 0 else root_scalar(excess, bracket=(0.0, value - near)).root
+    high = 1.0 if value == 1 else root_scalar(excess, bracket=(value + near, 1.0)).root
     return Auc(value, float(low), float(high))

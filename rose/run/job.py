@@ -1,6 +1,7 @@
 """One job: builds the stages it needs; what it leaves in its folder is in rose.run.record."""
 
 import dataclasses
+import json
 import logging
 import os
 import sys
@@ -136,6 +137,8 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
         if failures:
             raise failures[0]
         reused = sum(entry["state"] == "reused" for entry in stages.values())
+        if "planted" in paths:
+            log.info("%s: %s", directory.name, json.loads((paths["planted"] / "planted.json").read_text())["sentence"])
         log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
 
 

@@ -38,14 +38,16 @@ KINDS = {
     "zero_shot_verdicts": Kind(shared=True),
     **dict.fromkeys(("leakage", "momentum", "held_out", "fidelity"), Kind(check=True)),
     **dict.fromkeys(("sample", "sample_features", "sample_targets", "projection_error"), Kind(check=True)),
+    "planted": Kind(check=True, copied="planted.json"),
     "diagnostics": Kind(check=True, copied="diagnostics.json"),
 }
-HELD_OUT = "held_out_"  # before the name of a stage that is made once more, of held-out answers
+# before the name of a stage that is made once more, of other answers than the pool's
+HELD_OUT, PLANTED = "held_out_", "planted_"
 MEASURES = tuple(name for name, kind in KINDS.items() if kind.measures)
 ZERO_SHOT = {name: "zero_shot" if name == "evaluation" else f"zero_shot_{name}" for name in (*MEASURES, "answers")}
 
 
 def own_cost(name: str) -> bool:
     """Whether a stage is part of what a method itself costs."""
-    kind = KINDS.get(name.removeprefix(HELD_OUT))
-    return kind is None or not (kind.shared or kind.check or name.startswith(HELD_OUT))
+    kind = KINDS.get(name)
+    return not (name.startswith((HELD_OUT, PLANTED)) or (kind and (kind.shared or kind.check)))
