@@ -38,6 +38,7 @@ NEEDED |= {
     for option in OPTIONS
     if option.startswith(("dataset=", "preference=")) and not option.endswith("=world")
 }
+NEEDED["preference=planted"] = ["plant=mixed", "judge=none"]
 
 
 def test_every_group_has_a_place_in_the_schema():
