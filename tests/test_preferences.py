@@ -19,7 +19,7 @@ from rose.errors import RoseError
 def pairs(path, **changes):
     values = dict(path=str(path), revision=None, files=[], test_path=None, test_files=[], test_share=0.2)
     values |= dict(min_score_ratio=None, shots=None, tests=None, on_bad_row=OnBadRow.stop, seed=0, world=None)
-        values |= dict(planted=False, faults=[])
+    values |= dict(planted=False, faults=[])
     return Pairs(**{**values, **changes})
 
 
