@@ -131,6 +131,11 @@ def chat_template_kwargs(model: Model) -> dict[str, dict[str, Any]]:
     return {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
 
 
+def pair_format(preference: Preference) -> dict[str, choices.PairFormat]:
+    """Nothing where target pairs are written by the chat template."""
+    return {} if preference.format == choices.PairFormat.template else {"format": preference.format}
+
+
 def dataset(dataset: Dataset) -> Dataset:
     """Without what a world or a local file does not read; a seed is for what is drawn."""
     read = {"name": label(dataset), "revision": _revision(dataset)}

@@ -65,6 +65,7 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
     warm = Node(warmup.warm_up, warmup=config.warmup, lora=model.lora, tokens=nodes["tokens"], **frozen)
     pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"], "warmup": warm}
     objective = keys.objective(keys.method(config.method, config.warmup.epochs), config.preference)
+    pair_rows |= keys.pair_format(config.preference)
     targets = Node(features.pair_features, objective=objective, projection=projection, **pair_rows, **frozen)
     rows = {"tokens": nodes["tokens"], "warmup": warm}
     match settings.keep:

@@ -86,8 +86,9 @@ def pool(run, out, projection=NONE, **changes):
     return FeatureStore.open(out)
 
 
-def targets(run, out, objective, max_length=64):
+def targets(run, out, objective, max_length=64, **more):
     root, _, _ = run
     out.mkdir()
-    pair_features(out, objective, NONE, NUMERICS, max_length, root / "base", root / "warmup", root / "preferences")
+    before = (root / "base", root / "warmup", root / "preferences")
+    pair_features(out, objective, NONE, NUMERICS, max_length, *before, **more)
     return FeatureStore.open(out)

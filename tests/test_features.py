@@ -25,6 +25,7 @@ from tiny_models import distance, random_rows, slow_gradient, slow_log_probs
 from rose.config.choices import AdamMap, ProjectionKind, Reference
 from rose.config.schema import Base, Lora, Projection
 from rose.data.chat import encode_pair
+from rose.data.published import encode_published
 from rose.errors import RoseError
 from rose.gradients import features as stages
 from rose.gradients.feature_store import FeatureStore
@@ -90,12 +91,13 @@ def test_dpo_targets_follow_the_formula(run, tmp_path, reference):
         assert distance(store.rows(checkpoint, 0, 3), torch.stack(expected)) < 1e-4
 
 
-def test_chosen_targets_are_the_chosen_answers_mean_cross_entropy(run, tmp_path):
+@pytest.mark.parametrize(("format", "encode"), [("template", encode_pair), ("published", encode_published)])
+def test_chosen_targets_are_the_chosen_answers_mean_cross_entropy(run, tmp_path, format, encode):
     root, _, pairs = run
-    store = targets(run, tmp_path / "targets", Objective(Loss.sft))
+    store = targets(run, tmp_path / "targets", Objective(Loss.sft), format=format)
     words = loading.load_tokenizer(root / "base")
     model, _, _ = at_checkpoint(root, 2)
-    chosen = [encode_pair(words, pair, 64)[0] for pair in pairs]
+    chosen = [encode(words, pair, 64)[0] for pair in pairs]
     expected = torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in chosen])
     assert distance(store.rows(1, 0, 3), expected) < 1e-4
 

@@ -26,6 +26,7 @@ SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name 
     "projection=srht": ["projection=srht", "projection.dim=512"],
     "preference.loss=ipo": ["preference.loss=ipo", "preference.first_tokens=4"],
     "preference.normalize=none": ["preference.normalize=none"],
+    "preference.format=published": ["preference.format=published"],
     "selection.count": ["selection.count=7", "selection.dedup=near"],
     "selection.slice": ["selection.slice=2", "method.checkpoints=1"],
     "seed=3": ["seed=3", "evaluation.temperature=0.7"],

@@ -21,6 +21,8 @@ ProjectionKind = StrEnum("ProjectionKind", ["trak", "sketch", "srht", "none"])
 PreferenceLoss = StrEnum("PreferenceLoss", ["dpo", "ipo", "ipo_mean", "simpo", "contrast"])
 Reference = StrEnum("Reference", ["base", "warmup", "none"])
 Normalize = StrEnum("Normalize", ["per_pair", "after_mean", "none"])
+# how a target pair is written for its gradient: by the chat template, or as ROSE's own code does
+PairFormat = StrEnum("PairFormat", ["template", "published"])
 # what of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)
 Target = StrEnum("Target", ["preference", "chosen"])
 Balance = StrEnum("Balance", ["none", "segments", "tokens"])

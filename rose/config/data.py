@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rose.config.choices import NOT_IN_KEY, Fault, Manners, Normalize, OnBadRow, PreferenceLoss, Reference
+from rose.config.choices import NOT_IN_KEY, Fault, Manners, Normalize, OnBadRow, PairFormat, PreferenceLoss, Reference
 
 
 @dataclass
@@ -87,3 +87,4 @@ class Preference:
     reference: Reference
     first_tokens: int | None  # only so many tokens of each answer count; null: all
     normalize: Normalize
+    format: PairFormat

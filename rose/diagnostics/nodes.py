@@ -106,7 +106,7 @@ def _error(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     settings = replace(config.features, dtype=StoreDtype.float32)
     sampled = Node(features.pool_features, features=settings, projection=whole, tokens=sample, **trained)
     pairs = {"objective": job["targets"].inputs["objective"], "max_length": model.max_length}
-    pairs |= {"preferences": job["preferences"]}
+    pairs |= {"preferences": job["preferences"], **keys.pair_format(config.preference)}
     targets = Node(features.pair_features, projection=whole, **pairs, **trained)
     projected: dict[str, Any] = {"features": job["features"], "targets": job["targets"]}
     normalize = config.preference.normalize

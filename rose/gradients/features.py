@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.nn.functional import normalize
 
 from rose import ranks
-from rose.config.choices import AdamMap, Balance, Reference, StoreDtype
+from rose.config.choices import AdamMap, Balance, PairFormat, Reference, StoreDtype
 from rose.config.schema import Features, Numerics, Projection
 from rose.data.encoded_pairs import encoded_pairs
 from rose.errors import RoseError
@@ -73,6 +73,7 @@ def pair_features(
     base: Path,
     warmup: Path,
     preferences: Path,
+    format: PairFormat = PairFormat.template,
 ) -> None:
     """A float32 FeatureStore of the target pairs' gradients of `objective`, projected, not unit.
 
@@ -80,7 +81,8 @@ def pair_features(
     of an answer after truncation are not in the store; those whose gradient is not finite are zeros
     in it, not valid.
     """
-    pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    tokenizer, file = loading.load_tokenizer(base), preferences / "target.jsonl"
+    pairs, encoded, dropped = encoded_pairs(tokenizer, file, max_length, format)
     if objective.first_tokens is not None:
         pairs, encoded, alike = _shortened(pairs, encoded, objective.first_tokens, objective.paired)
         dropped = [*dropped, *alike]
