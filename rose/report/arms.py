@@ -9,7 +9,6 @@ import numpy
 import pandas
 from scipy.sparse.csgraph import connected_components
 
-from rose.report.item_tables import Items, Table, align, all_items
 from rose.report.metrics import bounds, rests_on_selection
 from rose.report.results import JobRecord
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
@@ -27,7 +26,7 @@ class Result:
 
     name: str
     metrics: dict[str, float]
-    items: Table
+    items: pandas.DataFrame  # of `Items.read`
     model: str = ""  # directory of what was measured: a model that is tested again is no second one
     selection: str = ""
     trained: bool = True  # False: the base model, which no seed of a method has drawn
@@ -37,7 +36,7 @@ class Result:
         return self.selection if rests_on_selection(metric) else self.model
 
 
-NO_RESULT = Result("", {}, {})
+NO_RESULT = Result("", {}, pandas.DataFrame())
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,9 @@ def show(value: Any) -> str:
     return "" if pandas.isna(value) else str(value)
 
 
-def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str], jobs: Mapping[str, JobRecord]) -> list[Arm]:
+def group(
+    frame: pandas.DataFrame, tables: list[pandas.DataFrame], columns: list[str], jobs: Mapping[str, JobRecord]
+) -> list[Arm]:
     """The arms of `frame`, which is `tabulate(jobs)`, the base model's first.
 
     `tables` are the items of its rows; `columns` tell the arms apart.
@@ -130,16 +131,10 @@ def _merged(arms: list[Arm]) -> list[Arm]:
 def _alike(one: Arm, other: Arm) -> bool:
     """Whether each result of `one` is the other's too: the same directories, or the same items."""
     pairs = [(result, other.runs.get(seeds, NO_RESULT)) for seeds, result in one.runs.items()]
-    return bool(pairs) and all(a.name == b.name or _same_items(a.items, b.items) for a, b in pairs)
+    return bool(pairs) and all(a.name == b.name or (len(a.items) > 0 and a.items.equals(b.items)) for a, b in pairs)
 
 
-def _same_items(one: Table, other: Table) -> bool:
-    """To the last digit."""
-    alike = (numpy.array_equal(one[name], other[name], equal_nan=True) for name in one)
-    return bool(one) and one.keys() == other.keys() and all(alike)
-
-
-def _result(row: Mapping, items: Table, job: JobRecord) -> Result:
+def _result(row: Mapping, items: pandas.DataFrame, job: JobRecord) -> Result:
     """Where a folder does not say what was measured, each measurement is of a model of its own."""
     numbers = {name: float(value) for name, value in row.items() if isinstance(value, Real) and value == value}
     name, trained = show(row["result"]) or show(row["job"]), show(row["method"]) != "zero_shot"
@@ -147,59 +142,59 @@ def _result(row: Mapping, items: Table, job: JobRecord) -> Result:
     return Result(name, numbers, items, model, job.directory("selection") or model, trained)
 
 
-def seeds_of(runs: Sequence[Sequence[Result]], metric: str) -> list[list[int]]:
-    """The places of `runs` that are one seed, as they share a model: tested again it tells no more of its method.
+def seeds_of(runs: Sequence[Sequence[Result]], metric: str) -> numpy.ndarray:
+    """The number of each run's seed: runs that share a model are one, as a model tested again tells no more.
 
     A run is a measurement, or those that are compared with each other. The base model is given,
     not drawn: where it is compared with trained ones, these are the seeds.
     """
-    if not runs:
-        return []
     models = [{(side, result.behind(metric)) for side, result in enumerate(run) if result.trained} for run in runs]
     given = [{(side, result.behind(metric)) for side, result in enumerate(run)} for run in runs]
     models = [trained or others for trained, others in zip(models, given, strict=True)]
-    seeds, numbers = connected_components(numpy.array([[bool(one & other) for other in models] for one in models]))
-    return [numpy.flatnonzero(numbers == seed).tolist() for seed in range(seeds)]
+    return connected_components(numpy.array([[bool(one & other) for other in models] for one in models]))[1]
 
 
-def per_seed(values: numpy.ndarray, seeds: list[list[int]]) -> numpy.ndarray:
+def per_seed(values: numpy.ndarray, seeds: numpy.ndarray) -> numpy.ndarray:
     """The means of the known `values` [runs, …] of each seed."""
-    known = numpy.ma.masked_invalid(values)
-    return numpy.ma.stack([known[places].mean(axis=0, keepdims=True)[0] for places in seeds]).filled(numpy.nan)
+    known = numpy.where(numpy.isfinite(values), values, numpy.nan)
+    return pandas.DataFrame(known).groupby(seeds).mean().to_numpy()
 
 
-def mean(arm: Arm, metric: str, items: Items) -> Estimate:
+def item_values(results: Sequence[Result], metric: str) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Values [results, items], NaN where a result lacks an item, and the number of each item's prompt."""
+    table = pandas.concat([result.items[metric] for result in results], axis=1, sort=True)
+    return table.to_numpy().T, table.index.get_level_values(0).to_numpy()
+
+
+def mean(arm: Arm, metric: str) -> Estimate:
     """Over the models that have the metric; over their items too, where all have them."""
     measured = [result for result in arm.results if metric in result.items or metric in result.metrics]
+    if not measured:
+        return NOTHING
     seeds = seeds_of([[result] for result in measured], metric)
-    if measured and all(metric in result.items for result in measured):
-        tables = [result.items for result in measured]
-        numbers = all_items(tables)
-        values = per_seed(_values(tables, metric, numbers), seeds)
-        return from_items(values, items.prompts(numbers), bounds(metric))
-    values = numpy.array([[result.metrics.get(metric, numpy.nan)] for result in measured])
-    return from_seeds(per_seed(values, seeds)[:, 0], bounds(metric)) if measured else NOTHING
+    if all(metric in result.items for result in measured):
+        values, prompts = item_values(measured, metric)
+        return from_items(per_seed(values, seeds), prompts, bounds(metric))
+    values = numpy.array([result.metrics.get(metric, numpy.nan) for result in measured])
+    return from_seeds(per_seed(values, seeds), bounds(metric))
 
 
-def difference(one: Arm, other: Arm, metric: str, items: Items) -> Estimate:
+def difference(one: Arm, other: Arm, metric: str) -> Estimate:
     """Of their means, over the seeds both have; item by item where both have items."""
     shared = [(one.runs[seeds], other.runs[seeds]) for seeds in one.runs if seeds in other.runs]
     pairs = list({(a.name, b.name): (a, b) for a, b in shared}.values())
-    seeds = seeds_of(pairs, metric)
+    if not pairs:
+        return NOTHING
+    seeds, (ours, theirs) = seeds_of(pairs, metric), zip(*pairs, strict=True)
     least, most = bounds(metric)
     limits = (least - most, most - least)
-    if pairs and all(metric in a.items and metric in b.items for a, b in pairs):
-        numbers = all_items(result.items for pair in pairs for result in pair)
-        ours, theirs = (_values([pair[side].items for pair in pairs], metric, numbers) for side in (0, 1))
-        estimate = from_items(per_seed(ours - theirs, seeds), items.prompts(numbers), limits)
+    if all(metric in result.items for result in (*ours, *theirs)):
+        values, prompts = item_values([*ours, *theirs], metric)
+        estimate = from_items(per_seed(values[: len(pairs)] - values[len(pairs) :], seeds), prompts, limits)
         if estimate.seeds:
             return estimate
-    values = numpy.array([[a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan)] for a, b in pairs])
-    return from_seeds(per_seed(values, seeds)[:, 0], limits) if pairs else NOTHING
-
-
-def _values(tables: list[Table], metric: str, numbers: numpy.ndarray) -> numpy.ndarray:
-    return numpy.array([align(table, metric, numbers) for table in tables])
+    values = numpy.array([a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan) for a, b in pairs])
+    return from_seeds(per_seed(values, seeds), limits)
 
 
 def _is_task(name: str) -> bool:

@@ -13,8 +13,8 @@ import numpy
 import pandas
 
 from rose.config.choices import Target
-from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, mean, per_seed, same_task, show
-from rose.report.item_tables import Items, align, all_items, read_items
+from rose.report.arms import REFERENCES, Arm, difference, group, is_seed, item_values, mean, per_seed, same_task, show
+from rose.report.item_tables import Items
 from rose.report.metrics import HEADLINE, MORE, direction, is_quality, stands_for
 from rose.report.results import NAMING, JobRecord, naming_columns, tabulate
 from rose.report.statistics import MOST_SEEDS, Estimate, holm, more_seeds, wins
@@ -27,6 +27,7 @@ REWARDING = {"rose": Target.preference}  # where a folder does not say what a me
 class Difference:
     """Of an arm to a reference, in the metric's own sign."""
 
+    metric: str
     arm: Arm
     reference: Arm
     estimate: Estimate
@@ -34,11 +35,12 @@ class Difference:
     p: float = numpy.nan  # after Holm's correction
     family: int = 1  # comparisons corrected for
 
-    def better(self, metric: str) -> bool | None:
+    @property
+    def better(self) -> bool | None:
         """True or False where the difference is told from zero, else None, as with one seed."""
         if not (self.p < SIGNIFICANT) or self.estimate.seeds < 2:
             return None
-        return direction(metric) * self.estimate.mean > 0
+        return direction(self.metric) * self.estimate.mean > 0
 
     @property
     def lost_by_correction(self) -> bool:
@@ -80,7 +82,8 @@ class Comparison:
 def compare(jobs: list[JobRecord]) -> Comparison:
     """Reads the jobs' items and works out everything; deterministic."""
     frame, items = tabulate(jobs), Items()
-    tuned, base = read_items(jobs, items)
+    files = ("items.parquet", "zero_shot_items.parquet")  # of the job's model, and of the base model
+    tuned, base = ({job.dir.name: items.read(job.dir / name) for job in jobs} for name in files)
     runs = frame.iloc[: len(jobs)]  # without the zero-shot rows, which come last
     clear = runs[runs[list(NAMING)].notna().any(axis=1)]  # nor jobs whose configuration is lost
     naming = [name for name in dict.fromkeys([*NAMING, *naming_columns(jobs)]) if not is_seed(name)]
@@ -93,11 +96,9 @@ def compare(jobs: list[JobRecord]) -> Comparison:
     metrics = [name for entry in HEADLINE for name in filled if stands_for(entry, name)]
     more = [name for name in MORE if name in filled]
     main = next((name for name in metrics if is_quality(name)), None)
-    estimates = {name: {arm: mean(arm, name, items) for arm in arms} for name in [*metrics, *more]}
+    estimates = {name: {arm: mean(arm, name) for arm in arms} for name in [*metrics, *more]}
     compared = [name for name in estimates if not name.startswith("cost/")]
-    differences = {
-        name: _differences(arms, name, items, _planned(arms, jobs) if name == main else []) for name in compared
-    }
+    differences = {name: _differences(arms, name, _planned(arms, jobs) if name == main else []) for name in compared}
     settings = [task for task in dict.fromkeys(arm.task for arm in arms) if not _is_part(task, arms)]
     return Comparison(
         frame=frame,
@@ -110,18 +111,18 @@ def compare(jobs: list[JobRecord]) -> Comparison:
         estimates=estimates,
         differences=differences,
         settings=settings,
-        stability={task: _stability(arms, task, main, items) for task in settings} if main else {},
-        best={name: _best(name, estimates[name], differences.get(name, []), items) for name in estimates},
+        stability={task: _stability(arms, task, main) for task in settings} if main else {},
+        best={name: _best(name, estimates[name], differences.get(name, [])) for name in estimates},
         problems=items.problems,
     )
 
 
-def verdict(difference: Difference, metric: str) -> tuple[str, str]:
+def verdict(difference: Difference) -> tuple[str, str]:
     """Whether the arm is better than its reference, and what would tell, or "".
 
     The answer is `yes`, `no, …` or `cannot tell …`.
     """
-    estimate, better = difference.estimate, difference.better(metric)
+    estimate, better = difference.estimate, difference.better
     if better is not None:
         return "yes" if better else "no, worse", ""
     n = f"cannot tell with n = {estimate.seeds} seed{'' if estimate.seeds == 1 else 's'}"
@@ -156,7 +157,7 @@ def _goes_by_reward(job: JobRecord) -> bool:
     return (job.value("method.target") or REWARDING.get(str(job.value("method.name")))) == Target.preference
 
 
-def _differences(arms: list[Arm], metric: str, items: Items, planned: list[tuple[Arm, str]]) -> list[Difference]:
+def _differences(arms: list[Arm], metric: str, planned: list[tuple[Arm, str]]) -> list[Difference]:
     """Of every arm to the arms of REFERENCES in its setting; the planned ones are corrected together."""
     entries = []
     for method in REFERENCES:
@@ -165,8 +166,8 @@ def _differences(arms: list[Arm], metric: str, items: Items, planned: list[tuple
             reverse = method == REFERENCES[-1] and arm.method in REFERENCES  # is there already
             if rivals and arm.runs and arm.method != method and not reverse:
                 nearest = max(rivals, key=lambda other: sum(a == b for a, b in zip(other.key, arm.key, strict=True)))
-                estimate = difference(arm, nearest, metric, items)
-                entries.append(Difference(arm, nearest, estimate, planned=(arm, method) in planned))
+                estimate = difference(arm, nearest, metric)
+                entries.append(Difference(metric, arm, nearest, estimate, planned=(arm, method) in planned))
     return _corrected([e for e in entries if e.estimate.seeds or not e.arm.runs.keys() & e.reference.runs.keys()])
 
 
@@ -182,7 +183,7 @@ def _corrected(entries: list[Difference]) -> list[Difference]:
     return result
 
 
-def _best(metric: str, estimates: dict[Arm, Estimate], differences: list[Difference], items: Items) -> set[Arm]:
+def _best(metric: str, estimates: dict[Arm, Estimate], differences: list[Difference]) -> set[Arm]:
     """The arms told better than every other of their setting, where that has a reference.
 
     One seed tells nothing. The best mean is found by looking, so its comparisons are corrected
@@ -194,36 +195,35 @@ def _best(metric: str, estimates: dict[Arm, Estimate], differences: list[Differe
         rivals = [arm for arm in estimates if _competes(arm, task) and estimates[arm].seeds]
         first = max(rivals, key=lambda arm: direction(metric) * estimates[arm].mean, default=None)
         # What goes with several settings has to win in all of them.
-        if first and first.task == task and _told_best(first, rivals, metric, differences, items):
+        if first and first.task == task and _told_best(first, rivals, metric, differences):
             best.add(first)
     return best
 
 
-def _told_best(arm: Arm, rivals: list[Arm], metric: str, differences: list[Difference], items: Items) -> bool:
+def _told_best(arm: Arm, rivals: list[Arm], metric: str, differences: list[Difference]) -> bool:
     lines = [entry for entry in differences if arm in (entry.arm, entry.reference)]
     met = [arm, *(entry.arm for entry in lines), *(entry.reference for entry in lines)]
-    more = [Difference(arm, rival, difference(arm, rival, metric, items)) for rival in rivals if rival not in met]
+    more = [Difference(metric, arm, rival, difference(arm, rival, metric)) for rival in rivals if rival not in met]
     together = _corrected([replace(entry, planned=False) for entry in [*differences, *more]])
     against = [entry for entry in together if arm in (entry.arm, entry.reference)]
-    return bool(lines) and all(entry.better(metric) is (entry.arm is arm) for entry in against)
+    return bool(lines) and all(entry.better is (entry.arm is arm) for entry in against)
 
 
-def _stability(arms: list[Arm], task: tuple[str, ...], metric: str, items: Items) -> dict[str, float]:
+def _stability(arms: list[Arm], task: tuple[str, ...], metric: str) -> dict[str, float]:
     """How often each arm of the setting wins, over the seeds all of them have; {} without items."""
     rivals = [arm for arm in arms if _competes(arm, task) and arm.runs]
     seeds = [key for key in (rivals[0].runs if rivals else ()) if all(key in arm.runs for arm in rivals)]
-    results = [[arm.runs[key] for key in seeds] for arm in rivals]
-    if len(rivals) < 2 or not seeds or not all(metric in result.items for row in results for result in row):
+    results = [arm.runs[key] for arm in rivals for key in seeds]
+    if len(rivals) < 2 or not seeds or not all(metric in result.items for result in results):
         return {}
-    numbers = all_items(result.items for row in results for result in row)
-    values = numpy.array([[align(result.items, metric, numbers) for result in row] for row in results])
-    models = [tuple(result.model for result in run) for run in zip(*results, strict=True)]
-    groups = [[place for place, other in enumerate(models) if other == model] for model in dict.fromkeys(models)]
-    values = numpy.array([per_seed(runs, groups) for runs in values])  # models that are tested again are one seed
+    values, prompts = item_values(results, metric)
+    models = numpy.array([result.model for result in results]).reshape(len(rivals), -1)
+    numbers = pandas.factorize(pandas.MultiIndex.from_arrays(list(models)))[0]  # a model tested again is one seed
+    values = numpy.array([per_seed(runs, numbers) for runs in values.reshape(*models.shape, -1)])
     some = ~numpy.isnan(values).all(axis=(0, 1))
     if numpy.isnan(values).all(axis=2).any():
         return {}
-    shares = wins(direction(metric) * values[:, :, some], items.prompts(numbers[some]))
+    shares = wins(direction(metric) * values[:, :, some], prompts[some])
     return {arm.label: float(share) for arm, share in zip(rivals, shares, strict=True)}
 
 

@@ -91,7 +91,7 @@ def _count(jobs: list[JobRecord]) -> str:
 
 
 def _verdicts(comparison: Comparison, metric: str) -> list[tuple[Difference, str, str]]:
-    return [(entry, *verdict(entry, metric)) for entry in comparison.differences[metric]]
+    return [(entry, *verdict(entry)) for entry in comparison.differences[metric]]
 
 
 def _shares(shares: dict[str, float]) -> list[tuple[str, str]]:

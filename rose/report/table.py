@@ -66,7 +66,7 @@ def answers_of(comparison: Comparison, arm: Arm, before_advice: str = ", ") -> l
     if metric is None:
         return lines
     for difference in comparison.to(metric, arm):
-        (answer, advice), shown = verdict(difference, metric), gain(difference)
+        (answer, advice), shown = verdict(difference), gain(difference)
         aside = "" if difference.planned else " (exploratory)"
         line = f"better than {difference.reference.name}{aside}: {answer}{f', {shown}' if shown else ''}"
         lines.append(f"{line}{before_advice}{advice}" if advice else line)
