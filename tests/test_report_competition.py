@@ -100,7 +100,7 @@ def test_rows_of_other_budgets_do_not_compete(tmp_path: Path):
             job = tmp_path / f"{method}-{count}-{seed}"
             write_job(job, own, method=method, count=count, seed=seed, overrides=(f"selection.count={count}",))
     comparison = compare(read_jobs(tmp_path))
-    assert {arm.task for arm in comparison.arms} == {("100",), ("1000",), ("null",)}
+    assert {arm.setting for arm in comparison.arms} == {("100",), ("1000",), ("null",)}
     assert [(entry.arm.label, entry.reference.label) for entry in comparison.differences["reward"]] == [
         ("rose 100", "random 100")
     ]
@@ -129,7 +129,7 @@ def test_a_job_without_a_student_competes_where_its_own_model_is_the_student(tmp
         write_job(tmp_path / f"{model}-{student}", {"zero_shot/reward": 0.3}, model=model, student=student)
     comparison = compare(read_jobs(tmp_path))
     assert comparison.columns == ["method", "model", "student"]
-    tasks = {(arm.label, arm.task) for arm in comparison.arms}
+    tasks = {(arm.label, arm.setting) for arm in comparison.arms}
     assert tasks == {
         *(("zero_shot large", ("large",)), ("zero_shot small", ("small",))),
         *(("rose large large", ("large",)), ("rose small large", ("large",)), ("rose small small", ("small",))),

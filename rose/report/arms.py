@@ -1,7 +1,8 @@
 """Arms: jobs that differ in their seeds alone are one row; their means and paired differences."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -15,9 +16,8 @@ from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 REFERENCES = ("random", "less")
 # Rows compete only where these agree: the same question asked of the same amount of data.
-TASK = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+SETTING = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
 BUDGET = ("selection", "selection.count", "selection.tokens", "selection.slice", "selection.slices")
-MEASURED = ("done", "failed")  # what failed at its judging was measured by all that came before
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,21 @@ class Result:
         return self.selection if rests_on_selection(metric) else self.model
 
 
-NO_RESULT = Result("", {}, pandas.DataFrame())
-
-
 @dataclass(frozen=True, eq=False)
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
-    task: tuple[str, ...]  # cells that say what is measured; the base model's "" agrees with any
-    name: str  # the other cells: what tells it apart among arms of the same task
+    setting: tuple[str, ...]  # cells that say what is measured; the base model's "" agrees with any
+    name: str  # the other cells: what tells it apart among arms of the same setting
     method: str
     done: int
     jobs: int
     runs: dict[tuple[str, ...], Result]  # by the seeds that differ between jobs
-    members: list[str] = field(default_factory=list)  # names of the jobs' folders
-    same_as: "Arm | None" = None  # the same measurement in its task, which competes for both
+    members: list[str]  # names of the jobs' folders
+    same_as: "Arm | None" = None  # the same measurement in its setting, which competes for both
 
     @property
     def label(self) -> str:
-        return " ".join(cell for cell in self.key if cell)
+        return words(self.key)
 
     @property
     def results(self) -> list[Result]:
@@ -66,11 +63,16 @@ class Arm:
         return len({result.model for result in self.results})
 
 
+def words(cells: Iterable[str]) -> str:
+    """The cells that are not blank."""
+    return " ".join(filter(None, cells))
+
+
 def is_seed(name: str) -> bool:
     return name == "seed" or name.endswith(".seed")
 
 
-def same_task(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return all(a == b or "" in (a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -85,35 +87,40 @@ def group(
 
     `tables` are the items of its rows; `columns` tell the arms apart.
     """
-    selecting = "model" if "student" in frame else None  # no part of the task of a student
-    task = [name for name in columns if _is_task(name) and name.split(".")[0] != selecting]
+    setting = [name for name in columns if _of_setting(name, "student" in frame)]
     seeds = [str(name) for name in frame if is_seed(str(name))]
-    rows: dict[tuple[str, ...], list[tuple[Mapping, Result]]] = {}
+    rows: dict[tuple[str, ...], list[tuple[Mapping, Result]]] = defaultdict(list)
     for row, items in zip(frame.to_dict("records"), tables, strict=True):
-        measured = _result(row, items, jobs[row["job"]])
-        rows.setdefault(tuple(show(row[name]) for name in columns), []).append((row, measured))
-    arms = [_arm(dict(zip(columns, key, strict=True)), task, seeds, members) for key, members in rows.items()]
+        rows[tuple(show(row[name]) for name in columns)].append((row, _result(row, items, jobs[row["job"]])))
+    arms = [_arm(dict(zip(columns, key, strict=True)), setting, seeds, members) for key, members in rows.items()]
     return _merged(sorted(arms, key=lambda arm: arm.method != "zero_shot"))
 
 
-def _arm(cells: dict[str, str], task: list[str], seeds: list[str], rows: list[tuple[Mapping, Result]]) -> Arm:
+def _of_setting(name: str, with_students: bool) -> bool:
+    """Whether a column says what is measured, and on what, rather than how rows were selected."""
+    group = name.split(".")[0]
+    if group == "preference":  # its other options are the method's
+        return name == group or name.startswith("preference.pairs")
+    return name in BUDGET or (group in SETTING and not (group == "model" and with_students))
+
+
+def _arm(cells: dict[str, str], setting: list[str], seeds: list[str], rows: list[tuple[Mapping, Result]]) -> Arm:
     runs: dict[tuple[str, ...], Result] = {}
     for row, result in rows:
-        if show(row["state"]) in MEASURED:
+        if show(row["state"]) in ("done", "failed"):  # what failed at its judging was measured by all that came before
             run = tuple(show(row[name]) for name in seeds)
             if result.name != runs.get(run, result).name:  # two jobs that name the same run
                 run = (*run, result.name)
             runs[run] = result
     done = [result.model for row, result in rows if show(row["state"]) == "done"]
-    shared = len(done) - len(set(done))
     blank = "" if cells["method"] == "zero_shot" else "null"
     return Arm(
         key=tuple(cells.values()),
-        task=tuple(cells[name] or blank for name in task),
-        name=" ".join(cell for name, cell in cells.items() if cell and name not in task),
+        setting=tuple(cells[name] or blank for name in setting),
+        name=words(cell for name, cell in cells.items() if name not in setting),
         method=cells["method"],
-        done=len(done) - shared,
-        jobs=len(rows) - shared,
+        done=len(set(done)),
+        jobs=len(rows) - len(done) + len(set(done)),
         runs=runs,
         members=[row["job"] for row, _ in rows],
     )
@@ -123,19 +130,21 @@ def _merged(arms: list[Arm]) -> list[Arm]:
     """With `same_as`: a second name makes no second rival. A reference stands for the others."""
     stands: dict[Arm, Arm] = {}
     for arm in sorted(arms, key=lambda arm: ((*REFERENCES, arm.method).index(arm.method), -len(arm.runs))):
-        alike = (first for other, first in stands.items() if other.task == arm.task and _alike(arm, other))
+        alike = (first for other, first in stands.items() if other.setting == arm.setting and _alike(arm, other))
         stands[arm] = next(alike, arm)
     return [arm if stands[arm] is arm else replace(arm, same_as=stands[arm]) for arm in arms]
 
 
 def _alike(one: Arm, other: Arm) -> bool:
     """Whether each result of `one` is the other's too: the same directories, or the same items."""
-    pairs = [(result, other.runs.get(seeds, NO_RESULT)) for seeds, result in one.runs.items()]
-    return bool(pairs) and all(a.name == b.name or (len(a.items) > 0 and a.items.equals(b.items)) for a, b in pairs)
+    pairs = [(result, other.runs.get(run)) for run, result in one.runs.items()]
+    return bool(pairs) and all(
+        b is not None and (a.name == b.name or (len(a.items) > 0 and a.items.equals(b.items))) for a, b in pairs
+    )
 
 
 def _result(row: Mapping, items: pandas.DataFrame, job: JobRecord) -> Result:
-    """Where a folder does not say what was measured, each measurement is of a model of its own."""
+    """Where its folder does not say what was measured, each measurement is of a model of its own."""
     numbers = {name: float(value) for name, value in row.items() if isinstance(value, Real) and value == value}
     name, trained = show(row["result"]) or show(row["job"]), show(row["method"]) != "zero_shot"
     model = (job.directory("finetune") if trained else job.directory("student_base", "base")) or name
@@ -195,9 +204,3 @@ def difference(one: Arm, other: Arm, metric: str) -> Estimate:
             return estimate
     values = numpy.array([a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan) for a, b in pairs])
     return from_seeds(per_seed(values, seeds), limits)
-
-
-def _is_task(name: str) -> bool:
-    """Whether a column says what is measured, and on what, rather than how rows were selected."""
-    method_option = name.startswith("preference.") and not name.startswith("preference.pairs")
-    return name in BUDGET or (name.split(".")[0] in TASK and not method_option)

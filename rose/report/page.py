@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jinja2
 
+from rose.report.arms import words
 from rose.report.comparison import Comparison, Difference, verdict
 from rose.report.drawing import Plot
 from rose.report.headlines import is_it_real, is_told, what_it_cost, who_won
@@ -12,7 +13,7 @@ from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, StageEntry
 from rose.report.selections import SweepSelections
 from rose.report.suspicions import ArmFinding, suspicions
-from rose.report.table import notes, planned, unfinished
+from rose.report.table import not_done, notes, planned
 from rose.report.text import number, printable, shorten
 
 HERE = Path(__file__).parent
@@ -38,9 +39,9 @@ def render_page(
     plots: list[Plot],
 ) -> str:
     """The page as HTML. Every text of other people's is escaped and cut, and made printable."""
-    lines, missing = suspicions(comparison, selections, findings, jobs), unfinished(jobs)
+    lines, missing = suspicions(comparison, selections, findings, jobs), not_done(jobs)
     answers = {metric: _verdicts(comparison, metric) for metric in comparison.differences}
-    main = answers.pop(comparison.main, []) if comparison.main else []
+    main = answers.pop(comparison.main, [])
     there = {"unfinished": missing, "verdicts": main, "figures": plots, "rows": selections.arms}
     return _template().render(
         title=title,
@@ -61,7 +62,7 @@ def render_page(
         notes=notes(jobs, comparison),
         verdicts=main,
         others={metric: entries for metric, entries in answers.items() if entries},
-        stability=[(" ".join(filter(None, key)), _shares(wins)) for key, wins in comparison.stability.items() if wins],
+        stability=[(words(setting), _shares(wins)) for setting, wins in comparison.stability.items()],
         plots=plots,
         missing=_missing(selections),
         suspicions=lines,

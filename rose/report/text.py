@@ -12,6 +12,11 @@ def number(value: float, sign: str = "") -> str:
     return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
+def counted(count: int | str, noun: str) -> str:
+    """`1 seed`, `3 seeds`, `ten seeds`."""
+    return f"{count} {noun}{'' if count in (1, 'one') else 's'}"
+
+
 def printable(text: str) -> str:
     """`text` with control and reordering characters spelt out, what has no encoding replaced."""
     if text.isprintable() and text.isascii():
