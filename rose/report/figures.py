@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy
 
 from rose.report.arms import Arm
 from rose.report.comparison import Comparison
-from rose.report.drawing import RULE, STYLE, Drawing, Plot, label_rows, legend_columns, new_figure, nth_style, save
+from rose.report.drawing import RULE, STYLE, Plot, label_rows, legend_columns, new_figure, nth_style, save
 from rose.report.metrics import direction, is_quality, lower_is_better
 from rose.report.selection_figures import lengths, overlap, sources
 from rose.report.selections import SweepSelections
@@ -41,21 +41,23 @@ def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> l
         old.unlink()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font may have it
-        return [save(drawing, folder) for drawing in _all(comparison, selections)]
+        return [save(plot, folder) for plot in _plots(comparison, selections) if plot]
 
 
-def _all(comparison: Comparison, selections: SweepSelections) -> list[Drawing]:
-    metrics, main = comparison.metrics, comparison.main
-    drawings = [by_method(comparison, name) for name in metrics if is_quality(name) or name == "precision"]
-    if main:
-        drawings += [curve(comparison, main, column) for column in numeric_columns(comparison)]
-        if "cost/seconds" in metrics:
-            drawings.append(cost_against_quality(comparison, main))
-    drawings += [sources(selections), lengths(selections), overlap(selections)]
-    return [drawing for drawing in drawings if drawing]
+def _plots(comparison: Comparison, selections: SweepSelections) -> Iterator[Plot | None]:
+    for metric in comparison.metrics:
+        if is_quality(metric) or metric == "precision":
+            yield by_method(comparison, metric)
+    if comparison.main:
+        for column in numeric_columns(comparison):
+            yield curve(comparison, comparison.main, column)
+        if "cost/seconds" in comparison.metrics:
+            yield cost_against_quality(comparison, comparison.main)
+    for what in (sources, lengths, overlap):
+        yield what(selections)
 
 
-def by_method(comparison: Comparison, metric: str) -> Drawing:
+def by_method(comparison: Comparison, metric: str) -> Plot:
     """A metric's means with their intervals, a row an arm."""
     rows = [(arm, estimate) for arm, estimate in comparison.estimates[metric].items() if estimate.seeds]
     left_out = max(0, len(rows) - MOST_ARMS)
@@ -68,7 +70,7 @@ def by_method(comparison: Comparison, metric: str) -> Drawing:
     axes.set_xlabel(metric + (" (lower is better)" if lower_is_better(metric) else ""))
     axes.grid(axis="x")
     caption = f"{metric} by method: mean and 95 % interval." + (f" {left_out} further rows left out." * bool(left_out))
-    return Drawing(f"{metric}_by_method", caption, _alt(rows), figure)
+    return Plot(f"{metric}_by_method", caption, _alt(rows), figure)
 
 
 def numeric_columns(comparison: Comparison) -> list[str]:
@@ -81,7 +83,7 @@ def numeric_columns(comparison: Comparison) -> list[str]:
     return columns
 
 
-def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
+def curve(comparison: Comparison, metric: str, column: str) -> Plot | None:
     """A metric against a column of numbers, a line for each combination of the other cells.
 
     A line with a blank in that column is a level.
@@ -111,7 +113,7 @@ def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
     left_out = f" {len(lines) - len(shown)} further lines left out." if len(lines) > len(shown) else ""
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
     alt = _alt([(point.arm, point.estimate) for line in shown for point in line.points])
-    return Drawing(f"{metric}_against_{column}", caption, alt, figure)
+    return Plot(f"{metric}_against_{column}", caption, alt, figure)
 
 
 def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
@@ -139,7 +141,7 @@ def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:
     return [style | nth_style(place) for place, style in enumerate(styles)]
 
 
-def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
+def cost_against_quality(comparison: Comparison, metric: str) -> Plot | None:
     """A metric against the seconds of the method's own stages.
 
     The line joins what nothing beats in both.
@@ -166,7 +168,7 @@ def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
     labels = ", ".join(arm.label for arm, *_ in joined)
     alt = "; ".join(f"{arm.label} {number(cost.mean)} s, {number(quality.mean)}" for arm, cost, quality in points)
     caption = f"Cost against {metric}. The line joins the Pareto front, which nothing beats in both: {labels}."
-    return Drawing("cost_against_quality", caption, alt, figure)
+    return Plot("cost_against_quality", caption, alt, figure)
 
 
 def pareto(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:
