@@ -35,15 +35,15 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
     if tracking.mode == "disabled":
         yield None
         return
+    folders = {"WANDB_DIR": str(job), "WANDB_DATA_DIR": str(job / "wandb")}
     with _environment(
-        WANDB_MODE=tracking.mode,
-        WANDB_DIR=str(job),
-        WANDB_DATA_DIR=str(job / "wandb"),
-        WANDB_ERROR_REPORTING="false",
-        WANDB_SILENT="true",
+        folders | {"WANDB_MODE": tracking.mode, "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
     ):
         run = _start(tracking, job, config, group, name)
-        if run is not None and run.url:
+        if run is None:
+            yield None
+            return
+        if run.url:
             logger.info("W&B run: %s", run.url)
         exit_code = 1
         try:
@@ -51,29 +51,28 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
             exit_code = 0
         finally:
             with _warned("did not close this job's run"):
-                if run is not None:
-                    run.finish(exit_code=exit_code)
+                run.finish(exit_code=exit_code)
 
 
-def log(
-    run: "wandb.Run | None",
-    metrics_jsonl: Path,
-    stages: dict[str, dict[str, Any]],
-    metrics: dict[str, float],
-) -> None:
+def log(run: "wandb.Run | None", curves: Path, stages: dict[str, dict[str, Any]], metrics: dict[str, float]) -> None:
     """Sends a job's record: training curves, what each stage took, final metrics.
 
-    `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own
-    step axis. `stages` and `metrics` are the contents of stages.json and metrics.json.
+    `curves`: an object a line, {"stage", "step", name: value, …}; each stage gets its own step
+    axis. `stages` and `metrics` are the contents of stages.json and metrics.json.
     """
     if run is None:
         return
     with _warned("did not take this job's record"):
-        _log_curves(run, metrics_jsonl)
+        lines = [json.loads(line) for line in curves.read_text().splitlines()] if curves.exists() else []
+        for stage in dict.fromkeys(line["stage"] for line in lines):
+            run.define_metric(f"{stage}/step")
+            run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        for number, line in enumerate(lines):  # W&B's own step must grow over the whole run, whatever the stage
+            stage = line.pop("stage")
+            run.log({f"{stage}/{key}": value for key, value in line.items()}, step=number)
         run.config.update({"stages": {name: stage["dir"] for name, stage in stages.items()}})
         for name, stage in stages.items():
-            costs = {f"{cost}/{name}": value for cost, value in stage.items() if cost not in ("dir", "state")}
-            run.summary.update(costs)
+            run.summary.update({f"{key}/{name}": value for key, value in stage.items() if key not in ("dir", "state")})
         run.summary.update(metrics)
 
 
@@ -163,19 +162,6 @@ def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
     )
 
 
-def _log_curves(run: "wandb.Run", metrics_jsonl: Path) -> None:
-    if not metrics_jsonl.exists():
-        return
-    lines = [json.loads(line) for line in metrics_jsonl.read_text().splitlines()]
-    for stage in dict.fromkeys(line["stage"] for line in lines):
-        run.define_metric(f"{stage}/step")
-        run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-    for number, line in enumerate(lines):
-        # W&B's own step must grow over the whole run, whichever stage a line belongs to.
-        stage = line.pop("stage")
-        run.log({f"{stage}/{key}": value for key, value in line.items()}, step=number)
-
-
 def _table(frame: "pandas.DataFrame") -> "wandb.Table":
     import wandb
 
@@ -200,15 +186,13 @@ def _warn(what: str, error: Exception) -> None:
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Sets environment variables for the body alone: jobs of one sweep may share a process."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update(before)
