@@ -10,7 +10,7 @@ import numpy
 import pandas
 from scipy.sparse.csgraph import connected_components
 
-from rose.report.metrics import bounds, rests_on_selection
+from rose.report.metrics import SELECTION, bounds
 from rose.report.results import JobRecord
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
@@ -32,8 +32,8 @@ class Result:
     trained: bool = True  # False: the base model, which no seed of a method has drawn
 
     def behind(self, metric: str) -> str:
-        """What has the metric: the model, or its selection."""
-        return self.selection if rests_on_selection(metric) else self.model
+        """What has the metric: the model, or its selection, which several models may share."""
+        return self.selection if metric.startswith(SELECTION) else self.model
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,9 +66,10 @@ def label_rows(axes: "Axes", labels: list[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def legend_columns(labels: list[str]) -> int:
-    """How many fit side by side below or above the axes."""
-    return max(1, min(3, 66 // (max((len(short(label)) for label in labels), default=0) + 6)))
+def figure_with_legend(height: float, labels: list[str]) -> tuple["Figure", "Axes", int]:
+    """One that is higher by the legend's rows; the last number is that of its columns."""
+    columns = max(1, min(3, 66 // (max((len(short(label)) for label in labels), default=0) + 6)))
+    return *new_figure(height + 0.19 * -(-len(labels) // columns)), columns
 
 
 def nth_style(place: int, method: str = "") -> dict[str, Any]:

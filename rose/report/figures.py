@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy
 
 from rose.report.arms import Arm
 from rose.report.comparison import Comparison
-from rose.report.drawing import RULE, STYLE, Plot, label_rows, legend_columns, new_figure, nth_style, save
+from rose.report.drawing import RULE, STYLE, Plot, figure_with_legend, label_rows, new_figure, nth_style, save
 from rose.report.metrics import direction, is_quality, lower_is_better
 from rose.report.selection_figures import lengths, overlap, sources
 from rose.report.selections import SweepSelections
@@ -27,9 +27,7 @@ class Point(NamedTuple):
     estimate: Estimate
 
 
-class Line(NamedTuple):
-    label: str
-    points: list[Point]
+Line = tuple[str, list[Point]]  # its label, and its points by x
 
 
 def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> list[Plot]:
@@ -76,8 +74,8 @@ def by_method(comparison: Comparison, metric: str) -> Plot:
 def numeric_columns(comparison: Comparison) -> list[str]:
     """Columns that differ between arms, with numbers alone in them: ratios, slices, dimensions."""
     columns = []
-    for index, name in enumerate(comparison.columns):
-        values = {arm.key[index] for arm in comparison.arms} - {""}
+    for name, cells in zip(comparison.columns, zip(*(arm.key for arm in comparison.arms), strict=True), strict=True):
+        values = set(cells) - {""}
         if name != "method" and len(values) > 1 and not any(math.isnan(_number(value)) for value in values):
             columns.append(name)
     return columns
@@ -89,20 +87,18 @@ def curve(comparison: Comparison, metric: str, column: str) -> Plot | None:
     A line with a blank in that column is a level.
     """
     lines = _lines(comparison, metric, column)
-    across = sorted({point.x for line in lines for point in line.points if not math.isnan(point.x)})
+    across = sorted({point.x for _, points in lines for point in points if not math.isnan(point.x)})
     if len(across) < 2:
         return None
     shown = lines[:MOST_LINES]
-    columns = legend_columns([line.label for line in shown])
-    figure, axes = new_figure(2.9 + 0.19 * -(-len(shown) // columns))
-    for line, style in zip(shown, _styles(shown, comparison), strict=True):
-        first = line.points[0]
-        if len(line.points) == 1 and math.isnan(first.x):
-            axes.axhline(first.estimate.mean, color=style["color"], label=line.label, linestyle=":", linewidth=1.2)
+    figure, axes, columns = figure_with_legend(2.9, [label for label, _ in shown])
+    for (label, points), style in zip(shown, _styles(shown, comparison), strict=True):
+        means = [point.estimate.mean for point in points]
+        if len(points) == 1 and math.isnan(points[0].x):
+            axes.axhline(means[0], color=style["color"], label=label, linestyle=":", linewidth=1.2)
             continue
-        error = numpy.hstack([_error(point.estimate) for point in line.points])
-        means = [point.estimate.mean for point in line.points]
-        axes.errorbar([point.x for point in line.points], means, yerr=error, label=line.label, **style)
+        error = numpy.hstack([_error(point.estimate) for point in points])
+        axes.errorbar([point.x for point in points], means, yerr=error, label=label, **style)
     if across[0] > 0 and across[-1] >= 8 * across[0]:
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{x:g}" for x in across])
@@ -112,31 +108,31 @@ def curve(comparison: Comparison, metric: str, column: str) -> Plot | None:
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, fontsize=8)
     left_out = f" {len(lines) - len(shown)} further lines left out." if len(lines) > len(shown) else ""
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
-    alt = _alt([(point.arm, point.estimate) for line in shown for point in line.points])
+    alt = _alt([(point.arm, point.estimate) for _, points in shown for point in points])
     return Plot(f"{metric}_against_{column}", caption, alt, figure)
 
 
 def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
-    """The arms that have the metric, those that differ in `column` alone on one line."""
-    lines: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+    """The arms that have the metric, those that differ in `column` alone on one line.
+
+    Its label is the cells that are not blank; a number says nothing without its column's name.
+    """
+    lines: dict[tuple[tuple[str, str], ...], Line] = {}
     for arm, estimate in comparison.estimates[metric].items():
         if estimate.seeds:
             cells = dict(zip(comparison.columns, arm.key, strict=True))
             x = _number(cells.pop(column))
-            lines.setdefault(tuple(cells.items()), []).append(Point(x, arm, estimate))
-    return [Line(_label(cells), sorted(points, key=lambda point: point.x)) for cells, points in lines.items()]
-
-
-def _label(cells: Iterable[tuple[str, str]]) -> str:
-    """The cells that are not blank; a number says nothing without its column's name."""
-    words = (cell if math.isnan(_number(cell)) else f"{column} {cell}" for column, cell in cells if cell)
-    return printable(" ".join(words))
+            named = (cell if math.isnan(_number(cell)) else f"{name} {cell}" for name, cell in cells.items() if cell)
+            line = lines.setdefault(tuple(cells.items()), (printable(" ".join(named)), []))
+            line[1].append(Point(x, arm, estimate))
+    return [(label, sorted(points, key=lambda point: point.x)) for label, points in lines.values()]
 
 
 def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:
     """A colour and a marker a line: its method's, unless several are of one method."""
-    styles = [_point(line.points[0].arm, comparison) | {"linestyle": "-"} for line in lines]
-    if len({line.points[0].arm.method for line in lines}) == len(lines):
+    arms = [points[0].arm for _, points in lines]
+    styles = [_point(arm, comparison) | {"linestyle": "-"} for arm in arms]
+    if len({arm.method for arm in arms}) == len(lines):
         return styles
     return [style | nth_style(place) for place, style in enumerate(styles)]
 

@@ -2,7 +2,7 @@
 
 import numpy
 
-from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Plot, label_rows, legend_columns, new_figure, short
+from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Plot, figure_with_legend, label_rows, new_figure, short
 from rose.report.selections import SweepSelections
 from rose.report.text import number
 
@@ -16,8 +16,7 @@ def sources(selections: SweepSelections) -> Plot | None:
     names = list(selections.pool_sources)[:MOST_SOURCES]
     rows = [("pool", selections.pool_sources), *((arm.label, arm.sources) for arm in selections.arms if arm.rows)]
     shown = [*names, "other"] if len(selections.pool_sources) > len(names) else names
-    columns = legend_columns(shown)
-    figure, axes = new_figure(0.75 + 0.24 * len(rows) + 0.19 * -(-len(shown) // columns))
+    figure, axes, columns = figure_with_legend(0.75 + 0.24 * len(rows), shown)
     left = numpy.zeros(len(rows))
     for place, name in enumerate(shown):
         shares = [shares.get(name, 0) if name in names else _rest(shares, names) for _, shares in rows]

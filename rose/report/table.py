@@ -155,15 +155,9 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _markdown(table: list[list[str]], text_columns: int) -> str:
     """A padded Markdown table, header first; its first `text_columns` columns are left-aligned."""
-    # GitHub's Markdown wants a dash beside the colon.
-    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]
-    rule = ["-" * width for width in widths]
-    rule[text_columns:] = [dashes[:-1] + ":" for dashes in rule[text_columns:]]
-    lines = []
-    for row in [table[0], rule, *table[1:]]:
-        padded = [
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("| " + " | ".join(padded) + " |")
-    return "\n".join(lines)
+    columns = []
+    for place, cells in enumerate(zip(*table, strict=True)):
+        width, right = max(3, *map(len, cells)), place >= text_columns
+        rule = "-" * (width - right) + ":" * right  # GitHub's Markdown wants a dash beside the colon
+        columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in (cells[0], rule, *cells[1:])])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))

@@ -6,11 +6,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rose.config.choices import TrackingMode
 from rose.config.schema import Tracking
 from rose.errors import one_line
 
@@ -35,11 +33,10 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
     if tracking.mode == "disabled":
         yield None
         return
-    folders = {"WANDB_DIR": str(job), "WANDB_DATA_DIR": str(job / "wandb")}
-    with _environment(
-        folders | {"WANDB_MODE": tracking.mode, "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-    ):
-        run = _start(tracking, job, config, group, name)
+    variables = {"WANDB_MODE": tracking.mode, "WANDB_DIR": str(job), "WANDB_DATA_DIR": str(job / "wandb")}
+    with _environment(variables | {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}):
+        named = {"project": tracking.project, "entity": tracking.entity, "group": group, "name": name}
+        run = _start(tracking.mode, **named, id=run_id(group, name), dir=str(job), config=config)
         if run is None:
             yield None
             return
@@ -108,29 +105,29 @@ def run_id(group: str, name: str) -> str:
     return hashlib.sha256(json.dumps([group, name]).encode()).hexdigest()[:16]
 
 
-def _start(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run | None":
+def _start(mode: str, **named: Any) -> "wandb.Run | None":
     try:
-        return _init(tracking, job, config, group, name)
+        return _init(mode, named)
     except Exception as error:
-        if tracking.mode != "online":
-            _warn(f"did not start with tracking.mode={tracking.mode} (online, offline or disabled)", error)
+        if mode != "online":
+            _warn(f"did not start with tracking.mode={mode} (online, offline or disabled)", error)
             return None
         _warn("did not start online; kept offline, as tracking.mode=offline does at once", error)
     try:
         import wandb
 
         wandb.teardown()  # the attempt's service holds on to the run's id
-        return _init(replace(tracking, mode=TrackingMode.offline), job, config, group, name)
+        return _init("offline", named)
     except Exception:
         logger.debug("W&B did not start offline either", exc_info=True)
         return None
 
 
-def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run":
+def _init(mode: str, named: dict[str, Any]) -> "wandb.Run":
     import wandb  # here, because it takes half a second that a job without tracking need not spend
     from wandb.errors import UsageError
 
-    if tracking.mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
+    if mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
         raise UsageError("no API key: set WANDB_API_KEY or run `wandb login`")
     settings = wandb.Settings(
         init_timeout=START_SECONDS,
@@ -148,18 +145,8 @@ def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
         x_disable_stats=True,
         x_save_requirements=False,
     )
-    return wandb.init(
-        mode="online" if tracking.mode == "online" else "offline",
-        project=tracking.project,
-        entity=tracking.entity,
-        group=group,
-        name=name,
-        id=run_id(group, name),
-        dir=str(job),
-        config=config,
-        settings=settings,
-        reinit="finish_previous",
-    )
+    mode = "online" if mode == "online" else "offline"
+    return wandb.init(mode=mode, settings=settings, reinit="finish_previous", **named)
 
 
 def _table(frame: "pandas.DataFrame") -> "wandb.Table":
