@@ -25,6 +25,7 @@ from rose.evaluation.contests import by_score, contests
 from rose.evaluation.evaluate import preference_metrics
 from rose.evaluation.items import Item, merge_items, prompt_text, write_items
 from rose.evaluation.verdicts import judge_answers, shares_model
+from rose.report.statistics import from_items
 from rose.run import callback, job
 
 
@@ -150,10 +151,31 @@ def test_answers_to_other_prompts_cannot_be_compared(tmp_path):
         contests(one, write_answers(tmp_path / "three", [("x", "b")]))
 
 
-def test_a_metric_is_the_mean_of_its_items_known_values(tmp_path):
+def test_win_rate_at_equal_lengths_is_the_win_rate_a_prompt_weighing_the_same_in_file_report_and_duel(judge, tmp_path):
+    """Four wins to one prompt and one loss each to two others are a third, not two thirds."""
+    pairs, prompts = [("tomato", "anchor")] * 4 + [("anchor", "tomato")] * 2, ["p", "p", "p", "p", "q", "r"]
+    answers, out = write_answers(tmp_path / "answers", pairs), tmp_path / "out"
+    rows = [json.loads(line) for line in (answers / "answers.jsonl").read_text().splitlines()]
+    for row, prompt in zip(rows, prompts, strict=True):
+        row["prompt"] = [{"role": "user", "content": prompt}]
+    (answers / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out.mkdir()
+    judge_answers(out, judge, "", False, answers, None)
+    metrics, items = json.loads((out / "metrics.json").read_text()), pandas.read_parquet(out / "items.parquet")
+    assert sorted(items["win_rate"]) in ([0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1])  # whichever the reward model likes
+    third = 2 / 3 if items["win_rate"].iloc[-1] == 1 else 1 / 3
+    for name in ("win_rate", "win_rate_length_controlled"):
+        assert metrics[name] == pytest.approx(third, abs=1e-9)
+    assert summary(out).startswith(f"win rate {third:.3f} ")
+    shown = from_items(items[["win_rate"]].to_numpy().T, pandas.factorize(items["prompt"])[0])
+    assert shown.mean == pytest.approx(metrics["win_rate"])
+
+
+def test_a_metric_is_the_mean_of_its_prompts_means_of_known_values(tmp_path):
     items = [Item("a", "p", "s"), Item("b", "p", "s"), Item("c", "q", "s")]
-    write_items(tmp_path, items, {"m": [1.0, float("nan"), 0.0], "none": [float("nan")] * 3}, {"n": 3})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"m": 0.5, "n": 3}
+    columns = {"m": [1.0, float("nan"), 0.0], "k": [1.0, 0.0, 0.0], "none": [float("nan")] * 3}
+    write_items(tmp_path, items, columns, {"n": 3})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"m": 0.5, "k": 0.25, "n": 3}
 
 
 def test_merged_items_are_the_union_of_rows(tmp_path):

@@ -78,6 +78,32 @@ def test_the_interval_covers_and_a_bootstrap_of_few_seeds_would_not(seeds: int, 
         assert numpy.mean([low <= 0 <= high for low, high in thin]) < 0.85
 
 
+@pytest.mark.parametrize(("rate", "logit"), [(0.9, 3.402), (0.97, 5.071)])
+def test_the_interval_of_a_rate_near_one_covers_where_one_cut_at_the_bound_would_not(rate: float, logit: float):
+    """Logits spread 1.2 over five seeds, 1.5 over 200 prompts and .5 within; `logit` is their mean for such a rate."""
+    generator, nodes = numpy.random.default_rng(7), stats.norm.ppf((numpy.arange(10_000) + 0.5) / 10_000)
+    spread = (1.2**2 + 1.5**2 + 0.5**2) ** 0.5
+    assert (1 / (1 + numpy.exp(-(logit + spread * nodes)))).mean() == pytest.approx(rate, abs=1e-4)
+    covered = numpy.zeros(2)
+    for _ in range(150):
+        logits = logit + 1.5 * generator.normal(size=200)
+        logits = logits + 1.2 * generator.normal(size=(5, 1)) + 0.5 * generator.normal(size=(5, 200))
+        values = (generator.random((5, 200)) < 1 / (1 + numpy.exp(-logits))).astype(float)
+        for place, bounds in enumerate([(0.0, 1.0), (-numpy.inf, 1.0)]):  # a rate; what is but cut
+            estimate = from_items(values, numpy.arange(200), bounds)
+            covered[place] += estimate.low <= rate <= estimate.high
+    assert covered[0] / 150 >= 0.95 - 2.5 * (0.95 * 0.05 / 150) ** 0.5
+    assert covered[1] < covered[0]
+
+
+def test_the_limits_of_one_models_rate_are_wilsons():
+    """One seed, an item a prompt: 180 of 200, within the noise of the resamples."""
+    values = (numpy.arange(200) < 180).astype(float)[None]
+    estimate = from_items(values, numpy.arange(200), (0.0, 1.0))
+    wilson = stats.binomtest(180, 200).proportion_ci(0.95, "wilson")
+    assert (estimate.low, estimate.high) == (pytest.approx(wilson.low, abs=3e-3), pytest.approx(wilson.high, abs=3e-3))
+
+
 def test_two_seeds_that_agree_tell_nothing_and_three_may():
     """By luck or not: with two seeds a spread of zero is as likely as any other."""
     prompts = numpy.random.default_rng(0).normal(0.5, 1, 200)

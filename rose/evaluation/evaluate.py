@@ -18,7 +18,7 @@ from rose.stages.graph import stage
 COLUMNS = ["chosen", "rejected", "chosen_tokens", "rejected_tokens"]
 
 
-@stage("evaluation", version=2)
+@stage("evaluation", version=3)
 def evaluate(
     out: Path,
     batch_tokens: int,

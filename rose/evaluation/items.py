@@ -1,4 +1,9 @@
-"""What every evaluating stage leaves: metrics.json, and items.parquet with one row a test item."""
+"""What every evaluating stage leaves: metrics.json, and items.parquet with one row a test item.
+
+The unit of all their means is the prompt: items that share one, such as the pairs of a question with
+many answers, are not independent, so each prompt weighs the same whatever the number of its items.
+A report has the same unit, and resamples it.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +23,7 @@ class Item(NamedTuple):
     """What a test item is called."""
 
     id: str
-    prompt: str  # the unit that is resampled: items that share it are not independent
+    prompt: str  # the unit of means and intervals
     subtask: str
 
 
@@ -32,14 +37,14 @@ def prompt_text(messages: Sequence[Message]) -> str:
 def write_items(out: Path, items: Sequence[Item], columns: Mapping[str, ArrayLike], more: Mapping[str, float]) -> None:
     """Writes items.parquet, a float column a metric, NaN where an item has none; and metrics.json.
 
-    The metric of a column's name is the mean of its known values, if it has any. `more` are the
-    metrics that are no mean over items.
+    The metric of a column's name is the mean over prompts of the means of their known values, if it
+    has any. `more` are the metrics that are no mean over items.
     """
-    frame = pandas.DataFrame(items, columns=COLUMNS).astype("str")
     values = {name: numpy.asarray(column, dtype=numpy.float64) for name, column in columns.items()}
-    frame.assign(**values).to_parquet(out / "items.parquet", index=False)
-    means = {name: float(numpy.nanmean(column)) for name, column in values.items() if not numpy.isnan(column).all()}
-    write_json(out / "metrics.json", means | dict(more))
+    frame = pandas.DataFrame(items, columns=COLUMNS).astype("str").assign(**values)
+    frame.to_parquet(out / "items.parquet", index=False)
+    means = frame.groupby("prompt")[list(values)].mean().mean().dropna()
+    write_json(out / "metrics.json", means.to_dict() | dict(more))
 
 
 def merge_items(paths: Sequence[Path]) -> pandas.DataFrame:

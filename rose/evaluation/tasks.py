@@ -19,7 +19,7 @@ from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 
-@stage("tasks", version=4)
+@stage("tasks", version=5)
 def solve(
     out: Path,
     tasks: Tasks,
@@ -43,7 +43,8 @@ def solve(
     texts = generate(model, tokenizer, [messages(each) for each in others], max_length, greedy)
     answers = dict(zip([each.row["id"] for each in choices + others], letters + texts, strict=True))
     correct = [_correct(each, answers[each.row["id"]]) for each in asked]
-    items = [Item(each.row["id"], each.row["question"], each.row["subtask"]) for each in asked]
+    prompts = ["\n".join([each.row["question"], *(each.row["choices"] or ())]) for each in asked]
+    items = [Item(each.row["id"], prompt, each.row["subtask"]) for each, prompt in zip(asked, prompts, strict=True)]
     name = re.sub(r"\W+", "_", tasks.name)
     write_items(out, items, {f"accuracy_{name}": correct}, {})
     rows = [

@@ -42,15 +42,16 @@ def fingerprint(judge: Judge) -> str:
     return loading.fingerprint(reward_model.source(judge))
 
 
-@stage("verdicts", version=3)
+@stage("verdicts", version=4)
 def judge_answers(
     out: Path, judge: Judge, fingerprint: str, shares_model: bool, answers: Path, opponent: Path | None
 ) -> None:
     """Writes verdicts.jsonl, a row a contest, metrics.json and items.parquet.
 
     `opponent=None`: the references. `fingerprint` is that of the judge, see there. win_rate is
-    the mean of the wins, a tie counting half, over the contests with a verdict; those without are
-    counted (judge_malformed, judge_refused) and never guessed.
+    the mean of the wins, a tie counting half, over the contests with a verdict, each prompt weighing
+    the same, as at equal length; those without are counted (judge_malformed, judge_refused) and
+    never guessed.
     """
     if fingerprint and judge.kind is JudgeKind.reward_model:
         loading.unchanged(reward_model.source(judge), fingerprint, "judge.model")
