@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy
 import pandas
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from rose.report.comparison import compare
 from rose.report.results import read_jobs, tabulate
@@ -115,6 +116,17 @@ def mean_and_interval(*values: float) -> str:
     """Mean and Student's t interval, as the table shows them."""
     mean, error = sum(values) / len(values), stats.sem(values)
     low, high = stats.t.interval(0.95, len(values) - 1, mean, error)
+    return _shown(mean, low, high)
+
+
+def rate_and_interval(*values: float) -> str:
+    """The same of a rate: statsmodels' Wilson interval of as many items as would have Student's t interval."""
+    mean, quantiles = sum(values) / len(values), (stats.norm.ppf(0.975), stats.t.ppf(0.975, len(values) - 1))
+    items = mean * (1 - mean) / stats.sem(values) ** 2 * (quantiles[0] / quantiles[1]) ** 2
+    return _shown(mean, *proportion_confint(items * mean, items, method="wilson"))
+
+
+def _shown(mean: float, low: float, high: float) -> str:
     between = " to " if low < 0 else "–"
     return f"{mean:.3f} ({low:.3f}{between}{high:.3f})".replace("-", "−")
 

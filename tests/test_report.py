@@ -8,7 +8,16 @@ from pathlib import Path
 import pandas
 import pytest
 from omegaconf import OmegaConf
-from report_jobs import collect, mean_and_interval, paired_sweep, row_of, text_of, write_items, write_job
+from report_jobs import (
+    collect,
+    mean_and_interval,
+    paired_sweep,
+    rate_and_interval,
+    row_of,
+    text_of,
+    write_items,
+    write_job,
+)
 
 from rose.errors import RoseError
 from rose.report.comparison import compare
@@ -62,7 +71,7 @@ def test_the_tables_read_back_as_they_were_collected(sweep: Path):
 def test_the_table_shows_mean_and_interval_over_seeds(sweep: Path):
     text = text_of(sweep)
     assert row_of(text, "method") == ["method", "n", "reward", "preference_accuracy", "chosen_loss"]
-    accuracy = mean_and_interval(0.5, 0.5, 0.65)
+    accuracy = rate_and_interval(0.5, 0.5, 0.65)
     assert row_of(text, "less") == [
         "less",
         "3",
@@ -193,7 +202,7 @@ def test_a_job_whose_judging_failed_keeps_its_other_metrics_and_the_gap_shows(sw
     rose = row_of(text_of(sweep), "rose")
     assert rose[1] == "3 of 4"
     assert rose[2] == f"**{mean_and_interval(0.7, 0.8, 0.9)}**"
-    assert rose[3] == mean_and_interval(0.6, 0.7, 0.8, 0.75) + ", n=4"
+    assert rose[3] == rate_and_interval(0.6, 0.7, 0.8, 0.75) + ", n=4"
     assert "- rose-3 (failed, kept what it had measured): judge: connection refused" in text_of(sweep)
 
 
