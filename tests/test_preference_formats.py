@@ -126,10 +126,6 @@ def test_stack_exchange_sets_the_best_answer_against_each_lower_one():
             "prompt is empty",
         ),
         ({"prompt": "q", "chosen": "a", "rejected": "b", "subtask": 3}, "subtask is 3: must be a text"),
-        (
-            {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": "x", "score_rejected": 1},
-            "score_chosen is",
-        ),
         ({**SHP, "labels": None}, "labels is null: must be 1"),
         ({**SHP, "human_ref_B": ""}, "rejected has an empty answer"),
         (

@@ -10,7 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Evaluation, Numerics
 from rose.data import files
-from rose.data.chat import Message, prompt_ids, turn_ends
+from rose.data.chat import prompt_ids, turn_ends
+from rose.data.dropping import kept, list_dropped
+from rose.data.rows import Message
 from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
@@ -21,7 +23,7 @@ from rose.stages.graph import stage
 Model = PreTrainedModel | PeftModel
 
 
-@stage("answers", version=3)
+@stage("answers", version=4)
 def answer(
     out: Path,
     evaluation: Evaluation,
@@ -34,10 +36,14 @@ def answer(
     """Writes answers.jsonl, a row a test pair: {"id", "subtask", "prompt", "answer", "reference"}.
 
     A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen
-    answer to it, without what a chosen conversation goes on with.
+    answer to it, without what a chosen conversation goes on with. dropped.jsonl lists the pairs whose
+    prompt the chat template refuses.
     """
     tokenizer, model = load(base, numerics, adapter)
-    pairs = list(files.load(preferences / "test.jsonl"))
+    every, dropped = list(files.load(preferences / "test.jsonl")), []
+    asked = kept(every, lambda pair: prompt_ids(tokenizer, pair["prompt"], max_length), "", dropped.append)
+    pairs = [pair for pair, _ in asked]
+    list_dropped(out, dropped, len(every), "test pairs")
     prompts = {json.dumps(pair["prompt"]): pair["prompt"] for pair in pairs}
     texts = generate(model, tokenizer, list(prompts.values()), max_length, evaluation)
     answers = dict(zip(prompts, texts, strict=True))

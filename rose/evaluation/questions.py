@@ -11,6 +11,7 @@ from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.data.chat import Message
 from rose.data.files import FileRow, Location
+from rose.data.messages import given
 from rose.errors import RoseError
 from rose.evaluation.marking import final
 from rose.evaluation.statements import ENDING
@@ -139,7 +140,7 @@ def _names_no_letter(fields: dict[str, Any]) -> bool:
 
 
 def _letter(answer: str | int | float, choices: object, throughout: bool) -> str:
-    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase) or not all(map(given, choices)):
         raise BadRow("choices must be a list of 2 to 26 texts")
     letters = ascii_uppercase[: len(choices)]
     text = letters[choices.index(answer)] if answer in choices else None

@@ -116,7 +116,18 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     if (base / TOLD).exists():
         tokenizer.chat_template = _told(tokenizer.chat_template, json.loads((base / TOLD).read_text()))
+    one_template(tokenizer)
     return tokenizer
+
+
+def one_template(tokenizer: PreTrainedTokenizerBase, key: str = "model.base.path") -> None:
+    """Raises RoseError where the tokenizer has several chat templates, and none of them is the default."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict) and "default" not in templates:
+        raise RoseError(
+            f"{key}={tokenizer.name_or_path}: has the chat templates {', '.join(templates)} but no 'default'; name one "
+            "of them so, in tokenizer_config.json or additional_chat_templates/, or keep one alone"
+        )
 
 
 def _told(template: Any, values: dict[str, Any]) -> Any:
