@@ -239,7 +239,8 @@ def _local_files(location: Location, path: Path, told: bool = False) -> list[tup
         return [(path.name, _data(location, path.name, path))]
     inside = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     inside = {name: file for name, file in inside.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
-    names = _matching(location, list(inside)) if location.files else [n for n in inside if not NO_ROWS.fullmatch(Path(n).name)]
+    rows = [name for name, file in inside.items() if name in location.files or not NO_ROWS.fullmatch(file.name)]
+    names = _matching(location, rows) if rows and location.files else rows
     if not names:
         raise RoseError(f"{location.key}={location.path}: the folder holds no file ending in {', '.join(READERS)}")
     read = names if location.files else of_split(names, location.split)
