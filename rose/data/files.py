@@ -184,7 +184,7 @@ def append(path: Path, row: Mapping[str, object]) -> None:
 
 def counts(names: Counter[str]) -> str:
     """Names and how often each is there, for a message."""
-    return ", ".join(f"{name} {count}" for name, count in names.most_common())
+    return ", ".join(f"{name} {count}" for name, count in sorted(names.items(), key=lambda each: (-each[1], each[0])))
 
 
 def some_ids(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -245,8 +245,10 @@ def _local_files(location: Location, path: Path, told: bool = False) -> list[tup
         raise RoseError(f"{location.key}={location.path}: the folder holds no file ending in {', '.join(READERS)}")
     read = names if location.files else of_split(names, location.split)
     if told and len(read) < len(names):
-        left = ", ".join(name for name in names if name not in read)
-        log.warning("%s=%s: left out as not of the %s part: %s", location.key, location.path, location.split, left)
+        left = _few([name for name in names if name not in read])
+        files = re.sub(r"^preference", "preference.pairs", location.key).replace("path", "files")
+        what = f"{len(names) - len(read)} files are left out, named as not of the {location.split} part ({left})"
+        log.warning("%s=%s: %s; %s says which to read", location.key, location.path, what, files)
     return [(name, _data(location, name, _inside(location, path, inside[name]))) for name in read]
 
 
@@ -256,8 +258,8 @@ def _matching(location: Location, inside: list[str]) -> list[str]:
     for pattern in location.files:
         matching = [name for name in inside if name == pattern or fnmatchcase(name, pattern)]
         if not matching:
-            some = ", ".join(inside[:6]) + (", …" if len(inside) > 6 else "")
-            raise RoseError(f"{location.key}={location.path}: no file matches {pattern!r} of files; there are {some}")
+            fault = f"no file matches {pattern!r} of files; there are {_few(inside)}"
+            raise RoseError(f"{location.key}={location.path}: {fault}")
         names.update(dict.fromkeys(matching))
     return list(names)
 
@@ -269,6 +271,10 @@ def _data(location: Location, name: str, file: Path) -> Path:
             remedy = "is a Git LFS pointer, not the data: run `git lfs pull` where it was cloned"
             raise RoseError(f"{location.key}={location.path}: {name} {remedy}")
     return file
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def _stem(name: str) -> str:
