@@ -124,10 +124,9 @@ def one_template(tokenizer: PreTrainedTokenizerBase, key: str = "model.base.path
     """Raises RoseError where the tokenizer has several chat templates, and none of them is the default."""
     templates = tokenizer.chat_template
     if isinstance(templates, dict) and "default" not in templates:
-        raise RoseError(
-            f"{key}={tokenizer.name_or_path}: has the chat templates {', '.join(templates)} but no 'default'; name one "
-            "of them so, in tokenizer_config.json or additional_chat_templates/, or keep one alone"
-        )
+        fault = f"has the chat templates {', '.join(sorted(templates))} but no 'default'"
+        remedy = "name one of them so, in tokenizer_config.json or additional_chat_templates/, or keep one alone"
+        raise RoseError(f"{key}={tokenizer.name_or_path}: {fault}; {remedy}")
 
 
 def _told(template: Any, values: dict[str, Any]) -> Any:
