@@ -77,8 +77,7 @@ def as_prompt(value: object, name: str) -> list[Message]:
         turns.pop()
     if turns[-1]["role"] == "assistant":
         raise BadRow(f"{name} ends in the midst of an answer: must end in 'Assistant:', or after a user's turn")
-    system: list[Message] = [{"role": "system", "content": before}]
-    return system + turns if before else turns
+    return [Message(role="system", content=before), *turns] if before else turns
 
 
 def transcript(text: str, name: str) -> list[Message]:
@@ -114,7 +113,7 @@ def opened(values: dict[str, Any], messages: list[Message], whole: bool = False)
         if own and texts(own) != texts(system):
             raise BadRow(f"{name} is {kind(value)}, but there is another system prompt: leave one out")
         own = own or system
-    return own + history + rest
+    return [*own, *history, *rest]
 
 
 def _history(value: object) -> list[Message]:
@@ -129,7 +128,7 @@ def _history(value: object) -> list[Message]:
     for number, turn in enumerate(value, 1):
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
             raise BadRow(f"history, turn {number} is {kind(turn)}: must be [question, answer]")
-        turns += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
+        turns += [Message(role="user", content=turn[0]), Message(role="assistant", content=turn[1])]
     return turns
 
 
