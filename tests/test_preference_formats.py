@@ -46,6 +46,14 @@ PLAIN = ([user("q")], [assistant("good")], [assistant("bad")])
             {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"},
             PLAIN,
         ),
+        (  # the same beside a prompt
+            {
+                "prompt": "\n\nHuman: q\n\nAssistant:",
+                "chosen": "\n\nHuman: q\n\nAssistant: good",
+                "rejected": "\n\nHuman: q\n\nAssistant: bad",
+            },
+            PLAIN,
+        ),
         (  # the shared turns are the prompt, two turns of one speaker are one
             {
                 "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nHuman: d\n\nAssistant: e\n\nf",

@@ -20,13 +20,17 @@ FOLDABLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"} 
 def read_parquet(path: Path) -> Iterator[tuple[int, Checked]]:
     number, limit, unfolded = 0, limit_of(path), 0
     metadata = pyarrow.parquet.read_metadata(path)
+    for index in range(metadata.num_row_groups):
+        bound(metadata.row_group(index).total_byte_size, limit)
+    with pyarrow.parquet.ParquetFile(path, metadata=metadata) as file:
+        file.scan_contents()  # an error where what is said of a column is damaged; asked below, it would be an abort
     columns, rows = _folding(metadata)
     with pyarrow.parquet.ParquetFile(path, metadata=metadata, read_dictionary=columns) as file:
         distinct(file.schema_arrow.names)
         for index in range(metadata.num_row_groups):
             group = metadata.row_group(index)
             values = sum(group.column(index).num_values for index in range(group.num_columns))
-            bound(max(group.total_byte_size, ITEM * values), limit)
+            bound(ITEM * values, limit)
             for batch in file.iter_batches(batch_size=rows, row_groups=[index]):
                 unfolded += sum(map(_size, batch.columns))
                 bound(unfolded, limit)

@@ -97,8 +97,9 @@ def _ratio(values: dict[str, Any], scored: bool) -> dict[str, float]:
 
 def _sides(values: dict[str, Any]) -> Sides:
     prompt, chosen, rejected = values["prompt"], values["chosen"], values["rejected"]
-    if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
-        return _split(transcript(chosen, "chosen"), transcript(rejected, "rejected"))
+    both = (chosen, rejected) if isinstance(chosen, str) and isinstance(rejected, str) else ()
+    if both and (prompt is None or all(text.startswith("\n\nHuman:") for text in both)):
+        chosen, rejected = transcript(chosen, "chosen"), transcript(rejected, "rejected")
     chosen = as_messages(chosen, "chosen", "assistant")
     rejected = as_messages(rejected, "rejected", "assistant")
     if chosen[0]["role"] != "assistant" and rejected[0]["role"] != "assistant":
