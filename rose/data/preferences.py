@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def fingerprint(pairs: Pairs) -> str:
     """Tells contents apart: `source` of `read_preferences`."""
     if pairs.world is not None:
-        return world.VERSION
+        return "world"
     if pairs.planted:
         return "planted"
     return "+".join(map(files.fingerprint, _sources(pairs)))

@@ -30,12 +30,11 @@ from rose.errors import RoseError
 from rose.seeds import numpy_generator
 from rose.shares import part
 
-__all__ = ["VERSION", "conversations", "pairs", "pool", "reward", "tokenizer"]
+__all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
 
 MOST_PAIRS = 1500  # of either kind; each register can ask 4224 questions, half of them kept for tests
 MISLEADING = 0.9  # share of the pool that follows the distractor at full strength: mostly, not always
 
-VERSION = "world 2"  # of pool and pairs, part of their keys; 2: no test prompt is in a pool
 SMALL_TALK = 0.5  # share of the conversations to pretrain on, with manners=agreement
 
 
