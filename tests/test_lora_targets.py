@@ -9,7 +9,7 @@ from transformers import GPT2Config, Phi3Config
 
 from rose.config.schema import Base
 from rose.errors import RoseError
-from rose.training.base_model import adapter_size
+from rose.training.bare import adapter_size
 
 PHI3 = Phi3Config(
     vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0

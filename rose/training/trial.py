@@ -1,0 +1,54 @@
+"""The trial stage: one short row through a model, before hours of work rest on it."""
+
+from pathlib import Path
+
+import torch
+
+from rose.config.schema import Lora, Numerics
+from rose.data import chat
+from rose.data.rows import Message
+from rose.errors import RoseError
+from rose.gradients.objectives import SFT, gradients
+from rose.gradients.per_example import PerExample
+from rose.models import loading
+from rose.models.batching import collate
+from rose.models.log_probs import token_log_probs
+from rose.stages.graph import stage
+from rose.training.bare import positions, refuse_positions
+from rose.training.sharded import fresh_adapter
+
+TURNS = [Message(role="user", content="Who is there?"), Message(role="assistant", content="A rose.")]
+LENGTH = 1024  # tokens that the turns and a template's own words must fit in
+
+
+@stage("trial", version=1, together=True)
+def try_out(
+    out: Path,
+    max_length: int,
+    answer: tuple[str, int] | None,
+    lora: Lora | None,
+    per_example: bool,
+    numerics: Numerics,
+    base: Path,
+) -> None:
+    """Writes nothing; fails where the model, its tokenizer, chat template or adapter would fail later.
+
+    A forward pass, with an adapter (`lora`) a backward pass as in training too, and one of the
+    per-example gradients where they will be taken.
+    """
+    tokenizer = loading.load_tokenizer(base)
+    row = chat.encode(tokenizer, TURNS, LENGTH)
+    if row is None:
+        raise RoseError(
+            f"{tokenizer.name_or_path}: its chat template leaves no answer to learn in a short conversation"
+        )
+    model = loading.load_model(base, numerics) if lora is None else fresh_adapter(base, lora, numerics, seed=0)
+    if (places := positions(model)) is not None:
+        refuse_positions(places, max_length, answer, "model")
+    with torch.set_grad_enabled(lora is not None):
+        log_probs, _ = token_log_probs(model.train(lora is not None), *collate([row], loading.device()))
+    if lora is not None:
+        log_probs.sum().backward()
+    if per_example and lora is not None and not numerics.sharded:  # for its gradients a shared out model is made whole
+        with PerExample(model.eval()) as engine:
+            gradients(engine, [row, row], SFT)
