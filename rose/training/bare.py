@@ -29,12 +29,13 @@ class Bare(NamedTuple):
     positions: int | None  # places that it has embeddings of; None where they are computed, as rotary ones
 
 
-def adapter_size(base: Base, lora: Lora) -> int | None:
+def adapter_size(base: Base, lora: Lora, linear: bool = True) -> int | None:
     """How many weights an adapter will have; None where only the model itself tells.
 
-    Raises RoseError for targets that per-example gradients cannot be taken of.
+    Raises RoseError for targets that name no layer, or no `linear` one: of others no per-example
+    gradients can be taken.
     """
-    bare = _bare(base, lora, linear=True)
+    bare = _bare(base, lora, linear)
     return bare and bare.size
 
 
@@ -67,17 +68,20 @@ def positions(model: PreTrainedModel) -> int | None:
 
 
 def _bare(base: Base, lora: Lora | None, linear: bool, name: str = "model") -> Bare | None:
+    """None where the configuration is not here, or tells nothing; it may be here a stage later."""
     if base.pretraining is not None:
         return _read(shape(base.pretraining), lora, linear, name)
     if base.path is None or base.gguf is not None or base.trust_remote_code:
         return None
-    return _of_config(base.path, base.revision, json.dumps(lora and vars(lora)), linear, name)
+    with suppress(OSError):
+        return _of_config(base.path, base.revision, json.dumps(lora and vars(lora)), linear, name)
+    return None
 
 
 @cache  # every job of a sweep asks
 def _of_config(path: str, revision: str | None, lora: str, linear: bool, name: str) -> Bare | None:
     config, settings = None, json.loads(lora)
-    with suppress(OSError, ValueError):
+    with suppress(ValueError):
         config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
     return None if config is None else _read(config, settings and Lora(**settings), linear, name)
 
