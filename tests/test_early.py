@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from small_job import computed, overrides, rose
@@ -109,10 +110,7 @@ def test_a_finished_job_is_not_tried_again(run):
 
 
 def test_what_fails_one_job_of_a_sweep_is_said_once_and_not_tried_by_the_others(inputs, tmp_path):
-    model = tmp_path / "model"
-    model.mkdir()
-    for path in (inputs / "model").iterdir():
-        (model / path.name).write_bytes(path.read_bytes())
+    model = shutil.copytree(inputs / "model", tmp_path / "model")
     whole = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     arguments = [
@@ -123,22 +121,29 @@ def test_what_fails_one_job_of_a_sweep_is_said_once_and_not_tried_by_the_others(
         "seed=0,1",
         "until=warmup",
     ]
-    for workers in ("1", "2"):
-        done = rose(*arguments, f"runtime.workers={workers}")
-        assert done.returncode == 1 and "2 of 2 jobs failed" in done.stderr
-        assert done.stderr.count(" failed: ") == 1, done.stderr
-        said = {json.loads(path.read_text())["error"] for path in tmp_path.glob("sweeps/*/*/status.json")}
-        assert len(said) == 1 and "Safetensor" in said.pop()
-        assert not stages(tmp_path) & LONG
+    done = rose(*arguments, "runtime.workers=2")
+    assert done.returncode == 1 and "2 of 2 jobs failed" in done.stderr
+    assert done.stderr.count(" failed: ") == 1, done.stderr
+    said = {json.loads(path.read_text())["error"] for path in tmp_path.glob("sweeps/*/*/status.json")}
+    assert len(said) == 1 and "Safetensor" in said.pop()
+    assert not stages(tmp_path) & LONG
     (model / "model.safetensors").write_bytes(whole)
     assert rose(*arguments).returncode == 0
+
+
+def test_every_model_of_a_sweep_in_one_process_is_tried_before_its_first_job(inputs, tmp_path):
+    good, bad, out = inputs / "model", tmp_path / "model", tmp_path / "outputs"
+    shutil.copytree(good, bad)
+    (bad / "model.safetensors").write_bytes(b"torn")
+    done = rose("-m", *overrides(inputs, out), f"model.base.path={good},{bad}", "method=random")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("rose: Safetensor")
+    assert not stages(out) & (LONG - {"trial"}) and not list(out.glob("sweeps/*/*/status.json"))
 
 
 def test_a_template_that_leaves_no_answer_is_told_before_anything_long(composed, inputs, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(inputs / "model")
     tokenizer.chat_template = "{{ raise_exception('no turns here') }}"
-    for path in (inputs / "model").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(inputs / "model", tmp_path, dirs_exist_ok=True)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(RoseError, match="no turns here"):
         trial.try_out(tmp_path, 48, None, None, False, numerics(composed), tmp_path)

@@ -90,7 +90,8 @@ class LookAhead(Callback):
         for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
         announce(Path(config.hydra.sweep.dir), jobs)
-        _read_files(Path(config.hydra.sweep.dir), configs, stages)
+        launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
+        _begin(Path(config.hydra.sweep.dir), configs, stages, launched)
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
@@ -130,14 +131,16 @@ def _make_folder(outputs: str) -> None:
         raise RoseError(f"outputs={outputs}: {error.strerror}{hint}") from error
 
 
-def _read_files(sweep: Path, configs: list[Config], stages: list[Any]) -> None:
-    """A bad line ends the sweep here, once. The jobs go on from what was read."""
+def _begin(sweep: Path, configs: list[Config], stages: list[Any], launched: bool) -> None:
+    """What cannot go well ends the sweep here, once; `launched`: its jobs run elsewhere, with the models."""
     from rose.run import early
     from rose.run.job import goals
 
     early.forget(sweep)
-    jobs = [(each.until, nodes, Path(each.outputs)) for each, nodes in zip(configs, stages, strict=True)]
-    early.read_files([(job[1], partial(goals, *job), job[2]) for job in jobs], sweep)
+    asked = [(each.until, nodes, Path(each.outputs)) for each, nodes in zip(configs, stages, strict=True)]
+    jobs = [(job[1], partial(goals, *job), job[2]) for job in asked]
+    for names in (early.FILES,) if launched else (early.FILES, early.TRIALS):
+        early.before_all(jobs, sweep, names)
 
 
 def _stages(config: Config) -> Any:

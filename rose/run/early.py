@@ -1,10 +1,11 @@
 """What comes before anything is trained or measured: every file is read, every model tried.
 
 A sweep's files are read where it is started, those of all jobs before the first: reading takes the
-memory of a row, and each was read for its fingerprint there already. A model is tried by the first
-job that needs it, as there may be neither a GPU nor the memory for one where a sweep is started; what
-its configuration alone tells (`rose.training.bare`) is told there. What fails one job fails all that
-rest on it: they say so at once and do not try it again.
+memory of a row, and each was read for its fingerprint there already. The models of all jobs are tried
+there too if the jobs run in that process. Else a model is tried by the first job that needs it, as
+there may be neither a GPU nor the memory for one where a sweep is started; what its configuration
+alone tells (`rose.training.bare`) is told there. What fails one job fails all that rest on it: they
+say so at once and do not try it again.
 """
 
 import logging
@@ -19,7 +20,8 @@ from rose.stages.build import build
 from rose.stages.graph import Node, plan
 
 FILES = ("pool", "preferences", "questions")
-ORDER = (*FILES, "base", "tokens", "student_base", "student_tokens", "trial", "student_trial")
+TRIALS = ("trial", "student_trial")
+ORDER = (*FILES, "base", "tokens", "student_base", "student_tokens", *TRIALS)
 
 Nodes = dict[str, Node]
 
@@ -36,24 +38,26 @@ def early(nodes: Nodes, goals: Sequence[Sequence[str]], outputs: Path) -> list[s
     asks = any("tasks" in node.inputs for node in missing.values())
 
     def needed(name: str) -> bool:
-        if name.endswith("trial"):
+        if name in TRIALS:
             return nodes[name].inputs["base"].name in models
         return asks if name == "questions" else nodes[name].name in missing
 
     return [name for name in ORDER if name in nodes and needed(name)]
 
 
-def read_files(jobs: Iterable[tuple[Nodes, Callable[[], list[list[str]]], Path]], sweep: Path) -> None:
-    """Reads the files of a sweep's jobs: nodes, goals, outputs. A world is no file: its job makes it."""
+def before_all(
+    jobs: Iterable[tuple[Nodes, Callable[[], list[list[str]]], Path]], sweep: Path, names: Sequence[str]
+) -> None:
+    """Makes these of a sweep's jobs (nodes, goals, outputs). A world is no file: its job makes it."""
     handler = logging.FileHandler(sweep / "rose.log", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
         for nodes, goals, outputs in jobs:
-            absent = [name for name in FILES if name in nodes and not nodes[name].path(outputs).exists()]
-            files = [name for name in absent if nodes[name].inputs["source"] != "world"]
-            for name in goals()[0] if files else ():
-                if name in files:
+            here = [name for name in names if name in nodes and nodes[name].inputs.get("source") != "world"]
+            absent = [name for name in here if not nodes[name].path(outputs).exists()]
+            for name in goals()[0] if absent else ():
+                if name in absent:
                     build(nodes[name], outputs)
     finally:
         logging.getLogger().removeHandler(handler)

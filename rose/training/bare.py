@@ -111,7 +111,7 @@ def _check_targets(model: PreTrainedModel, lora: Lora, only_linear: bool, key: s
     known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
     config = loading.lora_config(replace(lora, exclude=None))
     if config.target_modules == loading.ALL_LINEAR:
-        config.target_modules = linear
+        config.target_modules = sorted(linear)
     else:
         for target in _each(lora.targets):
             found = {name for name in layers if _names(target, name)}

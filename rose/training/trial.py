@@ -33,22 +33,25 @@ def try_out(
 ) -> None:
     """Writes nothing; fails where the model, its tokenizer, chat template or adapter would fail later.
 
-    A forward pass, with an adapter (`lora`) a backward pass as in training too, and one of the
-    per-example gradients where they will be taken.
+    A forward pass; with an adapter (`lora`) a backward pass as in training, and one of per-example
+    gradients where they will be taken.
     """
     tokenizer = loading.load_tokenizer(base)
     row = chat.encode(tokenizer, TURNS, LENGTH)
     if row is None:
-        raise RoseError(
-            f"{tokenizer.name_or_path}: its chat template leaves no answer to learn in a short conversation"
-        )
-    model = loading.load_model(base, numerics) if lora is None else fresh_adapter(base, lora, numerics, seed=0)
+        fault = "its chat template leaves no answer to learn in a short conversation"
+        raise RoseError(f"{tokenizer.name_or_path}: {fault}")
+    adapted = None if lora is None else fresh_adapter(base, lora, numerics, seed=0)
+    model = loading.load_model(base, numerics) if adapted is None else adapted.get_base_model()
     if (places := positions(model)) is not None:
         refuse_positions(places, max_length, answer, "model")
-    with torch.set_grad_enabled(lora is not None):
-        log_probs, _ = token_log_probs(model.train(lora is not None), *collate([row], loading.device()))
-    if lora is not None:
+    if adapted is None:
+        with torch.no_grad():
+            token_log_probs(model, *collate([row], loading.device()))
+        return
+    with torch.random.fork_rng():  # dropout draws
+        log_probs, _ = token_log_probs(adapted.train(), *collate([row], loading.device()))
         log_probs.sum().backward()
-    if per_example and lora is not None and not numerics.sharded:  # for its gradients a shared out model is made whole
-        with PerExample(model.eval()) as engine:
+    if per_example and not numerics.sharded:  # for its gradients a model that is shared out is loaded whole
+        with PerExample(adapted.eval()) as engine:
             gradients(engine, [row, row], SFT)
