@@ -9,8 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from small_job import overrides
-from test_per_example import LENGTHS, engine_gradients, loop_gradients
-from tiny_models import LORA, TRAINING, distance, llama, random_rows
+from tiny_models import LENGTHS, LORA, TRAINING, distance, engine_gradients, llama, loop_gradients, random_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3Config, GPT2Config, OPTConfig, Phi3Config
 
 from rose.config.compose import typed

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rose.config.schema import Base, Lora
@@ -69,31 +69,38 @@ def positions(model: PreTrainedModel) -> int | None:
 
 def _bare(base: Base, lora: Lora | None, linear: bool, name: str = "model") -> Bare | None:
     """None where the configuration is not here, or tells nothing; it may be here a stage later."""
+    settings = json.dumps(lora and vars(lora))
     if base.pretraining is not None:
-        return _read(shape(base.pretraining), lora, linear, name)
+        return _of_world(shape(base.pretraining).to_json_string(), settings, linear, name)
     if base.path is None or base.gguf is not None or base.trust_remote_code:
         return None
     with suppress(OSError):
-        return _of_config(base.path, base.revision, json.dumps(lora and vars(lora)), linear, name)
+        return _of_path(base.path, base.revision, settings, linear, name)
     return None
 
 
 @cache  # every job of a sweep asks
-def _of_config(path: str, revision: str | None, lora: str, linear: bool, name: str) -> Bare | None:
-    config, settings = None, json.loads(lora)
+def _of_world(config: str, lora: str, linear: bool, name: str) -> Bare | None:
+    return _read(LlamaConfig(**json.loads(config)), lora, linear, name)
+
+
+@cache
+def _of_path(path: str, revision: str | None, lora: str, linear: bool, name: str) -> Bare | None:
+    config = None
     with suppress(ValueError):
         config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
-    return None if config is None else _read(config, settings and Lora(**settings), linear, name)
+    return None if config is None else _read(config, lora, linear, name)
 
 
-def _read(config: PreTrainedConfig, lora: Lora | None, linear: bool, name: str) -> Bare | None:
+def _read(config: PreTrainedConfig, settings: str, linear: bool, name: str) -> Bare | None:
     model, size = None, None
     with suppress(ValueError), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     if model is None:
         return None
     places = positions(model)
-    if lora is not None:
+    if (values := json.loads(settings)) is not None:
+        lora = Lora(**values)
         _check_targets(model, lora, linear, name)
         with suppress(ValueError), torch.device("meta"):
             adapted = get_peft_model(model, loading.lora_config(lora))
