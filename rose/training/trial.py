@@ -1,6 +1,7 @@
 """The trial stage: one short row through a model, before hours of work rest on it."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ def try_out(
         fault = "its chat template leaves no answer to learn in a short conversation"
         raise RoseError(f"{tokenizer.name_or_path}: {fault}")
     adapted = None if lora is None else fresh_adapter(base, lora, numerics, seed=0)
-    model = loading.load_model(base, numerics) if adapted is None else adapted.get_base_model()
+    model: Any = loading.load_model(base, numerics) if adapted is None else adapted.get_base_model()
     if (places := positions(model)) is not None:
         refuse_positions(places, max_length, answer, "model")
     if adapted is None:
