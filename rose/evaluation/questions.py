@@ -1,5 +1,6 @@
 """Questions with one right answer: read from files, drawn by subtask, and asked."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from rose.errors import RoseError
 from rose.evaluation.marking import final
 from rose.evaluation.statements import ENDING
 from rose.seeds import numpy_generator
+from rose.stages.graph import stage
 
 FIELDS = {"question": ("question", "input"), "answer": ("answer", "target"), "choices": ("choices", "options")}
 SUBTASK = ("subtask", "task", "subject")
@@ -43,6 +45,12 @@ def source(tasks: Tasks) -> Location:
 def fingerprint(tasks: Tasks) -> str:
     """Tells contents apart; empty without tasks."""
     return "" if tasks.path is None else files.fingerprint(source(tasks))
+
+
+@stage("questions", version=1)
+def read_ahead(out: Path, tasks: Tasks, source: str) -> None:
+    """Reads the files as the tasks stage will, which may be hours later. Writes asked.json, a number."""
+    (out / "asked.json").write_text(json.dumps(len(read_questions(out, tasks))))
 
 
 def read_questions(out: Path, tasks: Tasks) -> list[Asked]:

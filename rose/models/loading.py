@@ -22,6 +22,7 @@ from rose.stages import checksums
 
 log = logging.getLogger(__name__)
 TOLD = "chat_template_kwargs.json"  # beside a base model: what its template is told besides the messages
+ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output's
 GIVEN = ("messages", "add_generation_prompt")
 transformers.utils.logging.disable_progress_bar()
 
@@ -157,20 +158,25 @@ def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreT
 
 def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     """A fresh trainable adapter in float32; its initial weights depend on `seed` alone."""
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        use_rslora=lora.rank_stabilized,
-        task_type="CAUSAL_LM",
-    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)
+            return get_peft_model(model, lora_config(lora))
         except ValueError as error:
-            raise RoseError(f"model.lora.targets={list(lora.targets)}: {error}") from error
+            raise RoseError(f"model.lora.targets={lora.targets}: {error}") from error
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """The adapter in PEFT's words; all-linear may stand in a list, as names do."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=ALL_LINEAR if lora.targets in (ALL_LINEAR, [ALL_LINEAR]) else lora.targets,
+        exclude_modules=lora.exclude,
+        use_rslora=lora.rank_stabilized,
+        task_type="CAUSAL_LM",
+    )
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:

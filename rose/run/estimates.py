@@ -20,6 +20,7 @@ from rose.data import world
 from rose.gradients.quantize import width
 from rose.stages.graph import Node
 from rose.stages.kinds import KINDS
+from rose.training import bare
 from rose.training.base_model import llama
 
 
@@ -169,11 +170,9 @@ def _weights(model: Model) -> tuple[float, float]:
     base, lora = model.base, model.lora
     with torch.device("meta"), suppress(OSError, ValueError):
         if base.pretraining is not None:
-            bare = llama(base.pretraining, world.tokenizer())
+            whole = llama(base.pretraining, world.tokenizer())
         else:
             assert base.path is not None  # one of the two is set
-            bare = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, revision=base.revision))
-        layers = [name for name, _ in bare.named_modules() if name.rpartition(".")[2] in lora.targets]
-        trained = sum(lora.rank * sum(bare.get_parameter(f"{name}.weight").shape) for name in layers)
-        return bare.num_parameters(), trained
+            whole = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, revision=base.revision))
+        return whole.num_parameters(), bare.adapter_size(base, lora, linear=False) or NAN
     return NAN, NAN

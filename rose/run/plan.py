@@ -71,7 +71,7 @@ def survey(configs: Sequence[Config]) -> dict[str, Stage]:
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
         kinds = {node.name: kind for kind, node in reversed(nodes.items())}
-        for position, ends in enumerate(goals(config.until, nodes)):
+        for position, ends in enumerate(goals(config.until, nodes, Path(config.outputs))):
             for node, state in [step for end in ends for step in plan(nodes[end], Path(config.outputs))]:
                 if state == "gone":
                     continue
