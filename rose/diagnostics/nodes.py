@@ -64,7 +64,9 @@ def _of(part: Any, instead: dict[Node, Node]) -> Any:
     """A part of a representation, made of other rows: `instead` says which node replaces which."""
     if not isinstance(part, Node) or part in instead:
         return instead.get(part, part)
-    inputs = {name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()}
+    inputs: dict[str, Any] = {
+        name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()
+    }
     return part if inputs == part.inputs else Node(part.stage, **inputs)
 
 

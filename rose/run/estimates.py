@@ -91,7 +91,7 @@ class Costs:
     def size(self, config: Config, model: Model, tokens: Node) -> Size:
         pool, pairs = config.dataset.world, config.preference.pairs
         if tokens.name not in self.lengths and tokens.path(self.outputs).exists():
-            lengths = table_of(tokens.path(self.outputs))["length"]
+            lengths = table_of(tokens.path(self.outputs))["length"].to_numpy()
             self.lengths[tokens.name] = len(lengths), float(lengths.mean())
         rows, length = self.lengths.get(tokens.name, (pool.rows if pool else NAN, NAN))
         if (name := repr(model)) not in self.weights:
@@ -104,7 +104,7 @@ class Costs:
 def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
-    return Cost(tokens, *(cost.get(name, NAN) for name in ("flops", "bytes", "seconds")), source)
+    return Cost(tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN), source)
 
 
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
