@@ -13,7 +13,7 @@ from small_job import overrides
 
 from rose.config.compose import typed
 from rose.config.schema import Numerics, Warn
-from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, mark, source_mix
+from rose.diagnostics.composition import copies, extremes, length_correlation, length_ratio, source_mix
 from rose.diagnostics.diagnose import faithful, leaks
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
 from rose.gradients.trajectory import Trajectory
@@ -36,8 +36,8 @@ WARN = Warn(
 
 
 def table(scores: list[float], lengths: list[int], selected: list[int]) -> pandas.DataFrame:
-    rows = rows_table(len(scores), length=lengths)[["id", "length"]].assign(score=scores)
-    return mark(rows, [{"id": f"r{number}"} for number in selected])
+    rows = rows_table(len(scores), length=lengths)[["id", "length"]]
+    return rows.assign(score=scores, selected=[number in selected for number in range(len(scores))])
 
 
 def test_length_correlation_is_spearmans_over_scored_rows():
@@ -89,22 +89,23 @@ def test_a_selected_copy_of_a_better_row_is_named_with_it():
 
 
 def test_subtask_share_counts_the_subtask_that_each_selected_row_owes_its_score_to():
-    scored = table([3, 2, 1, 1], [1] * 4, [0, 1, 2]).assign(x=[3, 2, 0, 1], y=[0, 1, 1, 0], z=0)
-    found = subtask_share(scored, WARN)
+    rose, scored = composed_method("rose"), table([3, 2, 1, 1], [1] * 4, [0, 1, 2])
+    influence = Influence(numpy.array([[3, 0, 0], [2, 1, 0], [0, 1, 0], [1, 0, 0]]), ["x", "y", "z"])
+    found = subtask_share(rose, scored, influence, WARN)
     assert found.value == pytest.approx(2 / 3)
     assert found.details == {"x": pytest.approx(2 / 3), "y": pytest.approx(1 / 3), "z": 0.0}
-    assert subtask_share(scored.drop(columns=["y", "z"]), WARN).value is None
+    assert "one of 3 subtasks" in found.sentence
 
 
 def test_two_subtasks_are_two_whatever_they_are_called_and_whether_or_not_the_rule_has_columns_for_them():
-    scored = table([3, 2, 1, 1], [1] * 4, [0, 1, 2])
+    rose, scored = composed_method("rose"), table([3, 2, 1, 1], [1] * 4, [0, 1, 2])
     influence = Influence(numpy.array([[3, 3, 0], [2, 2, 1], [0, 0, 1], [1, 1, 0]]), ["selected", "selected", "x"])
-    found = subtask_share(scored, WARN, influence)
+    found = subtask_share(rose, scored, influence, WARN)
     assert found.value == pytest.approx(2 / 3)
     assert found.details == {"selected": pytest.approx(2 / 3), "x": pytest.approx(1 / 3)}
     assert "one of 2 subtasks" in found.sentence
-    one = subtask_share(scored, WARN, Influence(influence.values, ["a", "a", "a"]))
-    none = subtask_share(scored, WARN, Influence(numpy.zeros((4, 0)), []))
+    one = subtask_share(rose, scored, Influence(influence.values, ["a", "a", "a"]), WARN)
+    none = subtask_share(rose, scored, Influence(numpy.zeros((4, 0)), []), WARN)
     assert [one.sentence, none.sentence] == ["The targets have one subtask.", "The score is not made of targets."]
 
 

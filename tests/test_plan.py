@@ -14,7 +14,7 @@ from rose.config.compose import typed
 from rose.config.schema import Config
 from rose.data import world
 from rose.run import plan
-from rose.run.estimates import ROWS, UNKNOWN, Cost, Costs, Size
+from rose.run.estimates import ROWS, Cost, Costs, Size
 from rose.run.launchers.slurm import Slurm
 from rose.stages import inventory
 from rose.stages.build import build
@@ -26,13 +26,13 @@ def toy(out: Path, name: str, upstream: tuple[Path, ...]) -> None:
     (out / "name").write_text(name)
 
 
-def graph(**needs: tuple[str, list[int], float]) -> dict[str, plan.Stage]:
+def graph(**needs: tuple[str, list[int], float]) -> dict[str, plan.Wanted]:
     """Stages by name: (names of upstream stages, the jobs that need it, its FLOPs)."""
     nodes, found = {}, {}
     for name, (upstream, jobs, flops) in needs.items():
         nodes[name] = Node(toy, name, tuple(nodes[other] for other in upstream))
-        cost = Cost(None, flops, None, None, "counted")
-        found[nodes[name].name] = plan.Stage(name, nodes[name], False, jobs, cost)
+        cost = Cost(flops=flops, source="counted")
+        found[nodes[name].name] = plan.Wanted(name, nodes[name], False, jobs, cost)
     return found
 
 
@@ -68,7 +68,7 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
     nodes = plan.pipeline.stages(config)
 
     def count(kind: str) -> Cost:
-        return Costs(tmp_path).estimate(kind, nodes[kind], config, nodes)
+        return Costs(tmp_path).of(kind, nodes[kind], config, nodes)
 
     vocabulary, width = len(world.tokenizer()), 32
     # a Llama with tied embeddings: q, k, v, o; gate, up, down; two norms a layer and one at the end
@@ -85,14 +85,20 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
 
 def test_what_rests_on_a_pool_of_unknown_size_is_not_known(config):
     """Python's max(32, nan) is 32: one batch."""
-    local = Size(rows=math.nan, length=None, pairs=10, tests=10, weights=100, trained=10)
+    local = Size(rows=math.nan, length=math.nan, pairs=10, tests=10, weights=100, trained=10)
     assert math.isnan(ROWS["warmup"](config, local))
     assert math.isnan(ROWS["finetune"](config, local))
     counted = replace(config, selection=replace(config.selection, count=40))
     assert ROWS["finetune"](counted, local) == 40 * config.finetune.epochs
-    unknown, known = Cost(None, None, 1.0, None, "at most"), Cost(5.0, 7.0, 1.0, None, "counted")
-    assert plan._sum([unknown, known]) == Cost(5.0, 7.0, 2.0, None, "at least")
-    assert plan._sum([known, known]).source == ""
+    unknown, known = Cost(bytes=1.0, source="at most"), Cost(5.0, 7.0, 1.0, source="counted")
+    both, told = plan._sum(map(wanted, [unknown, known])), plan._sum(map(wanted, [known, known]))
+    assert (both.tokens, both.flops, both.bytes, both.source) == (5.0, 7.0, 2.0, "at least")
+    assert math.isnan(both.seconds)
+    assert told.source == ""
+
+
+def wanted(cost: Cost) -> plan.Wanted:
+    return plan.Wanted("toy", Node(toy, "toy", ()), False, [0], cost)
 
 
 @pytest.mark.parametrize(("rows", "ratio", "taken"), [(80, 0.25, 20), (80, 0.01, 16), (10, 0.01, 10)])
@@ -100,13 +106,14 @@ def test_the_warm_up_takes_its_share_or_a_batch_and_no_more_than_there_is(compos
     size = [f"dataset.world.rows={rows}", f"warmup.ratio={ratio}", "warmup.batch_size=16", "warmup.epochs=1"]
     config = typed(composed(*SMALL, *size, f"outputs={tmp_path}"))
     nodes = plan.pipeline.stages(config)
-    assert Costs(tmp_path).estimate("warmup", nodes["warmup"], config, nodes).tokens == 2 * taken * 256
+    assert Costs(tmp_path).of("warmup", nodes["warmup"], config, nodes).tokens == 2 * taken * 256
 
 
 def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):
     build(Node(toy, "first", (), label="same"), tmp_path)
-    assert Costs(tmp_path).estimate("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
-    assert Costs(tmp_path).estimate("unheard_of", Node(toy, "third", (), label="other"), config, {}) == UNKNOWN
+    assert Costs(tmp_path).of("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
+    unknown = Costs(tmp_path).of("unheard_of", Node(toy, "third", (), label="other"), config, {})
+    assert math.isnan(unknown.flops) and unknown.source == ""
 
 
 def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path, capsys):

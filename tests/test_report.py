@@ -197,17 +197,16 @@ def test_a_job_whose_judging_failed_keeps_its_other_metrics_and_the_gap_shows(sw
     assert "- rose-3 (failed, kept what it had measured): judge: connection refused" in text_of(sweep)
 
 
-def test_the_base_model_s_items_come_from_its_own_stage(tmp_path: Path):
-    sweep = tmp_path / "sweeps" / "demo"
+def test_the_base_model_s_items_come_from_its_own_file(tmp_path: Path):
     for seed in range(2):
-        job = sweep / f"rose-{seed}"
+        job = tmp_path / f"rose-{seed}"
         write_job(job, {"win_rate": 0.75, "zero_shot/win_rate": 0.5, "zero_shot/chosen_loss": 2.0}, seed=seed)
         write_items(job / "items.parquet", {"win_rate": [1.0, 1.0, 1.0, 0.0] * 10})
-        stages = {"zero_shot": {"dir": "stages/evaluation/base"}, "zero_shot_verdicts": {"dir": "stages/verdicts/base"}}
-        (job / "stages.json").write_text(json.dumps({"evaluation": {"dir": f"stages/evaluation/{seed}"}} | stages))
-    write_items(tmp_path / "stages" / "evaluation" / "base" / "items.parquet", {"chosen_loss": [2.0] * 40})
-    write_items(tmp_path / "stages" / "verdicts" / "base" / "items.parquet", {"win_rate": [0.0, 1.0] * 20})
-    comparison = compare(read_jobs(sweep))
+        base = {"win_rate": [0.0, 1.0] * 20, "chosen_loss": [2.0] * 40}
+        write_items(job / "zero_shot_items.parquet", base)
+        stages = {"evaluation": {"dir": f"evaluation/{seed}"}, "zero_shot": {"dir": "evaluation/base"}}
+        (job / "stages.json").write_text(json.dumps(stages))
+    comparison = compare(read_jobs(tmp_path))
     base = comparison.estimates["win_rate"][comparison.arms[0]]
     assert comparison.arms[0].method == "zero_shot"
     assert (base.seeds, base.items, base.mean) == (1, 40, 0.5)

@@ -38,7 +38,7 @@ def test_bold_never_goes_beyond_what_the_lines_say(tmp_path: Path):
     comparison = compare(read_jobs(tmp_path))
     to_random, to_less = comparison.to("reward", comparison.arms[-1])
     assert 0.025 < to_less.estimate.p < 0.05  # the greatest of three: Holm leaves it as it is
-    assert (to_random.better("reward"), to_less.better("reward")) == (True, None)
+    assert (to_random.better, to_less.better) == (True, None)
     assert comparison.best["reward"] == set()
 
 
@@ -100,7 +100,7 @@ def test_rows_of_other_budgets_do_not_compete(tmp_path: Path):
             job = tmp_path / f"{method}-{count}-{seed}"
             write_job(job, own, method=method, count=count, seed=seed, overrides=(f"selection.count={count}",))
     comparison = compare(read_jobs(tmp_path))
-    assert {arm.task for arm in comparison.arms} == {("100",), ("1000",), ("null",)}
+    assert {arm.setting for arm in comparison.arms} == {("100",), ("1000",), ("null",)}
     assert [(entry.arm.label, entry.reference.label) for entry in comparison.differences["reward"]] == [
         ("rose 100", "random 100")
     ]
@@ -129,7 +129,7 @@ def test_a_job_without_a_student_competes_where_its_own_model_is_the_student(tmp
         write_job(tmp_path / f"{model}-{student}", {"zero_shot/reward": 0.3}, model=model, student=student)
     comparison = compare(read_jobs(tmp_path))
     assert comparison.columns == ["method", "model", "student"]
-    tasks = {(arm.label, arm.task) for arm in comparison.arms}
+    tasks = {(arm.label, arm.setting) for arm in comparison.arms}
     assert tasks == {
         *(("zero_shot large", ("large",)), ("zero_shot small", ("small",))),
         *(("rose large large", ("large",)), ("rose small large", ("large",)), ("rose small small", ("small",))),
@@ -144,7 +144,7 @@ def test_items_pair_what_seeds_alone_could_not_tell(tmp_path: Path):
     assert (difference.estimate.seeds, difference.estimate.items) == (3, 200)
     assert difference.estimate.mean == pytest.approx(0.02, abs=0.005)
     assert difference.estimate.high - difference.estimate.low < 0.03  # the prompts' own spread gives ± 0.14
-    assert difference.better("reward") is True
+    assert difference.better is True
     assert comparison.stability[()]["rose"] > 0.99
     assert "- rose: better than random: yes, +0.0" in render(jobs, comparison, "x")
     widths = [e.high - e.low for e in comparison.estimates["reward"].values()]

@@ -39,7 +39,7 @@ def test_seeds_are_the_models_behind_a_metric_however_often_each_was_tested(tmp_
     comparison = sweep(tmp_path, {"rose": 1, "random": 1}, items=items)
     assert [e.seeds for e in comparison.estimates["reward"].values()] == [1, 1]
     (difference,) = comparison.differences["reward"]
-    assert (difference.estimate.seeds, difference.better("reward")) == (1, None)
+    assert (difference.estimate.seeds, difference.better) == (1, None)
     assert comparison.best["reward"] == set()
     text = text_of(tmp_path)
     assert "rose: better than random: cannot tell with n = 1 seed" in text

@@ -3,7 +3,6 @@
 `table` is a scores.parquet with a column `selected`; `length` is in tokens.
 """
 
-import numpy
 import pandas
 
 from rose.config.schema import Warn
@@ -60,8 +59,8 @@ def source_mix(table: pandas.DataFrame, sources: pandas.Series, warn: Warn) -> F
     shares = pandas.DataFrame({"pool": sources.value_counts(normalize=True)})
     if len(shares) < 2:
         return not_applicable("source_mix", "The pool has one source.")
-    selected = sources.loc[table["selected"].to_numpy()].value_counts(normalize=True)
-    shares["selection"] = selected.reindex(shares.index, fill_value=0.0)
+    shares["selection"] = sources.loc[table["selected"].to_numpy()].value_counts(normalize=True)
+    shares = shares.fillna(0.0)
     gain = shares.selection - shares.pool
     value, most = float(gain.abs().sum() / 2), gain.idxmax()
     pool, selection = shares.loc[most]
@@ -81,8 +80,3 @@ def copies(selected: list[dict], warn: Warn) -> Finding:
     sentence += "; selection.dedup=near passes over them." if pairs else "."
     listed = [{"id": selected[row]["id"], "of": selected[better]["id"]} for row, better in pairs[:LISTED]]
     return Finding("near_duplicates", value, value > warn.near_duplicates, sentence, listed or None)
-
-
-def mark(table: pandas.DataFrame, selected: list[dict]) -> pandas.DataFrame:
-    """The scores with a column `selected`."""
-    return table.assign(selected=numpy.isin(table["id"], [row["id"] for row in selected]))

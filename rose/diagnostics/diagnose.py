@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from rose.config.schema import Method, Warn
 from rose.data import files
-from rose.diagnostics.composition import LISTED, copies, extremes, length_correlation, length_ratio, mark, source_mix
+from rose.diagnostics.composition import LISTED, copies, extremes, length_correlation, length_ratio, source_mix
 from rose.diagnostics.fidelity import undefined
 from rose.diagnostics.finding import Finding, not_applicable, percent
 from rose.diagnostics.targets import momentum_share, stability, subtask_share
@@ -47,7 +47,8 @@ def diagnose(
     `fidelity` and `planted` are None where they were not asked for.
     """
     selected = list(files.load(selection / "selected.jsonl"))
-    table = mark(pandas.read_parquet(scores / "scores.parquet"), selected)
+    table = pandas.read_parquet(scores / "scores.parquet")
+    table = table.assign(selected=table["id"].isin([row["id"] for row in selected]))
     sources = pandas.Series(token_rows(tokens)["dataset"][:], dtype=object)
     with safe_open(scores / "influence.safetensors", "numpy") as stored:
         influence = Influence(stored.get_tensor("values"), json.loads(stored.metadata()["subtasks"]))
@@ -57,7 +58,7 @@ def diagnose(
         *extremes(table, warn),
         source_mix(table, sources, warn),
         copies(selected, warn),
-        subtask_share(table, warn, influence),
+        subtask_share(method, table, influence, warn),
         stability(method, table, influence, resamples, seed, warn),
         momentum_share(table, momentum, warn),
         *leaks(leakage, warn),

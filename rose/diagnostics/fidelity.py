@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy
 import pandas
@@ -92,20 +91,13 @@ def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]
     for name, of in (("fidelity", numpy.ones(len(pairs), dtype=bool)), ("fidelity_matched", matched.to_numpy())):
         metrics[f"{name}_pairs"] = int(of.sum())
         if of.any():
-            share = rate_of(higher[of], prompts[of])
-            metrics |= {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+            metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"] = rate_of(higher[of], prompts[of])
     metrics["fidelity_longer"] = float(wins(longer).mean())
     correlation = spearman(score, longer)
     return metrics if correlation is None else metrics | {"fidelity_length": correlation}
 
 
-class Rate(NamedTuple):
-    value: float
-    low: float
-    high: float
-
-
-def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
+def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> tuple[float, float, float]:
     """The mean of wins in [0, 1] and its 95 % interval; wins of one prompt, a cluster, may depend.
 
     Wilson's interval for the effective sample size p(1−p)/V · (z/t)², V the linearised variance of
@@ -120,4 +112,4 @@ def rate_of(wins: numpy.ndarray, clusters: numpy.ndarray) -> Rate:
         size = value * (1 - value) / variance * (Z / stdtrit(count - 1, 0.975)) ** 2
     middle, shrink = value + Z**2 / (2 * size), 1 + Z**2 / size
     half = Z * (value * (1 - value) / size + Z**2 / (4 * size**2)) ** 0.5
-    return Rate(value, max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink))
+    return value, max(0.0, (middle - half) / shrink), min(1.0, (middle + half) / shrink)

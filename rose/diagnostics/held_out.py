@@ -1,10 +1,10 @@
 """The answers of held-out pairs as rows of the pool, for the stages that read the pool."""
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
+
+import pandas
 
 from rose.data import files
 from rose.data.chat import save_rows
@@ -46,12 +46,9 @@ def answers_as_rows(out: Path, count: int | None, seed: int, max_length: int, ba
     save_rows(out, iter(rows))
 
 
-def spread(pairs: list[PreferencePair], seed: int) -> Iterator[PreferencePair]:
-    """Every pair, in a random order in which each prompt has its n-th before any has its n+1-st."""
-    turn: Counter[str] = Counter()
-    turns: dict[int, list[PreferencePair]] = defaultdict(list)
-    for number in numpy_generator(seed, "held-out pairs").permutation(len(pairs)):
-        prompt = json.dumps(pairs[number]["prompt"])
-        turns[turn[prompt]].append(pairs[number])
-        turn[prompt] += 1
-    return chain.from_iterable(turns[place] for place in sorted(turns))
+def spread(pairs: list[PreferencePair], seed: int) -> list[PreferencePair]:
+    """All pairs, in a random order in which each prompt has its n-th before any has its n+1-st."""
+    order = numpy_generator(seed, "held-out pairs").permutation(len(pairs))
+    prompts = pandas.Series([json.dumps(pairs[number]["prompt"]) for number in order], dtype="str")
+    turns = prompts.groupby(prompts).cumcount().sort_values(kind="stable")
+    return [pairs[order[place]] for place in turns.index]

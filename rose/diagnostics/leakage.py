@@ -83,7 +83,8 @@ def leaks(prompts: list[Text], rows: Iterable[Text]) -> list[Leak | None]:
         hits += [("ngram", best(index.covered(whole), COVERED)) for index in runs]
         for kind, places in hits:
             for number, place, share in places:
-                _keep(leaked, number, {"kind": kind, "share": share, "row": chunk[place].id})
+                leak: Leak = {"kind": kind, "share": share, "row": chunk[place].id}
+                leaked[number] = min(leaked.get(number, leak), leak, key=_order)
     return [leaked.get(number) for number in range(len(prompts))]
 
 
@@ -97,11 +98,9 @@ def best(shares: csr_array, least: float) -> Iterator[tuple[int, int, float]]:
         yield int(number), int(place[number]), float(greatest[number])
 
 
-def _keep(leaked: dict[int, Leak], number: int, leak: Leak) -> None:
-    """The first kind that holds, and of this kind the greatest share."""
-    old = leaked.get(number)
-    if old is None or (-KINDS.index(leak["kind"]), leak["share"]) > (-KINDS.index(old["kind"]), old["share"]):
-        leaked[number] = leak
+def _order(leak: Leak) -> tuple[int, float]:
+    """The first kind that holds comes first, and of this kind the greatest share."""
+    return KINDS.index(leak["kind"]), -leak["share"]
 
 
 def pool_rows(pool: Path) -> Iterator[Text]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rose import keys
 from rose.config.choices import AdamMap, Keep, Lesson, ProjectionKind, Representation, StoreDtype
-from rose.config.schema import Config, Projection
+from rose.config.schema import Config, Method, Projection
 from rose.diagnostics import diagnose, exact, fidelity, held_out, leakage, momentum, planted
 from rose.gradients import features
 from rose.stages.graph import Node
@@ -18,57 +18,51 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     """The stages that check a job, whose own are `job`; none where it trains on no selection."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    nodes = _fidelity(config, job) | _error(config, job) | _planted(config, job)
-    nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
+    asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
+    stored = method.representation is Representation.gradients and config.features.keep is Keep.store
     trained = {"numerics": config.model.numerics, "base": job["base"], "warmup": job["warmup"]}
+    nodes = _fidelity(config, method, job) | _planted(config, method, job) | _error(config, job, trained)
+    nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
     projection = job["targets"].inputs["projection"]
     nodes["momentum"] = Node(momentum.momentum, adam=config.features.adam, projection=projection, **trained)
-    nodes["diagnostics"] = _diagnostics(config, job | nodes)
+    with_momentum = stored and config.features.adam in WITH_MOMENTUM
+    nodes["diagnostics"] = Node(
+        diagnose.diagnose,
+        **{"warn": asked.warn, "resamples": asked.resamples, "seed": asked.seed, "method": method},
+        **{name: job[name] for name in ("tokens", "scores", "selection")},
+        leakage=nodes["leakage"],
+        momentum=(job["features"], nodes["momentum"]) if with_momentum else (),
+        exact=nodes["projection_error"] if stored and asked.exact_rows else None,
+        fidelity=nodes["fidelity"] if asked.fidelity else None,
+        **({"planted": nodes["planted"]} if asked.planted else {}),
+        label=method.name,
+    )
     return nodes
 
 
-def _diagnostics(config: Config, job: dict[str, Node]) -> Node:
-    asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
-    stored = method.representation is Representation.gradients and config.features.keep is Keep.store
-    with_momentum = stored and config.features.adam in WITH_MOMENTUM
-    seen = {"planted": job["planted"]} if asked.planted else {}
-    settings = {"warn": asked.warn, "resamples": asked.resamples, "seed": asked.seed, "method": method}
-    return Node(
-        diagnose.diagnose,
-        **settings,
-        **{name: job[name] for name in ("tokens", "scores", "selection", "leakage")},
-        momentum=(job["features"], job["momentum"]) if with_momentum else (),
-        exact=job["projection_error"] if stored and asked.exact_rows else None,
-        fidelity=job["fidelity"] if asked.fidelity else None,
-        **seen,
-        label=method.name,
-    )
-
-
-def _fidelity(config: Config, job: dict[str, Node]) -> dict[str, Node]:
+def _fidelity(config: Config, method: Method, job: dict[str, Node]) -> dict[str, Node]:
     """How often the score prefers the chosen answer of a held-out pair."""
-    asked = config.diagnostics
-    nodes = _compared(config, job, HELD_OUT, job["preferences"], asked.fidelity_pairs)
+    nodes = _compared(config, method, job, HELD_OUT, job["preferences"], config.diagnostics.fidelity_pairs)
     return {"held_out": nodes.pop(f"{HELD_OUT}answers"), "fidelity": nodes.pop(f"{HELD_OUT}fidelity")} | nodes
 
 
-def _planted(config: Config, job: dict[str, Node]) -> dict[str, Node]:
+def _planted(config: Config, method: Method, job: dict[str, Node]) -> dict[str, Node]:
     """How often the score prefers a pool row to its copy with a planted fault."""
     asked = config.diagnostics
     pairs = Node(planted.planted_pairs, count=asked.planted_pairs, seed=asked.seed, pool=job["pool"])
-    nodes = _compared(config, job, PLANTED, pairs, count=None)
-    return (
-        {f"{PLANTED}preferences": pairs} | nodes | {"planted": Node(planted.seen, compared=nodes[f"{PLANTED}fidelity"])}
-    )
+    nodes = _compared(config, method, job, PLANTED, pairs, count=None)
+    seen = Node(planted.seen, compared=nodes[f"{PLANTED}fidelity"])
+    return {f"{PLANTED}preferences": pairs, **nodes, "planted": seen}
 
 
-def _compared(config: Config, job: dict[str, Node], prefix: str, pairs: Node, count: int | None) -> dict[str, Node]:
-    """The stages of the method's representation, of answers outside the pool, and their scores.
+def _compared(
+    config: Config, method: Method, job: dict[str, Node], prefix: str, pairs: Node, count: int | None
+) -> dict[str, Node]:
+    """The stages of the method's representation, of the answers of test pairs, and how these score.
 
-    The answers are those of the test pairs in `pairs`; `prefix` is that of the stages' names.
+    `prefix` is that of the stages' names.
     """
-    asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
-    representation = job["scores"].inputs["representation"]
+    asked, representation = config.diagnostics, job["scores"].inputs["representation"]
     read = {"max_length": config.model.max_length, "base": job["base"], "preferences": pairs}
     answers = Node(held_out.answers_as_rows, count=count, seed=asked.seed, **read)
     pool = (job["tokens"], job["pool"])
@@ -90,24 +84,22 @@ def _compared(config: Config, job: dict[str, Node], prefix: str, pairs: Node, co
 def _of(part: Any, instead: dict[Node, Node]) -> Any:
     """A part of a representation, made of other rows: `instead` says which node replaces which."""
     if not isinstance(part, Node) or part in instead:
-        return instead[part] if isinstance(part, Node) else part
+        return instead.get(part, part)
     inputs: dict[str, Any] = {
         name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()
     }
     return part if inputs == part.inputs else Node(part.stage, **inputs)
 
 
-def _error(config: Config, job: dict[str, Node]) -> dict[str, Node]:
+def _error(config: Config, job: dict[str, Node], trained: dict[str, Any]) -> dict[str, Node]:
     """The projection's error: features of a sample of rows, and targets, without a projection."""
-    model, asked = config.model, config.diagnostics
-    whole = Projection(ProjectionKind.none, dim=0, seed=0)
+    model, asked, whole = config.model, config.diagnostics, Projection(ProjectionKind.none, dim=0, seed=0)
     sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=job["tokens"])
-    trained = {"numerics": model.numerics, "base": job["base"], "warmup": job["warmup"]}
     settings = replace(config.features, dtype=StoreDtype.float32)
     sampled = Node(features.pool_features, features=settings, projection=whole, tokens=sample, **trained)
-    pairs = {"objective": job["targets"].inputs["objective"], "max_length": model.max_length}
-    pairs |= {"preferences": job["preferences"]}
-    targets = Node(features.pair_features, projection=whole, **pairs, **trained)
+    pairs = {"max_length": model.max_length, "preferences": job["preferences"]}
+    objective = job["targets"].inputs["objective"]
+    targets = Node(features.pair_features, objective=objective, projection=whole, **pairs, **trained)
     projected: dict[str, Any] = {"features": job["features"], "targets": job["targets"]}
     normalize = config.preference.normalize
     error = Node(exact.projection_error, normalize=normalize, sample=sampled, sample_targets=targets, **projected)

@@ -16,37 +16,27 @@ from rose.gradients.spaces import require_same
 from rose.methods.gradient import rows_at
 from rose.methods.influence import Influence
 from rose.methods.rules import RULES
+from rose.methods.subtasks import mean_max
 from rose.seeds import numpy_generator
 
-NO_SUBTASKS = ("id", "score", "length", "selected")  # columns of the scores
 RESAMPLED = (Rule.mean_max, Rule.global_max, Rule.round_robin, Rule.best_rank, Rule.resample, Rule.lowest)
 MOST_ROWS = 2048  # whose features are read
 
 
-def subtask_share(table: pandas.DataFrame, warn: Warn, influence: Influence | None = None) -> Finding:
-    """The greatest share of the selected rows whose best subtask is the same.
+def subtask_share(method: Method, table: pandas.DataFrame, influence: Influence, warn: Warn) -> Finding:
+    """The greatest share of the selected rows whose best subtask, as mean→max has it, is the same.
 
-    From `influence` where it is given: some rules write no column a subtask, and a subtask may be
-    called what another column is.
+    Not from the scores: some rules write no column a subtask.
     """
-    columns = table[[name for name in table if name not in NO_SUBTASKS]] if influence is None else _means(influence)
-    columns = columns.loc[table["selected"].to_numpy()]
-    if columns.shape[1] < 2:
-        reason = "The targets have one subtask." if columns.shape[1] else "The score is not made of targets."
+    subtasks = dict.fromkeys(influence.subtasks)
+    if len(subtasks) < 2:
+        reason = "The targets have one subtask." if subtasks else "The score is not made of targets."
         return not_applicable("subtask_share", reason)
+    columns = mean_max(method, table, influence)[0].loc[table["selected"].to_numpy()]
     shares = columns.idxmax(axis=1).value_counts(normalize=True).reindex(columns.columns, fill_value=0.0)
     value, most = float(shares.max()), shares.idxmax()
     sentence = f"{percent(value)} of the selected rows owe their score to {most}, one of {len(shares)} subtasks."
     return Finding("subtask_share", value, value > warn.subtask_share, sentence, shares.to_dict())
-
-
-def _means(influence: Influence) -> pandas.DataFrame:
-    """A column a subtask, as mean→max has it."""
-    member = numpy.array(influence.subtasks)
-    names = dict.fromkeys(influence.subtasks)
-    return pandas.DataFrame(
-        {name: influence.values[:, member == name].mean(axis=1) for name in names}, index=range(len(influence.values))
-    )
 
 
 def stability(
@@ -61,13 +51,14 @@ def stability(
     if method.rule not in RESAMPLED:
         return not_applicable("stability", f"method.rule={method.rule} is not applied again to resampled targets.")
     count = int(table.selected.sum())
-    original = _top(table.score, count)
-    generator = numpy_generator(seed, "resampled targets")
+    original = _best(table.score, count)
+    generator, names = numpy_generator(seed, "resampled targets"), numpy.array(influence.subtasks)
+    groups = [numpy.flatnonzero(names == name) for name in dict.fromkeys(influence.subtasks)]
     indices = []
     for _ in range(resamples):
-        drawn = _drawn(influence.subtasks, generator)
-        again = Influence(influence.values[:, drawn], [influence.subtasks[number] for number in drawn])
-        top = _top(RULES[method.rule](method, table, again)[1], count)
+        drawn = numpy.concatenate([numpy.sort(generator.choice(group, len(group))) for group in groups])
+        again = Influence(influence.values[:, drawn], names[drawn].tolist())
+        top = _best(RULES[method.rule](method, table, again)[1], count)
         indices.append(len(original & top) / max(1, len(original | top)))
     value = float(numpy.mean(indices))
     sentence = (
@@ -77,16 +68,8 @@ def stability(
     return Finding("stability", value, value < warn.stability, sentence, {"least": min(indices), "most": max(indices)})
 
 
-def _drawn(subtasks: list[str], generator: numpy.random.Generator) -> numpy.ndarray:
-    names = numpy.array(subtasks)
-    groups = [numpy.flatnonzero(names == name) for name in dict.fromkeys(subtasks)]
-    return numpy.concatenate([numpy.sort(generator.choice(group, len(group))) for group in groups])
-
-
-def _top(score: pandas.Series, count: int) -> set[int]:
-    values = score.to_numpy(dtype=float)
-    order = numpy.argsort(numpy.where(numpy.isnan(values), numpy.inf, -values), kind="stable")
-    return set(order[: min(count, int((~numpy.isnan(values)).sum()))].tolist())
+def _best(score: pandas.Series, count: int) -> set[int]:
+    return set(score.dropna().nlargest(count).index)
 
 
 def momentum_share(table: pandas.DataFrame, stages: tuple[Path, Path] | tuple[()], warn: Warn) -> Finding:

@@ -1,7 +1,8 @@
 """Arms: jobs that differ in their seeds alone are one row; their means and paired differences."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -9,16 +10,14 @@ import numpy
 import pandas
 from scipy.sparse.csgraph import connected_components
 
-from rose.report.item_tables import Items, Table, align, all_items
-from rose.report.metrics import bounds, rests_on_selection
+from rose.report.metrics import SELECTION, bounds
 from rose.report.results import JobRecord
 from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 REFERENCES = ("random", "less")
 # Rows compete only where these agree: the same question asked of the same amount of data.
-TASK = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+SETTING = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
 BUDGET = ("selection", "selection.count", "selection.tokens", "selection.slice", "selection.slices")
-MEASURED = ("done", "failed")  # what failed at its judging was measured by all that came before
 
 
 @dataclass(frozen=True)
@@ -27,34 +26,31 @@ class Result:
 
     name: str
     metrics: dict[str, float]
-    items: Table
+    items: pandas.DataFrame  # of `Items.read`
     model: str = ""  # directory of what was measured: a model that is tested again is no second one
     selection: str = ""
     trained: bool = True  # False: the base model, which no seed of a method has drawn
 
     def behind(self, metric: str) -> str:
-        """What has the metric: the model, or its selection."""
-        return self.selection if rests_on_selection(metric) else self.model
-
-
-NO_RESULT = Result("", {}, {})
+        """What has the metric: the model, or its selection, which several models may share."""
+        return self.selection if metric.startswith(SELECTION) else self.model
 
 
 @dataclass(frozen=True, eq=False)
 class Arm:
     key: tuple[str, ...]  # as shown, a cell a column
-    task: tuple[str, ...]  # cells that say what is measured; the base model's "" agrees with any
-    name: str  # the other cells: what tells it apart among arms of the same task
+    setting: tuple[str, ...]  # cells that say what is measured; the base model's "" agrees with any
+    name: str  # the other cells: what tells it apart among arms of the same setting
     method: str
     done: int
     jobs: int
     runs: dict[tuple[str, ...], Result]  # by the seeds that differ between jobs
-    members: list[str] = field(default_factory=list)  # names of the jobs' folders
-    same_as: "Arm | None" = None  # the same measurement in its task, which competes for both
+    members: list[str]  # names of the jobs' folders
+    same_as: "Arm | None" = None  # the same measurement in its setting, which competes for both
 
     @property
     def label(self) -> str:
-        return " ".join(cell for cell in self.key if cell)
+        return words(self.key)
 
     @property
     def results(self) -> list[Result]:
@@ -67,11 +63,16 @@ class Arm:
         return len({result.model for result in self.results})
 
 
+def words(cells: Iterable[str]) -> str:
+    """The cells that are not blank."""
+    return " ".join(filter(None, cells))
+
+
 def is_seed(name: str) -> bool:
     return name == "seed" or name.endswith(".seed")
 
 
-def same_task(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return all(a == b or "" in (a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -79,40 +80,47 @@ def show(value: Any) -> str:
     return "" if pandas.isna(value) else str(value)
 
 
-def group(frame: pandas.DataFrame, tables: list[Table], columns: list[str], jobs: Mapping[str, JobRecord]) -> list[Arm]:
+def group(
+    frame: pandas.DataFrame, tables: list[pandas.DataFrame], columns: list[str], jobs: Mapping[str, JobRecord]
+) -> list[Arm]:
     """The arms of `frame`, which is `tabulate(jobs)`, the base model's first.
 
     `tables` are the items of its rows; `columns` tell the arms apart.
     """
-    selecting = "model" if "student" in frame else None  # no part of the task of a student
-    task = [name for name in columns if _is_task(name) and name.split(".")[0] != selecting]
+    setting = [name for name in columns if _of_setting(name, "student" in frame)]
     seeds = [str(name) for name in frame if is_seed(str(name))]
-    rows: dict[tuple[str, ...], list[tuple[Mapping, Result]]] = {}
+    rows: dict[tuple[str, ...], list[tuple[Mapping, Result]]] = defaultdict(list)
     for row, items in zip(frame.to_dict("records"), tables, strict=True):
-        measured = _result(row, items, jobs[row["job"]])
-        rows.setdefault(tuple(show(row[name]) for name in columns), []).append((row, measured))
-    arms = [_arm(dict(zip(columns, key, strict=True)), task, seeds, members) for key, members in rows.items()]
+        rows[tuple(show(row[name]) for name in columns)].append((row, _result(row, items, jobs[row["job"]])))
+    arms = [_arm(dict(zip(columns, key, strict=True)), setting, seeds, members) for key, members in rows.items()]
     return _merged(sorted(arms, key=lambda arm: arm.method != "zero_shot"))
 
 
-def _arm(cells: dict[str, str], task: list[str], seeds: list[str], rows: list[tuple[Mapping, Result]]) -> Arm:
+def _of_setting(name: str, with_students: bool) -> bool:
+    """Whether a column says what is measured, and on what, rather than how rows were selected."""
+    group = name.split(".")[0]
+    if group == "preference":  # its other options are the method's
+        return name == group or name.startswith("preference.pairs")
+    return name in BUDGET or (group in SETTING and not (group == "model" and with_students))
+
+
+def _arm(cells: dict[str, str], setting: list[str], seeds: list[str], rows: list[tuple[Mapping, Result]]) -> Arm:
     runs: dict[tuple[str, ...], Result] = {}
     for row, result in rows:
-        if show(row["state"]) in MEASURED:
+        if show(row["state"]) in ("done", "failed"):  # what failed at its judging was measured by all that came before
             run = tuple(show(row[name]) for name in seeds)
             if result.name != runs.get(run, result).name:  # two jobs that name the same run
                 run = (*run, result.name)
             runs[run] = result
     done = [result.model for row, result in rows if show(row["state"]) == "done"]
-    shared = len(done) - len(set(done))
     blank = "" if cells["method"] == "zero_shot" else "null"
     return Arm(
         key=tuple(cells.values()),
-        task=tuple(cells[name] or blank for name in task),
-        name=" ".join(cell for name, cell in cells.items() if cell and name not in task),
+        setting=tuple(cells[name] or blank for name in setting),
+        name=words(cell for name, cell in cells.items() if name not in setting),
         method=cells["method"],
-        done=len(done) - shared,
-        jobs=len(rows) - shared,
+        done=len(set(done)),
+        jobs=len(rows) - len(done) + len(set(done)),
         runs=runs,
         members=[row["job"] for row, _ in rows],
     )
@@ -122,87 +130,77 @@ def _merged(arms: list[Arm]) -> list[Arm]:
     """With `same_as`: a second name makes no second rival. A reference stands for the others."""
     stands: dict[Arm, Arm] = {}
     for arm in sorted(arms, key=lambda arm: ((*REFERENCES, arm.method).index(arm.method), -len(arm.runs))):
-        alike = (first for other, first in stands.items() if other.task == arm.task and _alike(arm, other))
+        alike = (first for other, first in stands.items() if other.setting == arm.setting and _alike(arm, other))
         stands[arm] = next(alike, arm)
     return [arm if stands[arm] is arm else replace(arm, same_as=stands[arm]) for arm in arms]
 
 
 def _alike(one: Arm, other: Arm) -> bool:
     """Whether each result of `one` is the other's too: the same directories, or the same items."""
-    pairs = [(result, other.runs.get(seeds, NO_RESULT)) for seeds, result in one.runs.items()]
-    return bool(pairs) and all(a.name == b.name or _same_items(a.items, b.items) for a, b in pairs)
+    pairs = [(result, other.runs.get(run)) for run, result in one.runs.items()]
+    return bool(pairs) and all(
+        b is not None and (a.name == b.name or (len(a.items) > 0 and a.items.equals(b.items))) for a, b in pairs
+    )
 
 
-def _same_items(one: Table, other: Table) -> bool:
-    """To the last digit."""
-    alike = (numpy.array_equal(one[name], other[name], equal_nan=True) for name in one)
-    return bool(one) and one.keys() == other.keys() and all(alike)
-
-
-def _result(row: Mapping, items: Table, job: JobRecord) -> Result:
-    """Where a folder does not say what was measured, each measurement is of a model of its own."""
+def _result(row: Mapping, items: pandas.DataFrame, job: JobRecord) -> Result:
+    """Where its folder does not say what was measured, each measurement is of a model of its own."""
     numbers = {name: float(value) for name, value in row.items() if isinstance(value, Real) and value == value}
     name, trained = show(row["result"]) or show(row["job"]), show(row["method"]) != "zero_shot"
     model = (job.directory("finetune") if trained else job.directory("student_base", "base")) or name
     return Result(name, numbers, items, model, job.directory("selection") or model, trained)
 
 
-def seeds_of(runs: Sequence[Sequence[Result]], metric: str) -> list[list[int]]:
-    """The places of `runs` that are one seed, as they share a model: tested again it tells no more of its method.
+def seeds_of(runs: Sequence[Sequence[Result]], metric: str) -> numpy.ndarray:
+    """The number of each run's seed: runs that share a model are one, as a model tested again tells no more.
 
     A run is a measurement, or those that are compared with each other. The base model is given,
     not drawn: where it is compared with trained ones, these are the seeds.
     """
-    if not runs:
-        return []
     models = [{(side, result.behind(metric)) for side, result in enumerate(run) if result.trained} for run in runs]
     given = [{(side, result.behind(metric)) for side, result in enumerate(run)} for run in runs]
     models = [trained or others for trained, others in zip(models, given, strict=True)]
-    seeds, numbers = connected_components(numpy.array([[bool(one & other) for other in models] for one in models]))
-    return [numpy.flatnonzero(numbers == seed).tolist() for seed in range(seeds)]
+    return connected_components(numpy.array([[bool(one & other) for other in models] for one in models]))[1]
 
 
-def per_seed(values: numpy.ndarray, seeds: list[list[int]]) -> numpy.ndarray:
+def per_seed(values: numpy.ndarray, seeds: numpy.ndarray) -> numpy.ndarray:
     """The means of the known `values` [runs, …] of each seed."""
-    known = numpy.ma.masked_invalid(values)
-    return numpy.ma.stack([known[places].mean(axis=0, keepdims=True)[0] for places in seeds]).filled(numpy.nan)
+    known = numpy.where(numpy.isfinite(values), values, numpy.nan)
+    return numpy.asarray(pandas.DataFrame(known).groupby(seeds).mean())
 
 
-def mean(arm: Arm, metric: str, items: Items) -> Estimate:
+def item_values(results: Sequence[Result], metric: str) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Values [results, items], NaN where a result lacks an item, and the number of each item's prompt."""
+    table = pandas.concat([result.items[metric] for result in results], axis=1, sort=True)
+    return numpy.asarray(table).T, numpy.asarray(table.index.get_level_values(0))
+
+
+def mean(arm: Arm, metric: str) -> Estimate:
     """Over the models that have the metric; over their items too, where all have them."""
     measured = [result for result in arm.results if metric in result.items or metric in result.metrics]
+    if not measured:
+        return NOTHING
     seeds = seeds_of([[result] for result in measured], metric)
-    if measured and all(metric in result.items for result in measured):
-        tables = [result.items for result in measured]
-        numbers = all_items(tables)
-        values = per_seed(_values(tables, metric, numbers), seeds)
-        return from_items(values, items.prompts(numbers), bounds(metric))
-    values = numpy.array([[result.metrics.get(metric, numpy.nan)] for result in measured])
-    return from_seeds(per_seed(values, seeds)[:, 0], bounds(metric)) if measured else NOTHING
+    if all(metric in result.items for result in measured):
+        values, prompts = item_values(measured, metric)
+        return from_items(per_seed(values, seeds), prompts, bounds(metric))
+    values = numpy.array([result.metrics.get(metric, numpy.nan) for result in measured])
+    return from_seeds(per_seed(values, seeds), bounds(metric))
 
 
-def difference(one: Arm, other: Arm, metric: str, items: Items) -> Estimate:
+def difference(one: Arm, other: Arm, metric: str) -> Estimate:
     """Of their means, over the seeds both have; item by item where both have items."""
     shared = [(one.runs[seeds], other.runs[seeds]) for seeds in one.runs if seeds in other.runs]
     pairs = list({(a.name, b.name): (a, b) for a, b in shared}.values())
-    seeds = seeds_of(pairs, metric)
+    if not pairs:
+        return NOTHING
+    seeds, (ours, theirs) = seeds_of(pairs, metric), zip(*pairs, strict=True)
     least, most = bounds(metric)
     limits = (least - most, most - least)
-    if pairs and all(metric in a.items and metric in b.items for a, b in pairs):
-        numbers = all_items(result.items for pair in pairs for result in pair)
-        ours, theirs = (_values([pair[side].items for pair in pairs], metric, numbers) for side in (0, 1))
-        estimate = from_items(per_seed(ours - theirs, seeds), items.prompts(numbers), limits)
+    if all(metric in result.items for result in (*ours, *theirs)):
+        values, prompts = item_values([*ours, *theirs], metric)
+        estimate = from_items(per_seed(values[: len(pairs)] - values[len(pairs) :], seeds), prompts, limits)
         if estimate.seeds:
             return estimate
-    values = numpy.array([[a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan)] for a, b in pairs])
-    return from_seeds(per_seed(values, seeds)[:, 0], limits) if pairs else NOTHING
-
-
-def _values(tables: list[Table], metric: str, numbers: numpy.ndarray) -> numpy.ndarray:
-    return numpy.array([align(table, metric, numbers) for table in tables])
-
-
-def _is_task(name: str) -> bool:
-    """Whether a column says what is measured, and on what, rather than how rows were selected."""
-    method_option = name.startswith("preference.") and not name.startswith("preference.pairs")
-    return name in BUDGET or (name.split(".")[0] in TASK and not method_option)
+    values = numpy.array([a.metrics.get(metric, numpy.nan) - b.metrics.get(metric, numpy.nan) for a, b in pairs])
+    return from_seeds(per_seed(values, seeds), limits)

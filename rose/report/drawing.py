@@ -6,7 +6,7 @@ imported late: half a second.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,20 +46,11 @@ STYLE: "dict[RcKeyType, Any]" = {
 
 @dataclass(frozen=True)
 class Plot:
-    name: str  # of its files
-    caption: str
-    alt: str
-    svg: str  # for the page
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure not yet on disk."""
-
-    name: str
+    name: str  # of its files, once they are written
     caption: str
     alt: str
     figure: "Figure"
+    svg: str = ""  # for the page
 
 
 def new_figure(height: float) -> tuple["Figure", "Axes"]:
@@ -75,9 +66,10 @@ def label_rows(axes: "Axes", labels: list[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def legend_columns(labels: list[str]) -> int:
-    """How many fit side by side below or above the axes."""
-    return max(1, min(3, 66 // (max((len(short(label)) for label in labels), default=0) + 6)))
+def figure_with_legend(height: float, labels: list[str]) -> tuple["Figure", "Axes", int]:
+    """One that is higher by the legend's rows; the last number is that of its columns."""
+    columns = max(1, min(3, 66 // (max((len(short(label)) for label in labels), default=0) + 6)))
+    return *new_figure(height + 0.19 * -(-len(labels) // columns)), columns
 
 
 def nth_style(place: int, method: str = "") -> dict[str, Any]:
@@ -92,16 +84,15 @@ def short(label: str) -> str:
     return text if len(text) <= 28 else f"{text[:13]}…{text[-14:]}"
 
 
-def save(drawing: Drawing, folder: Path) -> Plot:
-    """Writes `folder`/NAME.svg and .png."""
+def save(plot: Plot, folder: Path) -> Plot:
+    """Writes `folder`/NAME.svg and .png; returns the plot with its SVG for the page."""
     import matplotlib
 
-    name, figure = re.sub(r"\W+", "_", drawing.name).strip("_").lower(), drawing.figure
+    name = re.sub(r"\W+", "_", plot.name).strip("_").lower()
     with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure, the same file
-        figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None, "Creator": None})
-    figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
-    page = inline((folder / f"{name}.svg").read_text(), name)
-    return Plot(name, printable(drawing.caption), printable(drawing.alt), page)
+        plot.figure.savefig(folder / f"{name}.svg", transparent=True, metadata={"Date": None, "Creator": None})
+    plot.figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white")
+    return replace(plot, name=name, svg=inline((folder / f"{name}.svg").read_text(), name))
 
 
 def inline(svg: str, name: str) -> str:

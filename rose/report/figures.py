@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy
 
 from rose.report.arms import Arm
 from rose.report.comparison import Comparison
-from rose.report.drawing import RULE, STYLE, Drawing, Plot, label_rows, legend_columns, new_figure, nth_style, save
+from rose.report.drawing import RULE, STYLE, Plot, figure_with_legend, label_rows, new_figure, nth_style, save
 from rose.report.metrics import direction, is_quality, lower_is_better
 from rose.report.selection_figures import lengths, overlap, sources
 from rose.report.selections import SweepSelections
@@ -27,9 +27,7 @@ class Point(NamedTuple):
     estimate: Estimate
 
 
-class Line(NamedTuple):
-    label: str
-    points: list[Point]
+Line = tuple[str, list[Point]]  # its label, and its points by x
 
 
 def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> list[Plot]:
@@ -41,21 +39,23 @@ def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> l
         old.unlink()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font may have it
-        return [save(drawing, folder) for drawing in _all(comparison, selections)]
+        return [save(plot, folder) for plot in _plots(comparison, selections) if plot]
 
 
-def _all(comparison: Comparison, selections: SweepSelections) -> list[Drawing]:
-    metrics, main = comparison.metrics, comparison.main
-    drawings = [by_method(comparison, name) for name in metrics if is_quality(name) or name == "precision"]
-    if main:
-        drawings += [curve(comparison, main, column) for column in numeric_columns(comparison)]
-        if "cost/seconds" in metrics:
-            drawings.append(cost_against_quality(comparison, main))
-    drawings += [sources(selections), lengths(selections), overlap(selections)]
-    return [drawing for drawing in drawings if drawing]
+def _plots(comparison: Comparison, selections: SweepSelections) -> Iterator[Plot | None]:
+    for metric in comparison.metrics:
+        if is_quality(metric) or metric == "precision":
+            yield by_method(comparison, metric)
+    if comparison.main:
+        for column in numeric_columns(comparison):
+            yield curve(comparison, comparison.main, column)
+        if "cost/seconds" in comparison.metrics:
+            yield cost_against_quality(comparison, comparison.main)
+    for what in (sources, lengths, overlap):
+        yield what(selections)
 
 
-def by_method(comparison: Comparison, metric: str) -> Drawing:
+def by_method(comparison: Comparison, metric: str) -> Plot:
     """A metric's means with their intervals, a row an arm."""
     rows = [(arm, estimate) for arm, estimate in comparison.estimates[metric].items() if estimate.seeds]
     left_out = max(0, len(rows) - MOST_ARMS)
@@ -68,39 +68,37 @@ def by_method(comparison: Comparison, metric: str) -> Drawing:
     axes.set_xlabel(metric + (" (lower is better)" if lower_is_better(metric) else ""))
     axes.grid(axis="x")
     caption = f"{metric} by method: mean and 95 % interval." + (f" {left_out} further rows left out." * bool(left_out))
-    return Drawing(f"{metric}_by_method", caption, _alt(rows), figure)
+    return Plot(f"{metric}_by_method", caption, _alt(rows), figure)
 
 
 def numeric_columns(comparison: Comparison) -> list[str]:
     """Columns that differ between arms, with numbers alone in them: ratios, slices, dimensions."""
     columns = []
-    for index, name in enumerate(comparison.columns):
-        values = {arm.key[index] for arm in comparison.arms} - {""}
+    for name, cells in zip(comparison.columns, zip(*(arm.key for arm in comparison.arms), strict=True), strict=True):
+        values = set(cells) - {""}
         if name != "method" and len(values) > 1 and not any(math.isnan(_number(value)) for value in values):
             columns.append(name)
     return columns
 
 
-def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
+def curve(comparison: Comparison, metric: str, column: str) -> Plot | None:
     """A metric against a column of numbers, a line for each combination of the other cells.
 
     A line with a blank in that column is a level.
     """
     lines = _lines(comparison, metric, column)
-    across = sorted({point.x for line in lines for point in line.points if not math.isnan(point.x)})
+    across = sorted({point.x for _, points in lines for point in points if not math.isnan(point.x)})
     if len(across) < 2:
         return None
     shown = lines[:MOST_LINES]
-    columns = legend_columns([line.label for line in shown])
-    figure, axes = new_figure(2.9 + 0.19 * -(-len(shown) // columns))
-    for line, style in zip(shown, _styles(shown, comparison), strict=True):
-        first = line.points[0]
-        if len(line.points) == 1 and math.isnan(first.x):
-            axes.axhline(first.estimate.mean, color=style["color"], label=line.label, linestyle=":", linewidth=1.2)
+    figure, axes, columns = figure_with_legend(2.9, [label for label, _ in shown])
+    for (label, points), style in zip(shown, _styles(shown, comparison), strict=True):
+        means = [point.estimate.mean for point in points]
+        if len(points) == 1 and math.isnan(points[0].x):
+            axes.axhline(means[0], color=style["color"], label=label, linestyle=":", linewidth=1.2)
             continue
-        error = numpy.hstack([_error(point.estimate) for point in line.points])
-        means = [point.estimate.mean for point in line.points]
-        axes.errorbar([point.x for point in line.points], means, yerr=error, label=line.label, **style)
+        error = numpy.hstack([_error(point.estimate) for point in points])
+        axes.errorbar([point.x for point in points], means, yerr=error, label=label, **style)
     if across[0] > 0 and across[-1] >= 8 * across[0]:
         axes.set_xscale("log")
         axes.set_xticks(across, [f"{x:g}" for x in across])
@@ -110,36 +108,36 @@ def curve(comparison: Comparison, metric: str, column: str) -> Drawing | None:
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, fontsize=8)
     left_out = f" {len(lines) - len(shown)} further lines left out." if len(lines) > len(shown) else ""
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
-    alt = _alt([(point.arm, point.estimate) for line in shown for point in line.points])
-    return Drawing(f"{metric}_against_{column}", caption, alt, figure)
+    alt = _alt([(point.arm, point.estimate) for _, points in shown for point in points])
+    return Plot(f"{metric}_against_{column}", caption, alt, figure)
 
 
 def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
-    """The arms that have the metric, those that differ in `column` alone on one line."""
-    lines: dict[tuple[tuple[str, str], ...], list[Point]] = {}
+    """The arms that have the metric, those that differ in `column` alone on one line.
+
+    Its label is the cells that are not blank; a number says nothing without its column's name.
+    """
+    lines: dict[tuple[tuple[str, str], ...], Line] = {}
     for arm, estimate in comparison.estimates[metric].items():
         if estimate.seeds:
             cells = dict(zip(comparison.columns, arm.key, strict=True))
             x = _number(cells.pop(column))
-            lines.setdefault(tuple(cells.items()), []).append(Point(x, arm, estimate))
-    return [Line(_label(cells), sorted(points, key=lambda point: point.x)) for cells, points in lines.items()]
-
-
-def _label(cells: Iterable[tuple[str, str]]) -> str:
-    """The cells that are not blank; a number says nothing without its column's name."""
-    words = (cell if math.isnan(_number(cell)) else f"{column} {cell}" for column, cell in cells if cell)
-    return printable(" ".join(words))
+            named = (cell if math.isnan(_number(cell)) else f"{name} {cell}" for name, cell in cells.items() if cell)
+            line = lines.setdefault(tuple(cells.items()), (printable(" ".join(named)), []))
+            line[1].append(Point(x, arm, estimate))
+    return [(label, sorted(points, key=lambda point: point.x)) for label, points in lines.values()]
 
 
 def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:
     """A colour and a marker a line: its method's, unless several are of one method."""
-    styles = [_point(line.points[0].arm, comparison) | {"linestyle": "-"} for line in lines]
-    if len({line.points[0].arm.method for line in lines}) == len(lines):
+    arms = [points[0].arm for _, points in lines]
+    styles = [_point(arm, comparison) | {"linestyle": "-"} for arm in arms]
+    if len({arm.method for arm in arms}) == len(lines):
         return styles
     return [style | nth_style(place) for place, style in enumerate(styles)]
 
 
-def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
+def cost_against_quality(comparison: Comparison, metric: str) -> Plot | None:
     """A metric against the seconds of the method's own stages.
 
     The line joins what nothing beats in both.
@@ -166,7 +164,7 @@ def cost_against_quality(comparison: Comparison, metric: str) -> Drawing | None:
     labels = ", ".join(arm.label for arm, *_ in joined)
     alt = "; ".join(f"{arm.label} {number(cost.mean)} s, {number(quality.mean)}" for arm, cost, quality in points)
     caption = f"Cost against {metric}. The line joins the Pareto front, which nothing beats in both: {labels}."
-    return Drawing("cost_against_quality", caption, alt, figure)
+    return Plot("cost_against_quality", caption, alt, figure)
 
 
 def pareto(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:

@@ -1,20 +1,23 @@
 """The first screen: who won, is it real, what did it cost, as sentences."""
 
-from rose.report.arms import REFERENCES, Arm
+from collections.abc import Iterator
+
+from rose.report.arms import REFERENCES, Arm, words
 from rose.report.comparison import Comparison
 from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord
 from rose.report.statistics import Estimate
 from rose.report.table import answers_of, interval
-from rose.report.text import number
+from rose.report.text import counted, number
 
 MOST_SETTINGS = 12
 SECONDS = "cost/seconds"
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def who_won(comparison: Comparison) -> list[str]:
     """A sentence a setting: the best mean, and whether it is told to be the best."""
-    lines = [f"{_where(setting)}{_first(comparison, setting, ranking)}." for setting, ranking in _rankings(comparison)]
+    lines = [f"{where}{_first(comparison, setting, ranking)}." for where, setting, ranking in _rankings(comparison)]
     if len(comparison.settings) > MOST_SETTINGS:
         lines.append(f"{len(comparison.settings) - MOST_SETTINGS} further settings are in the table.")
     return lines or ["No job has been measured, so nobody has won."]
@@ -22,52 +25,47 @@ def who_won(comparison: Comparison) -> list[str]:
 
 def is_told(comparison: Comparison) -> bool:
     """Whether every setting has an arm that is told better than all others."""
-    rankings = _rankings(comparison)
-    return bool(rankings) and all(ranking[0][0] in comparison.best[comparison.main or ""] for _, ranking in rankings)
+    firsts = [ranking[0][0] for _, _, ranking in _rankings(comparison)]
+    return bool(firsts) and all(arm in comparison.best[comparison.main] for arm in firsts)
 
 
 def _first(comparison: Comparison, setting: tuple[str, ...], ranking: list[tuple[Arm, Estimate]]) -> str:
     """The best mean; where nothing tells it from the others it leads, and no share of wins says more."""
-    (arm, estimate), metric = ranking[0], comparison.main or ""
-    best = "lowest" if lower_is_better(metric) else "highest"
-    told, before = arm in comparison.best[metric], ""
+    (arm, estimate), metric = ranking[0], comparison.main
+    if len(ranking) == 1 and arm not in comparison.best[metric]:
+        return f"{arm.name} alone was measured: {metric} {interval(estimate)}"
+    mean = f"the {'lowest' if lower_is_better(metric) else 'highest'} {metric}, {interval(estimate)}"
     if len(ranking) > 1:
-        before = f", before {ranking[1][0].name} with {interval(ranking[1][1])}"
-    if told:
+        mean += f", before {ranking[1][0].name} with {interval(ranking[1][1])}"
+    if arm in comparison.best[metric]:
         share = comparison.stability.get(setting, {}).get(arm.label)
         wins = "" if share is None else f". It wins in {_percent(share)} of resamples of seeds and prompts"
-        return f"{arm.name} has the {best} {metric}, {interval(estimate)}{before}, told from all others{wins}"
-    if len(ranking) == 1:
-        return f"{arm.name} alone was measured: {metric} {interval(estimate)}"
+        return f"{arm.name} has {mean}, told from all others{wins}"
     tested = any(arm in (entry.arm, entry.reference) for entry in comparison.differences[metric])
-    doubt = f"{_seeds(estimate.seeds)} cannot tell" if tested else f"without {' or '.join(REFERENCES)} nothing tells"
-    return f"{arm.name} leads; {doubt}: it has the {best} {metric}, {interval(estimate)}{before}"
-
-
-def _seeds(count: int) -> str:
-    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-    return f"{words[count] if count < len(words) else count} seed{'' if count == 1 else 's'}"
+    seeds = counted(NUMBERS[estimate.seeds] if estimate.seeds < len(NUMBERS) else estimate.seeds, "seed")
+    doubt = f"{seeds} cannot tell" if tested else f"without {' or '.join(REFERENCES)} nothing tells"
+    return f"{arm.name} leads; {doubt}: it has {mean}"
 
 
 def is_it_real(comparison: Comparison) -> list[str]:
     """The verdicts on the best arm of each setting."""
     lines = []
-    for setting, ((arm, _), *_) in _rankings(comparison):
+    for where, _, ((arm, _), *_) in _rankings(comparison):
         answers = [f", {line}" for line in answers_of(comparison, arm, "; ")]
         answers = answers or [f" has nothing to be compared with ({' or '.join(REFERENCES)} in its setting)"]
-        lines += [f"{_where(setting)}{arm.name}{answer}." for answer in answers]
+        lines += [f"{where}{arm.name}{answer}." for answer in answers]
     return lines or ["There is nothing to compare."]
 
 
 def what_it_cost(comparison: Comparison, jobs: list[JobRecord]) -> list[str]:
     """What the best arm's own stages take beside random's, and what the whole sweep took."""
     lines = []
-    for setting, ((arm, _), *_) in _rankings(comparison) if SECONDS in comparison.estimates else ():
+    for where, setting, ((arm, _), *_) in _rankings(comparison):
         costs = comparison.measured(SECONDS, setting)
         random = [cost.mean for other, cost in costs if other.method == "random" and other is not arm]
         for cost in [cost.mean for other, cost in costs if other is arm]:
             beside = f", {cost / random[0]:.1f} times what random takes" if random and random[0] else ""
-            lines.append(f"{_where(setting)}{arm.name} takes {duration(cost)} by itself{beside}.")
+            lines.append(f"{where}{arm.name} takes {duration(cost)} by itself{beside}.")
     stages = [stage for job in jobs for stage in job.stages.values() if "dir" in stage and "seconds" in stage]
     total = sum({stage["dir"]: stage["seconds"] for stage in stages}.values())
     fresh = sum({stage["dir"]: stage["seconds"] for stage in stages if stage.get("state") == "computed"}.values())
@@ -84,18 +82,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _rankings(comparison: Comparison) -> list[tuple[tuple[str, ...], list[tuple[Arm, Estimate]]]]:
-    """The first settings in which anything was measured, with their arms, the best first."""
-    if comparison.main is None:
-        return []
-    rankings = [(setting, comparison.ranked(comparison.main, setting)) for setting in comparison.settings]
-    return [(setting, ranking) for setting, ranking in rankings[:MOST_SETTINGS] if ranking]
+def _rankings(comparison: Comparison) -> Iterator[tuple[str, tuple[str, ...], list[tuple[Arm, Estimate]]]]:
+    """The first settings with a measurement: how a line on it begins, the setting, and its arms, the best first."""
+    for setting in comparison.settings[:MOST_SETTINGS]:
+        if ranking := comparison.ranked(comparison.main, setting):
+            yield f"{words(setting)}: " if any(setting) else "", setting, ranking
 
 
 def _percent(share: float) -> str:
-    return "all" if share >= 0.9995 else f"{100 * share:.1f} %" if share > 0.99 else f"{share:.0%}".replace("%", " %")
-
-
-def _where(setting: tuple[str, ...]) -> str:
-    text = " ".join(filter(None, setting))
-    return f"{text}: " if text else ""
+    return "all" if share >= 0.9995 else f"{100 * share:.{int(share > 0.99)}f} %"

@@ -34,11 +34,6 @@ def bounds(metric: str) -> tuple[float, float]:
     return (0.0, 1.0) if metric.startswith(SHARES) else (-math.inf, math.inf)
 
 
-def rests_on_selection(metric: str) -> bool:
-    """Whether it is the selection's: models that share one are not several of it."""
-    return metric.startswith(SELECTION)
-
-
 def stands_for(entry: str, metric: str) -> bool:
     """Whether `metric` is the entry, or begins with it where that ends with an underscore."""
     return metric == entry or (entry.endswith("_") and metric.startswith(entry))

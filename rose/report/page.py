@@ -1,19 +1,20 @@
 """report.html: one file that needs no network and no script, escaped by Jinja2."""
 
-from collections import Counter
 from pathlib import Path
 
 import jinja2
+import pandas
 
-from rose.report.comparison import Comparison, Difference, verdict
+from rose.report.arms import words
+from rose.report.comparison import Comparison, verdict
 from rose.report.drawing import Plot
 from rose.report.headlines import is_it_real, is_told, what_it_cost, who_won
 from rose.report.metrics import lower_is_better
-from rose.report.results import JobRecord, StageEntry
+from rose.report.results import JobRecord
 from rose.report.selections import SweepSelections
 from rose.report.suspicions import ArmFinding, suspicions
-from rose.report.table import notes, planned, unfinished
-from rose.report.text import number, printable, shorten
+from rose.report.table import not_done, notes, planned
+from rose.report.text import counted, number, printable, shorten
 
 HERE = Path(__file__).parent
 # Lines of an answer on the first screen; characters and messages of a row to read.
@@ -38,14 +39,14 @@ def render_page(
     plots: list[Plot],
 ) -> str:
     """The page as HTML. Every text of other people's is escaped and cut, and made printable."""
-    lines, missing = suspicions(comparison, selections, findings, jobs), unfinished(jobs)
-    answers = {metric: _verdicts(comparison, metric) for metric in comparison.differences}
-    main = answers.pop(comparison.main, []) if comparison.main else []
+    lines, missing = suspicions(comparison, selections, findings, jobs), not_done(jobs)
+    others = {metric: entries for metric, entries in comparison.differences.items() if entries}
+    main, done = others.pop(comparison.main, []), sum(job.state == "done" for job in jobs)
     there = {"unfinished": missing, "verdicts": main, "figures": plots, "rows": selections.arms}
     return _template().render(
         title=title,
         style=(HERE / "page.css").read_text(),
-        count=_count(jobs),
+        count=f"{counted(len(jobs), 'job')}, {'all' if done == len(jobs) else done} done.",
         same=comparison.same,
         answers={
             "Who won?": who_won(comparison),
@@ -60,8 +61,8 @@ def render_page(
         comparison=comparison,
         notes=notes(jobs, comparison),
         verdicts=main,
-        others={metric: entries for metric, entries in answers.items() if entries},
-        stability=[(" ".join(filter(None, key)), _shares(wins)) for key, wins in comparison.stability.items() if wins],
+        others=others,
+        stability=[(words(setting), _shares(wins)) for setting, wins in comparison.stability.items()],
         plots=plots,
         missing=_missing(selections),
         suspicions=lines,
@@ -79,19 +80,9 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is safe
     )
-    environment.filters |= {"number": number, "cut": shorten, "lower_is_better": lower_is_better}
+    environment.filters |= {"number": number, "cut": shorten, "verdict": verdict, "lower_is_better": lower_is_better}
     environment.globals |= LIMITS
     return environment.get_template("page.html.jinja")
-
-
-def _count(jobs: list[JobRecord]) -> str:
-    done = sum(job.state == "done" for job in jobs)
-    text = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
-    return f"{text}, all done." if done == len(jobs) else f"{text}, {done} done."
-
-
-def _verdicts(comparison: Comparison, metric: str) -> list[tuple[Difference, str, str]]:
-    return [(entry, *verdict(entry, metric)) for entry in comparison.differences[metric]]
 
 
 def _shares(shares: dict[str, float]) -> list[tuple[str, str]]:
@@ -110,24 +101,16 @@ def _missing(selections: SweepSelections) -> str:
 
 
 def _stages(jobs: list[JobRecord]) -> list[tuple[str, ...]]:
-    """Stage, artifacts, jobs that use them, and `_sizes` of these; the slowest first."""
-    users = Counter(name for job in jobs for name in job.stages)
-    artifacts: dict[str, dict[str, StageEntry]] = {name: {} for name in users}
-    for job in jobs:
-        for name, stage in job.stages.items():
-            artifacts[name][stage.get("dir", job.dir.name)] = stage
-    sizes = {name: _sizes(list(stages.values())) for name, stages in artifacts.items()}
-    slowest = sorted(sizes, key=lambda name: (sizes[name][0], name), reverse=True)
-    return [(name, str(len(artifacts[name])), str(users[name]), *map(_amount, sizes[name])) for name in slowest]
-
-
-def _sizes(stages: list[StageEntry]) -> tuple[float, ...]:
-    """Seconds, tokens, GFLOPs, greatest peak of memory in MiB, MiB on disk."""
-    seconds, tokens, flops, size = (
-        sum(stage.get(key, 0) for stage in stages) for key in ("seconds", "tokens_forward", "flops", "bytes")
-    )
-    peak = max(stage.get("peak_memory", 0) for stage in stages)
-    return seconds, tokens, flops / 1e9, peak / 2**20, size / 2**20
+    """Stage, artifacts, jobs that use them, seconds, tokens, GFLOPs, the greatest peak of memory in MiB, MiB on disk;
+    the slowest first.
+    """
+    used = [{"stage": name, "dir": job.dir.name} | stage for job in jobs for name, stage in job.stages.items()]
+    sizes = {"seconds": "sum", "tokens_forward": "sum", "flops": "sum", "peak_memory": "max", "bytes": "sum"}
+    frame = pandas.DataFrame(used, columns=["stage", "dir", *sizes]).fillna(0)
+    artifacts = frame.drop_duplicates(["stage", "dir"], keep="last").groupby("stage")
+    table = (artifacts.agg(sizes) / [1, 1, 1e9, 2**20, 2**20]).sort_index().sort_values("seconds", kind="stable")[::-1]
+    users, counts = frame["stage"].value_counts(), artifacts.size()
+    return [(name, str(counts[name]), str(users[name]), *map(_amount, row)) for name, *row in table.itertuples()]
 
 
 def _amount(value: float) -> str:

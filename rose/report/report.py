@@ -3,13 +3,14 @@
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas
 
 from rose.errors import one_line
-from rose.report.comparison import Comparison, compare
-from rose.report.results import JobRecord, read_jobs
+from rose.report.comparison import compare
+from rose.report.results import read_jobs
 from rose.report.selections import SweepSelections, read_selections
 from rose.report.suspicions import read_findings
 from rose.report.table import render
@@ -38,17 +39,24 @@ def write_report(sweep: Path, redraw: bool = True) -> Report:
     warning: the tables are there by then.
     """
     jobs = read_jobs(sweep)
-    comparison = compare(jobs)
-    text, csv = render(jobs, comparison, sweep.resolve().name), comparison.frame.to_csv(index=False)
+    comparison, name = compare(jobs), sweep.resolve().name
+    text, csv = render(jobs, comparison, name), comparison.frame.to_csv(index=False)
     old, selections, path = sweep / "results.csv", SweepSelections(), sweep / "report.html"
     changed = not old.exists() or old.read_text(encoding="utf-8", errors="replace") != csv
-    _write(sweep / "results.csv", csv)
+    _write(old, csv)
     _write(sweep / "report.md", text)
     try:
         if redraw or changed or not path.exists():
-            _write_parquet(comparison.frame, sweep / "results.parquet")
+            from rose.report.figures import draw
+            from rose.report.page import render_page
+
+            mixed = [name for name, values in comparison.frame.items() if values.dtype == object]
+            plain = comparison.frame.astype(dict.fromkeys(mixed, "string"))  # values of several types become text
+            replace(sweep / "results.parquet", partial(plain.to_parquet, index=False))
             selections = read_selections(comparison.arms, jobs)
-            _write_page(sweep, jobs, comparison, selections)
+            findings = read_findings(comparison.arms, jobs, comparison.problems)
+            plots = draw(comparison, selections, sweep / "figures")
+            _write(path, render_page(name, jobs, comparison, selections, findings, plots))
     except Exception as error:
         if os.environ.get("ROSE_DEBUG"):
             raise
@@ -75,21 +83,5 @@ def _text(messages: list[dict]) -> str:
     return shorten("\n\n".join(turns), MOST_CHARACTERS)
 
 
-def _write_page(sweep: Path, jobs: list[JobRecord], comparison: Comparison, selections: SweepSelections) -> None:
-    from rose.report.figures import draw
-    from rose.report.page import render_page
-
-    findings = read_findings(comparison.arms, jobs, comparison.problems)
-    plots = draw(comparison, selections, sweep / "figures")
-    page = render_page(sweep.resolve().name, jobs, comparison, selections, findings, plots)
-    _write(sweep / "report.html", page)
-
-
 def _write(path: Path, text: str) -> None:
     replace(path, lambda part: part.write_text(text, encoding="utf-8", errors="replace"))
-
-
-def _write_parquet(frame: pandas.DataFrame, path: Path) -> None:
-    """The same table; a column that holds values of several types becomes text."""
-    mixed = [name for name in frame if frame[name].dtype == object]
-    replace(path, lambda part: frame.astype(dict.fromkeys(mixed, "string")).to_parquet(part, index=False))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,23 +42,17 @@ class JobRecord:
     metrics: dict[str, float]
     stages: dict[str, StageEntry]
 
-    @property
-    def result(self) -> str | None:
-        """Directories of the stages that measure: jobs that share them have one result."""
-        return _measured(self.stages, MEASURES)
-
-    @property
-    def zero_shot(self) -> str | None:
-        """The same of the base model's."""
-        return _measured(self.stages, [ZERO_SHOT[name] for name in MEASURES])
+    def directories(self, *names: str) -> list[str]:
+        """Of those of these stages that the job has, as they stand in stages.json."""
+        return [str(self.stages[name]["dir"]) for name in names if "dir" in self.stages.get(name, {})]
 
     def directory(self, *names: str) -> str:
-        """The directory of the first of these stages that the job has, as it stands in stages.json; "" without."""
-        return next((str(self.stages[name]["dir"]) for name in names if "dir" in self.stages.get(name, {})), "")
+        """The first of these; "" without."""
+        return next(iter(self.directories(*names)), "")
 
     def stage(self, name: str) -> Path | None:
         """The directory of a stage; None where the job has none or it is gone."""
-        folder = self.stages.get(name, {}).get("dir")
+        folder = self.directory(name)
         root = next((parent for parent in self.dir.absolute().parents if (parent / "stages").is_dir()), None)
         return root / folder if folder and root and (root / folder).is_dir() else None
 
@@ -96,18 +90,15 @@ def read_jobs(sweep: Path) -> list[JobRecord]:
     """
     if not sweep.is_dir():
         raise RoseError(f"{sweep}: no such folder; a sweep's is outputs/sweeps/NAME")
-    directories = [sweep] if _is_job(sweep) else _job_directories(sweep)
+    if _is_job(sweep):
+        directories = [sweep]
+    elif (sweep / "sweep.json").exists():  # those of the last command that ran this sweep, begun or not
+        directories = sorted(sweep / name for name in set(json.loads((sweep / "sweep.json").read_text())["jobs"]))
+    else:
+        directories = sorted(filter(_is_job, sweep.iterdir()))
     if not directories:
         raise RoseError(f"{sweep}: holds no job (a directory with .hydra/ or status.json); a sweep's does")
     return [_read_job(directory) for directory in directories]
-
-
-def _job_directories(sweep: Path) -> list[Path]:
-    """Those of the last command that ran this sweep, begun or not; without a list all there are."""
-    if (sweep / "sweep.json").exists():
-        listed = json.loads((sweep / "sweep.json").read_text())["jobs"]
-        return sorted(sweep / name for name in dict.fromkeys(listed))
-    return sorted(path for path in sweep.iterdir() if _is_job(path))
 
 
 def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
@@ -116,18 +107,14 @@ def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
     Ordered by the naming columns and the swept keys; same jobs, same table.
     """
     columns = naming_columns(jobs)
-    names = [*columns, "state"]
-    rows = []
-    for job in jobs:
-        metrics = {name: value for name, value in job.metrics.items() if not name.startswith(BASE)}
-        named = _naming(job, columns) | {"state": job.state}
-        rows.append(named | metrics | {"result": job.result, "job": job.dir.name})
+    named, last = [*columns, "state"], ["result", "job"]
+    rows = [_row(job, columns) for job in jobs]
     zero_shot = _zero_shot_rows(jobs, columns)
-    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*names, "result", "job"})
+    metrics = sorted({name for row in (*rows, *zero_shot) for name in row} - {*named, *last})
     order = ["model", "dataset", "preference", "projection", "method", "ratio", *columns]
     for part in (rows, zero_shot):
         part.sort(key=lambda row: [_sortable(row.get(name)) for name in order])
-    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*names, *metrics, "result", "job"], dtype=object)
+    frame = pandas.DataFrame([*rows, *zero_shot], columns=[*named, *metrics, *last], dtype=object)
     return frame.convert_dtypes()
 
 
@@ -165,14 +152,19 @@ def costs(stages: dict[str, StageEntry]) -> dict[str, float]:
     return metrics
 
 
-def _naming(job: JobRecord, columns: list[str]) -> dict[str, Any]:
+def _row(job: JobRecord, columns: list[str], of_base: bool = False) -> dict[str, Any]:
+    """The row of a job's model, or of the base model that it was measured against."""
     row = {name: job.value(NAMING.get(name, name)) for name in columns}
-    return _of_student(row | {"student": job.value("student.name") or row["model"]}) if "student" in row else row
-
-
-def _of_student(row: dict[str, Any]) -> dict[str, Any]:
-    """Without the selecting model where nothing was selected: such a row measures the student."""
-    return row | {"model": None} if "student" in row and row["method"] == "zero_shot" else row
+    if "student" in row:
+        row["student"] = job.value("student.name") or row["model"]
+    if of_base:
+        row |= {"method": "zero_shot", "projection": None, "ratio": None}
+    if "student" in row and row["method"] == "zero_shot":
+        row["model"] = None  # nothing was selected: such a row measures the student
+    stages = [ZERO_SHOT[name] if of_base else name for name in MEASURES]
+    row |= {"state": "done" if of_base else job.state, "result": " ".join(job.directories(*stages)) or None}
+    metrics = {name: value for name, value in job.metrics.items() if name.startswith(BASE) is of_base}
+    return row | {name.removeprefix(BASE): value for name, value in metrics.items()} | {"job": job.dir.name}
 
 
 def _zero_shot_rows(jobs: list[JobRecord], columns: list[str]) -> list[dict[str, Any]]:
@@ -181,36 +173,26 @@ def _zero_shot_rows(jobs: list[JobRecord], columns: list[str]) -> list[dict[str,
     Swept keys that made no difference stay blank. Where a job of method=zero_shot is that row
     itself, there is no second one.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    jobs_of_base = {_task(_naming(job, columns)) for job in jobs if job.value("method.name") == "zero_shot"}
+    asked = [name for name in ("model", "student", "dataset", "preference", "seed") if name in columns]
+    of_base = [_row(job, columns) for job in jobs if job.value("method.name") == "zero_shot"]
+    there = {tuple(row[name] for name in asked) for row in of_base}
+    groups: dict[tuple, list[dict[str, Any]]] = defaultdict(list)
     for job in jobs:
-        metrics = {name.removeprefix(BASE): value for name, value in job.metrics.items() if name.startswith(BASE)}
-        row = _of_student(_naming(job, columns) | {"method": "zero_shot", "projection": None, "ratio": None})
-        if metrics and _task(row) not in jobs_of_base:
-            result = {"state": "done", "result": job.zero_shot, "job": job.dir.name}
-            groups.setdefault(_task(row) + tuple(sorted(metrics.items())), []).append(row | metrics | result)
-    return [_common(rows) for rows in groups.values()]
-
-
-def _common(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all rows agree in, else None; the job is the first's."""
-    first = rows[0]
-    common = {name: value if all(row[name] == value for row in rows) else None for name, value in first.items()}
-    return common | {"job": first["job"]}
-
-
-def _task(row: dict[str, Any]) -> tuple:
-    return tuple(row.get(name) for name in ("model", "student", "dataset", "preference", "seed"))
+        row = _row(job, columns, of_base=True)
+        setting = tuple(row[name] for name in asked)
+        metrics = [(name, value) for name, value in job.metrics.items() if name.startswith(BASE)]
+        if metrics and setting not in there:
+            groups[*setting, *sorted(metrics)].append(row)
+    return [
+        {name: value for name, value in first.items() if name == "job" or all(row[name] == value for row in others)}
+        for first, *others in groups.values()
+    ]
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:
     if value is None:
         return (0, 0.0, "")
     return (1, float(value), "") if isinstance(value, int | float) else (2, 0.0, str(value))
-
-
-def _measured(stages: dict[str, Any], names: Sequence[str]) -> str | None:
-    return " ".join(stages[name]["dir"] for name in names if "dir" in stages.get(name, {})) or None
 
 
 def _is_job(path: Path) -> bool:

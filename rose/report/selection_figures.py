@@ -2,22 +2,21 @@
 
 import numpy
 
-from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Drawing, label_rows, legend_columns, new_figure, short
+from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Plot, figure_with_legend, label_rows, new_figure, short
 from rose.report.selections import SweepSelections
 from rose.report.text import number
 
 MOST_SOURCES = 7
 
 
-def sources(selections: SweepSelections) -> Drawing | None:
+def sources(selections: SweepSelections) -> Plot | None:
     """Shares of the pool's sources, in it and in each selection; none where it has but one."""
     if len(selections.pool_sources) < 2:
         return None
     names = list(selections.pool_sources)[:MOST_SOURCES]
     rows = [("pool", selections.pool_sources), *((arm.label, arm.sources) for arm in selections.arms if arm.rows)]
     shown = [*names, "other"] if len(selections.pool_sources) > len(names) else names
-    columns = legend_columns(shown)
-    figure, axes = new_figure(0.75 + 0.24 * len(rows) + 0.19 * -(-len(shown) // columns))
+    figure, axes, columns = figure_with_legend(0.75 + 0.24 * len(rows), shown)
     left = numpy.zeros(len(rows))
     for place, name in enumerate(shown):
         shares = [shares.get(name, 0) if name in names else _rest(shares, names) for _, shares in rows]
@@ -28,10 +27,10 @@ def sources(selections: SweepSelections) -> Drawing | None:
     axes.set(xlim=(0, 1), xlabel="share of rows")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=8)
     alt = "; ".join(f"{label}: {', '.join(f'{n} {s.get(n, 0):.0%}' for n in names)}" for label, s in rows)
-    return Drawing("source_mix", "Where the selected rows come from, and the pool's.", alt, figure)
+    return Plot("source_mix", "Where the selected rows come from, and the pool's.", alt, figure)
 
 
-def lengths(selections: SweepSelections) -> Drawing | None:
+def lengths(selections: SweepSelections) -> Plot | None:
     """Tokens a row: median, middle half, and from the 5th to the 95th of 100."""
     rows = [("pool", selections.pool_lengths), *((arm.label, arm.lengths) for arm in selections.arms)]
     rows = [(label, quantiles) for label, quantiles in rows if quantiles]
@@ -48,10 +47,10 @@ def lengths(selections: SweepSelections) -> Drawing | None:
     axes.grid(axis="x")
     alt = "; ".join(f"{label}: median {number(q[2])}, {number(q[0])} to {number(q[4])}" for label, q in rows)
     caption = "Length of selected rows beside the pool's: median, middle half (thick), 5th to 95th percentile (thin)."
-    return Drawing("lengths", caption, alt, figure)
+    return Plot("lengths", caption, alt, figure)
 
 
-def overlap(selections: SweepSelections) -> Drawing | None:
+def overlap(selections: SweepSelections) -> Plot | None:
     """Jaccard overlap of selections."""
     labels, matrix = [arm.label for arm in selections.arms], selections.overlap
     if numpy.isnan(matrix).all():
@@ -79,7 +78,7 @@ def overlap(selections: SweepSelections) -> Drawing | None:
     caption += " seeds; blank where no two share a pool."
     pairs = [(i, j) for i in range(len(labels)) for j in range(i + 1) if not numpy.isnan(matrix[i, j])]
     alt = "; ".join(f"{labels[i]} and {labels[j]} {matrix[i, j]:.2f}" for i, j in pairs[:60])
-    return Drawing("overlap", caption + expected, alt, figure)
+    return Plot("overlap", caption + expected, alt, figure)
 
 
 def _rest(shares: dict[str, float], names: list[str]) -> float:

@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PARSE = json.JSONDecoder()
 
 
-@dataclass(frozen=True)
-class RankedRow:
+class RankedRow(NamedTuple):
     id: str
     source: str
     score: float
@@ -39,7 +38,7 @@ class RankedRow:
 
 
 class JobSelection(NamedTuple):
-    pool: str | None  # the stage's directory
+    pool: str  # the stage's directory; "" where the job does not say
     ids: set[str]
 
 
@@ -56,6 +55,7 @@ class ArmSelection:
     top: list[RankedRow] = field(default_factory=list)
     bottom: list[RankedRow] = field(default_factory=list)
     unscored: int = 0  # rows of the pool without a score
+    pool: Path | None = None  # the file with the texts of `bottom`
 
 
 @dataclass
@@ -68,30 +68,25 @@ class SweepSelections:
     problems: list[str] = field(default_factory=list)
 
 
-class Selecting(NamedTuple):
-    """An arm's jobs that have selected."""
-
-    label: str
-    jobs: list[JobRecord]
-
-
 def read_selections(arms: list[Arm], jobs: list[JobRecord]) -> SweepSelections:
     """The selections of the first MOST_ARMS arms that have one.
 
     Files that are missing leave their part empty.
     """
     selecting = {job.dir.name: job for job in jobs if (job.dir / "selected.jsonl").exists()}
-    tuned = [arm for arm in arms if arm.method != "zero_shot"]
-    having = [Selecting(arm.label, [selecting[name] for name in arm.members if name in selecting]) for arm in tuned]
-    having = [arm for arm in having if arm.jobs]
+    having: list[tuple[str, list[JobRecord]]] = []
+    for arm in arms:
+        members = [selecting[name] for name in arm.members if name in selecting]
+        if members and arm.method != "zero_shot":
+            having.append((arm.label, members))
     result = SweepSelections(left_out=max(0, len(having) - MOST_ARMS))
     having = having[:MOST_ARMS]
-    chosen = _chosen([job for arm in having for job in arm.jobs], result.problems)
-    wanted: dict[Path, set[str]] = {}
-    for arm in having:
-        _describe(arm, chosen[arm.jobs[0].dir.name], result, wanted)
-    _from_pools(having, wanted, result)
-    result.overlap = overlap([{job.value("seed"): _of_job(job, chosen) for job in arm.jobs} for arm in having])
+    chosen = _chosen([job for _, members in having for job in members], result.problems)
+    for label, (job, *_) in having:
+        _describe(label, job, chosen[job.dir.name], result)
+    _read_pools(result)
+    selected = {name: JobSelection(selecting[name].directory("pool"), set(ids)) for name, ids in chosen.items()}
+    result.overlap = overlap([{job.value("seed"): selected[job.dir.name] for job in members} for _, members in having])
     return result
 
 
@@ -110,12 +105,8 @@ def overlap(arms: list[dict[Any, JobSelection]]) -> numpy.ndarray:
     return matrix
 
 
-def _of_job(job: JobRecord, chosen: dict[str, dict[str, str]]) -> JobSelection:
-    return JobSelection(job.stages.get("pool", {}).get("dir"), set(chosen[job.dir.name]))
-
-
 def _mean_overlap(pairs: Iterable[tuple[JobSelection, JobSelection]]) -> float:
-    values = [jaccard(one.ids, other.ids) for one, other in pairs if one.pool is not None and one.pool == other.pool]
+    values = [jaccard(one.ids, other.ids) for one, other in pairs if one.pool and one.pool == other.pool]
     return sum(values) / len(values) if values else math.nan
 
 
@@ -128,7 +119,7 @@ def _chosen(jobs: list[JobRecord], problems: list[str]) -> dict[str, dict[str, s
     by_stage: dict[str, dict[str, str]] = {}
     result = {}
     for job in jobs:
-        name = job.stages.get("selection", {}).get("dir") or str(job.dir)
+        name = job.directory("selection") or str(job.dir)
         if name not in by_stage:
             by_stage[name] = {}
             try:
@@ -140,10 +131,9 @@ def _chosen(jobs: list[JobRecord], problems: list[str]) -> dict[str, dict[str, s
     return result
 
 
-def _describe(arm: Selecting, chosen: dict[str, str], result: SweepSelections, wanted: dict[Path, set[str]]) -> None:
-    """Adds the arm's selection to `result`, and to `wanted` the rows of its pool to be read."""
-    job = arm.jobs[0]
-    selection = ArmSelection(arm.label, job.dir.name, len(chosen), math.nan, _shares(Counter(chosen.values())))
+def _describe(label: str, job: JobRecord, chosen: dict[str, str], result: SweepSelections) -> None:
+    """Adds an arm's selection to `result`; the texts of its worst rows are still to be read."""
+    selection = ArmSelection(label, job.dir.name, len(chosen), math.nan, _shares(Counter(chosen.values())))
     result.arms.append(selection)
     try:
         selection.top = [_row(values) for values in islice(load(job.dir / "selected.jsonl"), SHOWN)]
@@ -159,30 +149,28 @@ def _describe(arm: Selecting, chosen: dict[str, str], result: SweepSelections, w
     worst = scores.dropna(subset="score").sort_values(["score", "id"], ascending=[True, False]).head(SHOWN)
     selection.bottom = [RankedRow(row.id, "", row.score, []) for row in worst.itertuples()]
     if pool := job.stage("pool"):
-        wanted.setdefault(pool / "pool.jsonl", set()).update(worst["id"])
+        selection.pool = pool / "pool.jsonl"
 
 
-def _from_pools(having: list[Selecting], wanted: dict[Path, set[str]], result: SweepSelections) -> None:
+def _read_pools(result: SweepSelections) -> None:
     """Reads each pool once: its sources, and the texts of the worst rows."""
-    texts: dict[Path, dict[str, RankedRow]] = {path: {} for path in wanted}
-    for path, ids in wanted.items():
+    for path in filter(None, dict.fromkeys(arm.pool for arm in result.arms)):
+        arms = [arm for arm in result.arms if arm.pool == path]
+        wanted = {row.id for arm in arms for row in arm.bottom}
         sources: Counter[str] = Counter()
+        texts: dict[str, RankedRow] = {}
         try:
             with open(path, encoding="utf-8") as file:
                 for line in file:
                     identity, source = front(line)
                     sources[source] += 1
-                    if identity in ids:
-                        texts[path][identity] = _row(json.loads(line))
+                    if identity in wanted:
+                        texts[identity] = _row(json.loads(line))
         except (ValueError, KeyError, OSError) as error:
             result.problems.append(f"{path.parent.name}/{path.name} cannot be read: {one_line(error)}")
         result.pool_sources = result.pool_sources or _shares(sources)
-    for selection, arm in zip(result.arms, having, strict=True):
-        pool = arm.jobs[0].stage("pool")
-        rows = texts.get(pool / "pool.jsonl", {}) if pool else {}
-        selection.bottom = [
-            replace(rows[row.id], score=row.score, rank=None) if row.id in rows else row for row in selection.bottom
-        ]
+        for arm in arms:
+            arm.bottom = [texts.get(row.id, row)._replace(score=row.score, rank=None) for row in arm.bottom]
 
 
 def front(line: str) -> tuple[str, str]:

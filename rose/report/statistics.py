@@ -36,6 +36,7 @@ One seed: the interval is the bootstrap of the prompts and speaks of that model,
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy
 from scipy import stats
@@ -54,9 +55,9 @@ class Estimate:
     seeds: int
     items: int  # test items a seed was measured on; 0 where only each seed's value is known
     mean: float
-    low: float  # NaN, as `high` and `p`, where there is nothing to tell a spread from
-    high: float
-    p: float  # two-sided, of a true mean of zero; NaN too where two seeds have the same mean
+    low: float = numpy.nan  # as `high` and `p`, where there is nothing to tell a spread from
+    high: float = numpy.nan
+    p: float = numpy.nan  # two-sided, of a true mean of zero; NaN too where two seeds have the same mean
     seed_variance: float = numpy.nan  # of one seed's value
     prompt_variance: float = 0.0  # of the mean, from the choice of prompts; more seeds leave it
 
@@ -67,7 +68,7 @@ class Estimate:
 
 
 UNBOUNDED = (-numpy.inf, numpy.inf)
-NOTHING = Estimate(0, 0, numpy.nan, numpy.nan, numpy.nan, numpy.nan)
+NOTHING = Estimate(0, 0, numpy.nan)
 
 
 def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
@@ -120,13 +121,10 @@ def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -
         return NOTHING
     mean, seeds = float(values.mean()), len(values)
     if seeds < 2 or numpy.ptp(values) <= 1e-12 * abs(mean):
-        return Estimate(seeds, 0, mean, numpy.nan, numpy.nan, numpy.nan, 0.0 if seeds > 1 else numpy.nan)
-    variance = float(values.var(ddof=1))
-    error = numpy.sqrt(variance / seeds)
-    half = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * error
-    low, high = numpy.clip([mean - half, mean + half], *bounds)
-    p = 2 * stats.t.sf(abs(mean) / error, seeds - 1)
-    return Estimate(seeds, 0, mean, float(low), float(high), float(p), variance)
+        return Estimate(seeds, 0, mean, seed_variance=0.0 if seeds > 1 else numpy.nan)
+    test: Any = stats.ttest_1samp(values, 0)
+    low, high = numpy.clip(test.confidence_interval(LEVEL), *bounds)
+    return Estimate(seeds, 0, mean, float(low), float(high), float(test.pvalue), float(values.var(ddof=1)))
 
 
 def wins(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:

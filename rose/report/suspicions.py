@@ -2,17 +2,19 @@
 
 import json
 import math
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rose.diagnostics.finding import severity
 from rose.errors import one_line
-from rose.report.arms import Arm
+from rose.report.arms import Arm, words
 from rose.report.comparison import Comparison
 from rose.report.metrics import direction, is_quality
 from rose.report.results import JobRecord
 from rose.report.selections import SweepSelections
-from rose.report.table import unfinished
+from rose.report.table import not_done
 from rose.report.text import number
 
 FIRM = 0.9  # share of resamples that a winner should win
@@ -37,63 +39,37 @@ def read_findings(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -
     """diagnostics.json of every job, by name and arm; broken files are added to `problems`."""
     named, findings = {job.dir.name: job for job in jobs}, []
     for arm in arms:
-        entries: dict[str, list[dict]] = {}
+        entries: dict[str, list[dict]] = defaultdict(list)
         for name in arm.members if arm.method != "zero_shot" else ():
-            for entry in _read(named[name], problems) if name in named else ():
-                entries.setdefault(str(entry.get("name")), []).append(entry)
+            for entry in _read(named[name], problems):
+                entries[str(entry.get("name"))].append(entry)
         findings += [_finding(name, arm.label, group) for name, group in entries.items()]
     return findings
 
 
-def suspicions(
-    comparison: Comparison, selections: SweepSelections, findings: list[ArmFinding], jobs: list[JobRecord]
-) -> list[str]:
-    """Sentences, the gravest first."""
-    lines = []
-    if missing := unfinished(jobs):
-        lines.append(f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below.")
-    for look in (_few_seeds, _gaps, _unstable, _harmed, _disagreement):
-        lines += look(comparison)
-    lines += _warned(findings) + _by_chance(selections) + _by_length(comparison, findings) + _judge(comparison)
-    return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
-
-
-def _warned(findings: list[ArmFinding]) -> list[str]:
-    """What the jobs warn of: a sentence once for all arms that share it.
-
-    Those of every arm come first: they are of the data.
-    """
-    everyone = {finding.arm for finding in findings}
-    arms: dict[str, dict[str, None]] = {}  # by sentence
-    for finding in findings:
-        if finding.state == "warn":
-            arms.setdefault(finding.sentence, {})[finding.arm] = None
-    shared = [sentence for sentence in arms if len(arms[sentence]) == len(everyone) > 1]
-    lines = [f"all methods: {sentence}" for sentence in shared]
-    return lines + [f"{_list([*arms[sentence]])}: {sentence}" for sentence in arms if sentence not in shared]
-
-
 def _read(job: JobRecord, problems: list[str]) -> list[dict]:
     path = job.dir / "diagnostics.json"
-    if not path.exists():
-        return []
     try:
-        return [entry for entry in json.loads(path.read_text()) if isinstance(entry, dict)]
+        return [entry for entry in json.loads(path.read_text()) if isinstance(entry, dict)] if path.exists() else []
     except (ValueError, OSError, TypeError) as error:
         problems.append(f"{job.dir.name}/diagnostics.json cannot be read: {one_line(error)}")
         return []
 
 
 def _finding(name: str, arm: str, entries: list[dict]) -> ArmFinding:
-    numbers = [float(value) if isinstance(value := e.get("value"), int | float) else None for e in entries]
-    warns = [entry.get("state") == "warn" for entry in entries]
-    # what is not measured is the worst where it is a warning, as a score that tells no row from another
-    known = [number is not None or warn for number, warn in zip(numbers, warns, strict=True)]
-    grave = [severity(name, number) if there else -math.inf for number, there in zip(numbers, known, strict=True)]
-    worst = entries[max(range(len(entries)), key=lambda place: (warns[place], grave[place]))]
-    values = list(dict.fromkeys(number for number in numbers if number is not None))
+    def gravity(entry: dict) -> tuple[bool, float]:
+        """What is not measured is the worst of the warnings, as a score that tells no row from another."""
+        warns, value = entry.get("state") == "warn", _measured(entry)
+        return warns, severity(name, value) if warns or value is not None else -math.inf
+
+    worst = max(entries, key=gravity)
+    values = list(dict.fromkeys(value for entry in entries if (value := _measured(entry)) is not None))
     state, sentence = str(worst.get("state", "pass")), str(worst.get("sentence", ""))
     return ArmFinding(name, arm, values, state, sentence, _lines(worst.get("details")))
+
+
+def _measured(entry: dict) -> float | None:
+    return float(value) if isinstance(value := entry.get("value"), int | float) else None
 
 
 def _lines(details: Any) -> list[str]:
@@ -107,96 +83,112 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def _few_seeds(comparison: Comparison) -> list[str]:
+def suspicions(
+    comparison: Comparison, selections: SweepSelections, findings: list[ArmFinding], jobs: list[JobRecord]
+) -> list[str]:
+    """Sentences, the gravest first."""
+    missing = not_done(jobs)
+    lines = [f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below."] if missing else []
+    for look in (_few_seeds, _gaps, _unstable, _harmed, _disagreement):
+        lines += look(comparison)
+    lines += [*_warned(findings), *_by_chance(selections), *_by_length(comparison, findings), *_judge(comparison)]
+    return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
+
+
+def _few_seeds(comparison: Comparison) -> Iterator[str]:
     trained = [arm for arm in comparison.arms if arm.method != "zero_shot" and arm.results]
     few = [arm.label for arm in trained if arm.models < 2]
-    if not few:
-        return []
-    who = "every method" if len(few) == len(trained) else _list(few)
-    return [f"One model only for {who}: its intervals speak of that one model, not of the method."]
+    if few:
+        who = "every method" if len(few) == len(trained) else _list(few)
+        yield f"One model only for {who}: its intervals speak of that one model, not of the method."
 
 
-def _gaps(comparison: Comparison) -> list[str]:
-    lines = []
+def _gaps(comparison: Comparison) -> Iterator[str]:
     for metric in comparison.metrics:
-        known = [(arm, sum(metric in {**r.metrics, **r.items} for r in arm.results)) for arm in comparison.arms]
+        known = [(arm, sum(metric in r.metrics or metric in r.items for r in arm.results)) for arm in comparison.arms]
         short = [f"{arm.label} {n} of {len(arm.results)}" for arm, n in known if 0 < n < len(arm.results)]
         if short and metric != "cost/seconds":
-            lines.append(f"{metric} is not known for every finished job: {_list(short)}.")
+            yield f"{metric} is not known for every finished job: {_list(short)}."
     if comparison.main and not any(estimate.items for estimate in comparison.estimates[comparison.main].values()):
-        lines.append(f"No items.parquet holds {comparison.main}: its intervals are over seeds alone.")
-    return lines
+        yield f"No items.parquet holds {comparison.main}: its intervals are over seeds alone."
 
 
-def _unstable(comparison: Comparison) -> list[str]:
-    lines = []
+def _unstable(comparison: Comparison) -> Iterator[str]:
     for setting, shares in comparison.stability.items():
-        if shares and max(shares.values()) < FIRM:
+        if max(shares.values()) < FIRM:
             two = sorted(shares.items(), key=lambda pair: -pair[1])[:2]
-            where = f" ({' '.join(filter(None, setting))})" if any(setting) else ""
+            where = f" ({words(setting)})" if any(setting) else ""
             wins = " and ".join(f"{arm} {share:.0%}" for arm, share in two)
-            lines.append(f"The winner in {comparison.main}{where} changes with seeds and prompts: {wins} of resamples.")
-    return lines
+            yield f"The winner in {comparison.main}{where} changes with seeds and prompts: {wins} of resamples."
 
 
-def _harmed(comparison: Comparison) -> list[str]:
+def _harmed(comparison: Comparison) -> Iterator[str]:
     """Arms whose mean is worse than that of the model before any fine-tuning."""
-    metric, lines = comparison.main, []
-    if metric is None:
-        return lines
+    metric = comparison.main
     for setting in comparison.settings:
         means = [(arm, direction(metric) * estimate.mean) for arm, estimate in comparison.measured(metric, setting)]
         base = next((value for arm, value in means if arm.method == "zero_shot"), -math.inf)
-        worse = [arm.label for arm, value in means if value < base]
-        if worse:
-            lines.append(f"Worse than the base model in {metric}: {_list(worse)}.")
-    return lines
+        if worse := [arm.label for arm, value in means if value < base]:
+            yield f"Worse than the base model in {metric}: {_list(worse)}."
 
 
-def _disagreement(comparison: Comparison) -> list[str]:
+def _disagreement(comparison: Comparison) -> Iterator[str]:
     """Settings in which quality metrics name different winners."""
-    lines = []
     for setting in comparison.settings:
         first = {}
         for metric in filter(is_quality, comparison.metrics):
-            means = [(direction(metric) * e.mean, arm.label) for arm, e in comparison.measured(metric, setting)]
-            if means:
+            if means := [(direction(metric) * e.mean, arm.label) for arm, e in comparison.measured(metric, setting)]:
                 first[metric] = max(means)[1]
         if len(set(first.values())) > 1:
             winners = ", ".join(f"{arm} in {metric}" for metric, arm in first.items())
-            lines.append(f"Metrics disagree on the best mean: {winners}.")
-    return lines
+            yield f"Metrics disagree on the best mean: {winners}."
 
 
-def _by_chance(selections: SweepSelections) -> list[str]:
+def _warned(findings: list[ArmFinding]) -> list[str]:
+    """What the jobs warn of: a sentence once for all arms that share it.
+
+    Those of every arm come first: they are of the data.
+    """
+    everyone = {finding.arm for finding in findings}
+    arms: dict[str, dict[str, None]] = defaultdict(dict)  # by sentence
+    for finding in findings:
+        if finding.state == "warn":
+            arms[finding.sentence][finding.arm] = None
+    shared = [sentence for sentence in arms if len(arms[sentence]) == len(everyone) > 1]
+    lines = [f"all methods: {sentence}" for sentence in shared]
+    return lines + [f"{_list([*arms[sentence]])}: {sentence}" for sentence in arms if sentence not in shared]
+
+
+def _by_chance(selections: SweepSelections) -> Iterator[str]:
     chance = [
         f"{arm.label} {value:.2f}"
         for arm, value in zip(selections.arms, selections.overlap.diagonal(), strict=True)
-        if not math.isnan(value) and value <= LIKE_CHANCE * arm.chance < 1 and not arm.label.startswith("random")
+        if value <= LIKE_CHANCE * arm.chance < 1 and not arm.label.startswith("random")
     ]
-    return [f"Selections of different seeds agree no more than random ones: {_list(chance)}."] if chance else []
+    if chance:
+        yield f"Selections of different seeds agree no more than random ones: {_list(chance)}."
 
 
-def _by_length(comparison: Comparison, findings: list[ArmFinding]) -> list[str]:
+def _by_length(comparison: Comparison, findings: list[ArmFinding]) -> Iterator[str]:
     """From the flat metric, where no job's diagnostics say it."""
-    if "length_correlation" not in comparison.frame or any("length" in finding.name for finding in findings):
-        return []
+    if any("length" in finding.name for finding in findings):
+        return
     arms = []
     for arm in comparison.arms:
         values = [r.metrics["length_correlation"] for r in arm.results if "length_correlation" in r.metrics]
         if values and abs(mean := sum(values) / len(values)) >= CORRELATED:
             arms.append(f"{arm.label} {number(mean)}")
-    return [f"Scores go with the length of rows (Spearman): {_list(arms)}."] if arms else []
+    if arms:
+        yield f"Scores go with the length of rows (Spearman): {_list(arms)}."
 
 
-def _judge(comparison: Comparison) -> list[str]:
-    frame, lines = comparison.frame, []
+def _judge(comparison: Comparison) -> Iterator[str]:
+    frame = comparison.frame
     if "judge_shares_model" in frame and any(frame["judge_shares_model"].dropna() > 0):
-        lines.append("The judge shares its model or its training data with what selects: it may favour its own taste.")
+        yield "The judge shares its model or its training data with what selects: it may favour its own taste."
     for name in JUDGE_GAPS:
         if name in frame and (total := sum(frame[name].dropna())) > 0:
-            lines.append(f"{name}: {total:.0f} answers have no verdict and count for no one.")
-    return lines
+            yield f"{name}: {total:.0f} answers have no verdict and count for no one."
 
 
 def _list(names: list[str], most: int = 8) -> str:

@@ -1,5 +1,7 @@
 """A sweep's results as Markdown: means with 95 % intervals, what they tell, how to read them."""
 
+from collections.abc import Iterable, Iterator
+
 from rose.report.arms import REFERENCES, Arm, is_seed
 from rose.report.comparison import Comparison, Difference, verdict
 from rose.report.metrics import lower_is_better
@@ -16,9 +18,10 @@ def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
     same = [f"{name} {value}" for name, value in comparison.same.items()]
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_markdown(cells(comparison), len(comparison.columns)))
-    parts.append(_bullets(verdicts(comparison)))
+    answers = [(arm, answers_of(comparison, arm)) for arm in comparison.arms]
+    parts.append(_bullets(f"{arm.label}: {'; '.join(lines)}." for arm, lines in answers if lines))
     parts.append(_bullets([*planned(comparison), *notes(jobs, comparison)]))
-    if lines := unfinished(jobs):
+    if lines := not_done(jobs):
         parts.append(f"Not finished, {len(lines)} of {len(jobs)} jobs:\n\n{_bullets(lines)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -62,75 +65,61 @@ def gain(difference: Difference) -> str:
 
 def answers_of(comparison: Comparison, arm: Arm, before_advice: str = ", ") -> list[str]:
     """The verdicts on an arm in the main metric: answer, difference and what would tell."""
-    metric, lines = comparison.main, []
-    if metric is None:
-        return lines
-    for difference in comparison.to(metric, arm):
-        (answer, advice), shown = verdict(difference, metric), gain(difference)
+    lines = []
+    for difference in comparison.to(comparison.main, arm):
+        (answer, advice), shown = verdict(difference), gain(difference)
         aside = "" if difference.planned else " (exploratory)"
         line = f"better than {difference.reference.name}{aside}: {answer}{f', {shown}' if shown else ''}"
         lines.append(f"{line}{before_advice}{advice}" if advice else line)
     return lines
 
 
-def verdicts(comparison: Comparison) -> list[str]:
-    """Of the main metric, an arm a line."""
-    answers = [(arm, answers_of(comparison, arm)) for arm in comparison.arms]
-    return [f"{arm.label}: {'; '.join(lines)}." for arm, lines in answers if lines]
-
-
-def notes(jobs: list[JobRecord], comparison: Comparison) -> list[str]:
+def notes(jobs: list[JobRecord], comparison: Comparison) -> Iterator[str]:
     """What the numbers are, which seeds differ, and what a reader may take for more than it is."""
-    lines = []
     if comparison.metrics:
         lower = [f"lower {name} is better" for name in comparison.metrics if lower_is_better(name)]
         bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
         bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
-        lines.append("; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + ".")
+        yield "; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + "."
     if any(arm.method == "full" for arm in comparison.arms):
-        lines.append("full takes the whole pool, whatever the ratio.")
+        yield "full takes the whole pool, whatever the ratio."
     if any(arm.same_as for arm in comparison.arms):
-        lines.append("The same as …: one measurement under two names competes once.")
+        yield "The same as …: one measurement under two names competes once."
     if any(arm.models < len(arm.results) for arm in comparison.arms):
-        lines.append("n counts models: one that is measured with several evaluation.seed, say, is one seed.")
-    lines.append(_seeds(jobs))
-    lines += _longer_wins(comparison)
-    lines += comparison.problems
-    lines.append("Every metric of every job: results.csv.")
-    return lines
+        yield "n counts models: one that is measured with several evaluation.seed, say, is one seed."
+    yield _seeds(jobs)
+    if "preference_accuracy" in comparison.metrics and "longer_wins" in comparison.frame:
+        groups = comparison.frame.groupby("preference", dropna=False)["longer_wins"]
+        text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
+        yield f"Longer wins: always taking the longer answer has accuracy {text}."
+    yield from comparison.problems
+    yield "Every metric of every job: results.csv."
 
 
-def planned(comparison: Comparison) -> list[str]:
+def planned(comparison: Comparison) -> Iterator[str]:
     """Which comparisons answer the sweep's question, and which were found on the way."""
-    entries = comparison.differences[comparison.main] if comparison.main else []
-    if not entries:
-        return []
+    entries, metric = comparison.differences.get(comparison.main, []), comparison.main
     asked = [entry for entry in entries if entry.planned]
     against = {method: [e.arm.name for e in asked if e.reference.method == method] for method in REFERENCES}
     what = [f"{', '.join(arms)} against {method}" for method, arms in against.items() if arms]
-    level = f"at the 5 % level after Holm's correction, in {comparison.main}; intervals before correction"
-    lines = [f"Better than …: {level}."]
+    if entries:
+        yield f"Better than …: at the 5 % level after Holm's correction, in {metric}; intervals before correction."
     if what:
         question = "each method against random and those that go by rewards against less"
-        lines.append(f"Planned, one family of {len(asked)}: {question}, in {comparison.main} ({'; '.join(what)}).")
+        yield f"Planned, one family of {len(asked)}: {question}, in {metric} ({'; '.join(what)})."
     if rest := len(entries) - len(asked):
-        lines.append(f"Exploratory: the other {rest}, a family of their own, and every other metric.")
-    return lines
+        yield f"Exploratory: the other {rest}, a family of their own, and every other metric."
 
 
-def unfinished(jobs: list[JobRecord]) -> list[str]:
+def not_done(jobs: list[JobRecord]) -> list[str]:
     """Every job that is not done, with its reason; a failed one may have metrics all the same."""
     lines = []
     for job in jobs:
         if job.state != "done":
             reason = (job.error.strip().splitlines() or ["stopped before its end, or is still at work"])[0]
-            rest = ", kept what it had measured" if job.state == "failed" and _measured(job) else ""
-            lines.append(f"{job.dir.name} ({job.state}{rest}): {reason}")
+            measured = job.state == "failed" and any("/" not in name for name in job.metrics)
+            lines.append(f"{job.dir.name} ({job.state}{', kept what it had measured' * measured}): {reason}")
     return lines
-
-
-def _measured(job: JobRecord) -> bool:
-    return any("/" not in name for name in job.metrics)
 
 
 def _over(comparison: Comparison) -> str:
@@ -145,50 +134,30 @@ def _over(comparison: Comparison) -> str:
     return "95 % interval over seeds and test prompts; over seeds where a metric is not per item"
 
 
-def _longer_wins(comparison: Comparison) -> list[str]:
-    frame = comparison.frame
-    if "preference_accuracy" not in comparison.metrics or "longer_wins" not in frame:
-        return []
-    groups = frame.groupby("preference", dropna=False)["longer_wins"]
-    text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
-    return [f"Longer wins: always taking the longer answer has accuracy {text}."]
-
-
 def _seeds(jobs: list[JobRecord]) -> str:
     """Which seeds differ between the jobs, by value: what the intervals are over."""
-    swept = [key for key in swept_keys(jobs) if is_seed(key)]
-    named = [name for name in dict.fromkeys([*SEEDS, *swept]) if name != "world.seed" or _in_world(jobs)]
+    in_world = any(job.value(key) is not None for job in jobs for key in ("dataset.world", "preference.pairs.world"))
+    named = [name for name in [*SEEDS, *swept_keys(jobs)] if is_seed(name) and (in_world or name != "world.seed")]
     values = {name: sorted({value for job in jobs if (value := job.value(name)) is not None}) for name in named}
     free = [name for name, seeds in values.items() if len(seeds) > 1]
     pinned = [f"{name} ({seeds[0]})" for name, seeds in values.items() if len(seeds) == 1]
     if not free:
         return "One seed: no interval here speaks of other seeds."
-    text = f"Seeds that differ between jobs: {', '.join(free)}"
-    text += f" ({', '.join(map(str, values[free[0]]))})."
+    text = f"Seeds that differ between jobs: {', '.join(free)} ({', '.join(map(str, values[free[0]]))})."
     if not pinned:
-        return text + " None is pinned."
-    return text + f" Pinned, so their spread is not in the intervals: {', '.join(pinned)}."
+        return f"{text} None is pinned."
+    return f"{text} Pinned, so their spread is not in the intervals: {', '.join(pinned)}."
 
 
-def _in_world(jobs: list[JobRecord]) -> bool:
-    return any(job.value(key) is not None for job in jobs for key in ("dataset.world", "preference.pairs.world"))
-
-
-def _bullets(lines: list[str]) -> str:
+def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _markdown(table: list[list[str]], text_columns: int) -> str:
     """A padded Markdown table, header first; its first `text_columns` columns are left-aligned."""
-    # GitHub's Markdown wants a dash beside the colon.
-    widths = [max(3, *(len(row[column]) for row in table)) for column in range(len(table[0]))]
-    rule = ["-" * width for width in widths]
-    rule[text_columns:] = [dashes[:-1] + ":" for dashes in rule[text_columns:]]
-    lines = []
-    for row in [table[0], rule, *table[1:]]:
-        padded = [
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("| " + " | ".join(padded) + " |")
-    return "\n".join(lines)
+    columns = []
+    for place, cells in enumerate(zip(*table, strict=True)):
+        width, right = max(3, *map(len, cells)), place >= text_columns
+        rule = "-" * (width - right) + ":" * right  # GitHub's Markdown wants a dash beside the colon
+        columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in (cells[0], rule, *cells[1:])])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))

@@ -1,9 +1,10 @@
 """Numbers and other people's text, for people to read."""
 
-import unicodedata
+import re
 
-# Characters that reorder what stands around them.
-BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+# Control characters but for line feed and tab, and those that reorder what stands around them.
+UNSEEN = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: no file can hold one
 
 
 def number(value: float, sign: str = "") -> str:
@@ -12,11 +13,15 @@ def number(value: float, sign: str = "") -> str:
     return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
+def counted(count: int | str, noun: str) -> str:
+    """`1 seed`, `3 seeds`, `ten seeds`."""
+    return f"{count} {noun}{'' if count in (1, 'one') else 's'}"
+
+
 def printable(text: str) -> str:
     """`text` with control and reordering characters spelt out, what has no encoding replaced."""
-    if text.isprintable() and text.isascii():
-        return text
-    return "".join(map(_spelt, text))
+    whole = HALVES.sub("\N{REPLACEMENT CHARACTER}", text)
+    return UNSEEN.sub(lambda match: f"[U+{ord(match[0]):04X}]", whole)
 
 
 def shorten(value: object, limit: int) -> str:
@@ -24,14 +29,3 @@ def shorten(value: object, limit: int) -> str:
     text = str(value)
     rest = len(text) - limit
     return printable(text[:limit]) + (f" … {rest:,} more characters" if rest > 0 else "")
-
-
-def _spelt(character: str) -> str:
-    if character in "\n\t":
-        return character
-    category = unicodedata.category(character)
-    if category == "Cs":  # half of a surrogate pair: no file can hold it
-        return "\N{REPLACEMENT CHARACTER}"
-    if category == "Cc" or ord(character) in BIDI:
-        return f"[U+{ord(character):04X}]"
-    return character

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
-from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rose import keys
@@ -18,27 +16,26 @@ from rose.config.choices import ProjectionKind
 from rose.config.schema import Config, Model
 from rose.data import world
 from rose.gradients.quantize import width
+from rose.methods.scores import table_of
 from rose.stages.graph import Node
 from rose.stages.kinds import KINDS
 from rose.training import bare
 from rose.training.base_model import llama
 
+NAN = float("nan")
+
 
 @dataclass(frozen=True)
 class Cost:
-    """None: not known. `seconds` are those of whatever machine measured them."""
+    """NaN: not known. `seconds` are those of whatever machine measured them."""
 
-    tokens: float | None
-    flops: float | None
-    bytes: float | None
-    seconds: float | None
+    tokens: float = NAN
+    flops: float = NAN
+    bytes: float = NAN
+    seconds: float = NAN
     # measured: its own cost.json; like: that of the most similar stage; counted: from the
     # configuration; at most: the same, were every row as long as model.max_length lets it be
-    source: str
-
-
-NAN = float("nan")
-UNKNOWN = Cost(None, None, None, None, "")
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Size:
     """What the arithmetic needs: numbers of things, as far as they are known."""
 
     rows: float
-    length: float | None  # mean tokens a row; None: not known yet
+    length: float  # mean tokens a row; NaN: not known yet
     pairs: float
     tests: float
     weights: float
@@ -72,45 +69,44 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
 
 
 class Costs:
-    """Estimates the stages of one outputs folder; keeps the sizes of what many stages share."""
+    """Says what the stages of one outputs folder cost; keeps the sizes of what many stages share."""
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
         self.weights: dict[str, tuple[float, float]] = {}
-        self.lengths: dict[str, tuple[int, float]] = {}
+        self.lengths: dict[str, tuple[float, float]] = {}
 
-    def estimate(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Cost:
+    def of(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Cost:
         """The cost of `node`, the stage that a job's pipeline, `nodes`, calls `kind`."""
         target = node.path(self.outputs)
         if target.exists():
             return _measured(target, "measured")
-        alike = [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]
-        if alike:
+        if alike := [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]:
             key = _leaves(node.key)
             inputs = {path: json.loads((path / "inputs.json").read_text()) for path in alike}
             return _measured(max(alike, key=lambda path: len(key & _leaves(inputs[path]))), "like")
         if kind not in ROWS:
-            return UNKNOWN
+            return Cost()
         student = config.student if KINDS[kind].student else None
         return _counted(kind, config, self.size(config, student or config.model, nodes["tokens"]))
 
     def size(self, config: Config, model: Model, tokens: Node) -> Size:
         pool, pairs = config.dataset.world, config.preference.pairs
         if tokens.name not in self.lengths and tokens.path(self.outputs).exists():
-            self.lengths[tokens.name] = _lengths(tokens.path(self.outputs))
-        rows, length = self.lengths.get(tokens.name, (pool.rows if pool else NAN, None))
+            lengths = table_of(tokens.path(self.outputs))["length"].to_numpy()
+            self.lengths[tokens.name] = len(lengths), float(lengths.mean())
+        rows, length = self.lengths.get(tokens.name, (pool.rows if pool else NAN, NAN))
         if (name := repr(model)) not in self.weights:
             self.weights[name] = _weights(model)
-        weights, trained = self.weights[name]
         targets = pairs.world.targets if pairs.world else pairs.shots or NAN
         tests = pairs.world.tests if pairs.world else pairs.tests or NAN
-        return Size(rows, length, targets, tests, weights, trained)
+        return Size(rows, length, targets, tests, *self.weights[name])
 
 
 def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
-    return _cost(source, tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN))
+    return Cost(tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN), source)
 
 
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
@@ -122,16 +118,15 @@ def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
 
 def _counted(kind: str, config: Config, size: Size) -> Cost:
     """2 FLOPs a weight and token forward; backward as many again plus 2 a trained weight."""
-    tokens = ROWS[kind](config, size) * (size.length or config.model.max_length)
+    tokens = ROWS[kind](config, size) * _length(config, size)
     backward = tokens if KINDS[kind].backward else 0
     flops = 2 * size.weights * tokens + 2 * (size.weights + size.trained) * backward
-    source = "counted" if size.length or not tokens else "at most"
-    return _cost(source, tokens + backward, flops, _bytes(kind, config, size), NAN)
+    source = "at most" if tokens and math.isnan(size.length) else "counted"
+    return Cost(tokens + backward, flops, _bytes(kind, config, size), source=source)
 
 
-def _cost(source: str, *numbers: float) -> Cost:
-    tokens, flops, bytes_, seconds = (None if math.isnan(number) else number for number in numbers)
-    return Cost(tokens, flops, bytes_, seconds, source)
+def _length(config: Config, size: Size) -> float:
+    return config.model.max_length if math.isnan(size.length) else size.length
 
 
 def _warmed(config: Config, size: Size) -> float:
@@ -143,7 +138,7 @@ def _warmed(config: Config, size: Size) -> float:
 def _selected(config: Config, size: Size) -> float:
     amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     if amount.tokens:
-        return amount.tokens / (size.length or config.model.max_length)
+        return amount.tokens / _length(config, size)
     return float(numpy.fmin(amount.count, size.rows)) if amount.count else amount.ratio * size.rows
 
 
@@ -156,13 +151,6 @@ def _bytes(kind: str, config: Config, size: Size) -> float:
         "finetune": 4 * size.trained,
     }
     return stored.get(kind, NAN)
-
-
-def _lengths(tokens: Path) -> tuple[int, float]:
-    """Rows, and mean tokens a row, of a finished `tokens` stage."""
-    rows = Dataset.load_from_disk(str(tokens / "rows"))
-    batches: Any = rows.iter(1000)
-    return len(rows), sum(len(ids) for batch in batches for ids in batch["input_ids"]) / len(rows)
 
 
 def _weights(model: Model) -> tuple[float, float]:

@@ -7,13 +7,16 @@ nothing there ever waits for a stage.
 """
 
 import argparse
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
@@ -24,6 +27,7 @@ from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
+from rose.report.text import counted
 from rose.run import callback
 from rose.run.estimates import Cost, Costs
 from rose.run.job import build_stages, goals
@@ -41,8 +45,8 @@ Group = tuple[int, ...]  # whether what its stages make is needed, and the jobs 
 
 
 @dataclass
-class Stage:
-    """A stage of the sweep, with every job that needs it."""
+class Wanted:
+    """A node of the sweep, with every job that needs it."""
 
     kind: str  # what the pipeline calls it
     node: Node
@@ -56,7 +60,7 @@ class Stage:
 class Step:
     """Missing stages that the same jobs need, upstream first, and the steps they rest on."""
 
-    stages: list[Stage]
+    stages: list[Wanted]
     after: list[int]
 
     def __post_init__(self) -> None:
@@ -64,10 +68,10 @@ class Step:
         self.shared = len(self.jobs) > 1
 
 
-def survey(configs: Sequence[Config]) -> dict[str, Stage]:
+def survey(configs: Sequence[Config]) -> dict[str, Wanted]:
     """Every stage that the jobs will use, by name, upstream first."""
-    stages: dict[str, Stage] = {}
-    estimators = {config.outputs: Costs(Path(config.outputs)) for config in configs}
+    stages: dict[str, Wanted] = {}
+    costs = {config.outputs: Costs(Path(config.outputs)) for config in configs}
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
         kinds = {node.name: kind for kind, node in reversed(nodes.items())}
@@ -76,17 +80,17 @@ def survey(configs: Sequence[Config]) -> dict[str, Stage]:
                 if state == "gone":
                     continue
                 if node.name not in stages:
-                    cost = estimators[config.outputs].estimate(kinds[node.name], node, config, nodes)
-                    stages[node.name] = Stage(kinds[node.name], node, state == "ready", [], cost, needed=False)
+                    cost = costs[config.outputs].of(kinds[node.name], node, config, nodes)
+                    stages[node.name] = Wanted(kinds[node.name], node, state == "ready", [], cost, needed=False)
                 stages[node.name].needed |= position == 0
                 if number not in stages[node.name].jobs:
                     stages[node.name].jobs.append(number)
     return stages
 
 
-def steps(stages: dict[str, Stage]) -> list[Step]:
+def steps(stages: dict[str, Wanted]) -> list[Step]:
     """The missing stages in the order to run them: the longest chain of work comes first."""
-    groups: dict[Group, list[Stage]] = defaultdict(list)
+    groups: dict[Group, list[Wanted]] = defaultdict(list)
     for stage in stages.values():
         if not stage.ready:
             groups[stage.needed, *stage.jobs].append(stage)
@@ -99,8 +103,8 @@ def steps(stages: dict[str, Stage]) -> list[Step]:
     @cache
     def ahead(key: Group) -> float:
         """FLOPs to the end of the sweep along the longest chain; never none: what comes before has more."""
-        flops = 1 + sum(stage.cost.flops or 0 for stage in groups[key])
-        return flops + max((ahead(other) for other in groups if key in before[other]), default=0)
+        flops = numpy.nansum([stage.cost.flops for stage in groups[key]])
+        return 1 + flops + max((ahead(other) for other in groups if key in before[other]), default=0)
 
     order = sorted(groups, key=ahead, reverse=True)
     behind: dict[Group, set[Group]] = {}  # what each rests on, at any remove
@@ -110,45 +114,37 @@ def steps(stages: dict[str, Stage]) -> list[Step]:
     return [Step(groups[key], sorted(order.index(other) for other in direct[key])) for key in order]
 
 
-def show(stages: dict[str, Stage], order: list[Step], names: Sequence[str]) -> str:
+def show(stages: dict[str, Wanted], order: list[Step], names: Sequence[str]) -> str:
     """The graph as text: ready stages, each step with its stages and what it follows, the sum."""
     ready = [stage for stage in stages.values() if stage.ready]
     lines = [f"{len(names)} jobs, {len(stages)} stages: {len(ready)} ready, {len(stages) - len(ready)} to compute", ""]
-    rows = [["ready", stage.node.name, _count(stage.jobs), *_figures(stage.cost)] for stage in ready]
+    rows = [["ready", stage.node.name, counted(len(stage.jobs), "job"), *_figures(stage.cost)] for stage in ready]
     for number, step in enumerate(order):
         waits = f"after {', '.join(str(other + 1) for other in step.after)}" if step.after else ""
-        whose = _count(step.jobs) if step.shared else names[step.jobs[0]]
-        rows.append([f"step {number + 1}", waits, whose, *_figures(_sum(stage.cost for stage in step.stages))])
+        whose = counted(len(step.jobs), "job") if step.shared else names[step.jobs[0]]
+        rows.append([f"step {number + 1}", waits, whose, *_figures(_sum(step.stages))])
         rows += [["", stage.node.name, "", *_figures(stage.cost)] for stage in step.stages]
-    rows.append(["to compute", "", "", *_figures(_sum(stage.cost for step in order for stage in step.stages))])
+    rows.append(["to compute", "", "", *_figures(_sum(stage for step in order for stage in step.stages))])
     header = ["", "stage", "jobs", "tokens", "FLOPs", "bytes", "seconds", "figures"]
     return "\n".join([*lines, columns([header, *rows])])
 
 
-def _count(jobs: Sequence[int]) -> str:
-    return f"{len(jobs)} job{'s' * (len(jobs) > 1)}"
-
-
 def _figures(cost: Cost) -> list[str]:
-    numbers = [cost.tokens, cost.flops, cost.bytes, cost.seconds]
-    return [*("?" if number is None else _short(number) for number in numbers), cost.source]
+    return [*map(_short, (cost.tokens, cost.flops, cost.bytes, cost.seconds)), cost.source]
 
 
 def _short(number: float) -> str:
     for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
-    return f"{number:.3g}"
+    return "?" if math.isnan(number) else f"{number:.3g}"
 
 
-def _sum(costs: Iterable[Cost]) -> Cost:
+def _sum(stages: Iterable[Wanted]) -> Cost:
     """Of what is known; where parts are not, the sum is a lower bound."""
-    costs = list(costs)
-    values = {}
-    for name in ("tokens", "flops", "bytes", "seconds"):
-        known = [value for cost in costs if (value := getattr(cost, name)) is not None]
-        values[name] = sum(known) if known or not costs else None
-    return Cost(**values, source="at least" if any(cost.tokens is None or cost.flops is None for cost in costs) else "")
+    table = pandas.DataFrame([stage.cost for stage in stages], columns=["tokens", "flops", "bytes", "seconds"])
+    unknown = table[["tokens", "flops"]].isna().to_numpy().any()
+    return Cost(*table.sum(min_count=min(1, len(table))), source="at least" if unknown else "")
 
 
 def prefix(work: tuple[Config, list[str], list[Path]]) -> None:
@@ -174,7 +170,7 @@ def launcher(master: DictConfig, configs: Sequence[Config]) -> Slurm:
 
 
 def submit(
-    slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Stage], order: list[Step]
+    slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], stages: dict[str, Wanted], order: list[Step]
 ) -> list[str]:
     """Sends the steps, the jobs behind them and the report to Slurm; returns their ids."""
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):  # it may be days before they begin
@@ -182,34 +178,31 @@ def submit(
         claim(directory(job), Path(config.outputs), names)
     ids: list[str] = []
     try:
-        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, ids)
+        for sent in _send(slurm, jobs, configs, order):
+            ids.append(sent)
     except RoseError as error:
         raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(ids)}" if ids else "")) from error
     return ids
 
 
-def _send(
-    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], ids: list[str]
-) -> None:
-    """Adds to `ids` what Slurm calls each array, as it takes it."""
+def _send(slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step]) -> Iterator[str]:
+    """Yields what Slurm calls each array, as it takes it."""
     steps: dict[int, str] = {}
     for number, step in enumerate(order):
         if step.shared:
             fail = [directory(jobs[job]).resolve() for job in step.jobs] if step.needed else []
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages], fail)
-            (slurm_job,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
-            steps[number] = slurm_job.job_id
-            ids.append(slurm_job.job_id)
+            steps[number] = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))[0].job_id
+            yield steps[number]
     behind: dict[tuple[int, ...], list[SweepJob]] = defaultdict(list)
     for job in numbered(jobs):
         behind[tuple(number for number in steps if job[0] in order[number].jobs)].append(job)
-    arrays = []
+    worker, arrays = Worker(slurm.context, slurm.task), []
     for numbers, ready in behind.items():
         arrays.append(slurm.submit(worker, ready, **_after(order, steps, numbers, slurm))[0].job_id.split("_")[0])
-        ids.append(arrays[-1])
+        yield arrays[-1]
     folder = directory(jobs[0]).parent.resolve()
-    (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)
-    ids.append(report.job_id)
+    yield slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)[0].job_id
 
 
 def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:

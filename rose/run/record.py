@@ -7,7 +7,6 @@ import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rose.stages.disk import replace, write_json, write_lines
 from rose.stages.kinds import KINDS, MEASURES, ZERO_SHOT, Kind
@@ -52,33 +51,18 @@ def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
         for path in folder.glob(pattern) if (pattern := KINDS.get(name, Kind()).copied) else ():
             target.mkdir(exist_ok=True)
             replace(target / path.name, partial(shutil.copyfile, path))
-    write_lines(directory / "metrics.jsonl", _curves(stages))
-    metrics = _metrics(stages)
+    curves = {name: stages[name] / "log.jsonl" for name, kind in KINDS.items() if kind.curve and name in stages}
+    texts = {name: file.read_text() for name, file in curves.items() if file.exists()}
+    lines = [{"stage": name} | json.loads(line) for name, text in texts.items() for line in text.splitlines()]
+    write_lines(directory / "metrics.jsonl", lines)
+    of_base = [ZERO_SHOT[name] for name in MEASURES]
+    metrics: dict[str, float] = {}
+    for name in ("selection", "fidelity", *MEASURES, *of_base):
+        if name in stages:
+            values = json.loads((stages[name] / "metrics.json").read_text())
+            metrics |= {f"{'zero_shot/' * (name in of_base)}{metric}": value for metric, value in values.items()}
     write_json(directory / "metrics.json", metrics)
-    for prefix in ("", "zero_shot_"):
-        items = [stages[name] / "items.parquet" for name in _evaluating(prefix) if name in stages]
-        if items:
-            replace(directory / f"{prefix}items.parquet", merge_items(items).to_parquet)
+    for file, names in (("items.parquet", MEASURES), ("zero_shot_items.parquet", of_base)):
+        if items := [stages[name] / "items.parquet" for name in names if name in stages]:
+            replace(directory / file, merge_items(items).to_parquet)
     return metrics
-
-
-def _curves(stages: dict[str, Path]) -> list[dict[str, Any]]:
-    files = {name: stages[name] / "log.jsonl" for name, kind in KINDS.items() if kind.curve and name in stages}
-    texts = {name: file.read_text() for name, file in files.items() if file.exists()}
-    return [{"stage": name} | json.loads(line) for name, text in texts.items() for line in text.splitlines()]
-
-
-def _metrics(stages: dict[str, Path]) -> dict[str, float]:
-    sources = dict.fromkeys(["selection", "fidelity", *_evaluating("")], "")
-    sources |= dict.fromkeys(_evaluating("zero_shot_"), "zero_shot/")
-    metrics = {}
-    for stage, prefix in sources.items():
-        if stage in stages:
-            values = json.loads((stages[stage] / "metrics.json").read_text())
-            metrics |= {prefix + name: value for name, value in values.items()}
-    return metrics
-
-
-def _evaluating(prefix: str) -> list[str]:
-    """The stages that measure the fine-tuned model, or with the prefix `zero_shot_` the base model."""
-    return [ZERO_SHOT[name] if prefix else name for name in MEASURES]

@@ -6,11 +6,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rose.config.choices import TrackingMode
 from rose.config.schema import Tracking
 from rose.errors import one_line
 
@@ -35,15 +33,14 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
     if tracking.mode == "disabled":
         yield None
         return
-    with _environment(
-        WANDB_MODE=tracking.mode,
-        WANDB_DIR=str(job),
-        WANDB_DATA_DIR=str(job / "wandb"),
-        WANDB_ERROR_REPORTING="false",
-        WANDB_SILENT="true",
-    ):
-        run = _start(tracking, job, config, group, name)
-        if run is not None and run.url:
+    variables = {"WANDB_MODE": tracking.mode, "WANDB_DIR": str(job), "WANDB_DATA_DIR": str(job / "wandb")}
+    with _environment(variables | {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}):
+        named = {"project": tracking.project, "entity": tracking.entity, "group": group, "name": name}
+        run = _start(tracking.mode, **named, id=run_id(group, name), dir=str(job), config=config)
+        if run is None:
+            yield None
+            return
+        if run.url:
             logger.info("W&B run: %s", run.url)
         exit_code = 1
         try:
@@ -51,29 +48,28 @@ def track(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
             exit_code = 0
         finally:
             with _warned("did not close this job's run"):
-                if run is not None:
-                    run.finish(exit_code=exit_code)
+                run.finish(exit_code=exit_code)
 
 
-def log(
-    run: "wandb.Run | None",
-    metrics_jsonl: Path,
-    stages: dict[str, dict[str, Any]],
-    metrics: dict[str, float],
-) -> None:
+def log(run: "wandb.Run | None", curves: Path, stages: dict[str, dict[str, Any]], metrics: dict[str, float]) -> None:
     """Sends a job's record: training curves, what each stage took, final metrics.
 
-    `metrics_jsonl`: an object a line, {"stage", "step", name: value, …}; each stage gets its own
-    step axis. `stages` and `metrics` are the contents of stages.json and metrics.json.
+    `curves`: an object a line, {"stage", "step", name: value, …}; each stage gets its own step
+    axis. `stages` and `metrics` are the contents of stages.json and metrics.json.
     """
     if run is None:
         return
     with _warned("did not take this job's record"):
-        _log_curves(run, metrics_jsonl)
+        lines = [json.loads(line) for line in curves.read_text().splitlines()] if curves.exists() else []
+        for stage in dict.fromkeys(line["stage"] for line in lines):
+            run.define_metric(f"{stage}/step")
+            run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
+        for number, line in enumerate(lines):  # W&B's own step must grow over the whole run, whatever the stage
+            stage = line.pop("stage")
+            run.log({f"{stage}/{key}": value for key, value in line.items()}, step=number)
         run.config.update({"stages": {name: stage["dir"] for name, stage in stages.items()}})
         for name, stage in stages.items():
-            costs = {f"{cost}/{name}": value for cost, value in stage.items() if cost not in ("dir", "state")}
-            run.summary.update(costs)
+            run.summary.update({f"{key}/{name}": value for key, value in stage.items() if key not in ("dir", "state")})
         run.summary.update(metrics)
 
 
@@ -109,29 +105,29 @@ def run_id(group: str, name: str) -> str:
     return hashlib.sha256(json.dumps([group, name]).encode()).hexdigest()[:16]
 
 
-def _start(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run | None":
+def _start(mode: str, **named: Any) -> "wandb.Run | None":
     try:
-        return _init(tracking, job, config, group, name)
+        return _init(mode, named)
     except Exception as error:
-        if tracking.mode != "online":
-            _warn(f"did not start with tracking.mode={tracking.mode} (online, offline or disabled)", error)
+        if mode != "online":
+            _warn(f"did not start with tracking.mode={mode} (online, offline or disabled)", error)
             return None
         _warn("did not start online; kept offline, as tracking.mode=offline does at once", error)
     try:
         import wandb
 
         wandb.teardown()  # the attempt's service holds on to the run's id
-        return _init(replace(tracking, mode=TrackingMode.offline), job, config, group, name)
+        return _init("offline", named)
     except Exception:
         logger.debug("W&B did not start offline either", exc_info=True)
         return None
 
 
-def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, name: str) -> "wandb.Run":
+def _init(mode: str, named: dict[str, Any]) -> "wandb.Run":
     import wandb  # here, because it takes half a second that a job without tracking need not spend
     from wandb.errors import UsageError
 
-    if tracking.mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
+    if mode == "online" and not wandb.login(prompt=False, verify=False):  # a question would hold up the sweep
         raise UsageError("no API key: set WANDB_API_KEY or run `wandb login`")
     settings = wandb.Settings(
         init_timeout=START_SECONDS,
@@ -149,31 +145,8 @@ def _init(tracking: Tracking, job: Path, config: dict[str, Any], group: str, nam
         x_disable_stats=True,
         x_save_requirements=False,
     )
-    return wandb.init(
-        mode="online" if tracking.mode == "online" else "offline",
-        project=tracking.project,
-        entity=tracking.entity,
-        group=group,
-        name=name,
-        id=run_id(group, name),
-        dir=str(job),
-        config=config,
-        settings=settings,
-        reinit="finish_previous",
-    )
-
-
-def _log_curves(run: "wandb.Run", metrics_jsonl: Path) -> None:
-    if not metrics_jsonl.exists():
-        return
-    lines = [json.loads(line) for line in metrics_jsonl.read_text().splitlines()]
-    for stage in dict.fromkeys(line["stage"] for line in lines):
-        run.define_metric(f"{stage}/step")
-        run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
-    for number, line in enumerate(lines):
-        # W&B's own step must grow over the whole run, whichever stage a line belongs to.
-        stage = line.pop("stage")
-        run.log({f"{stage}/{key}": value for key, value in line.items()}, step=number)
+    mode = "online" if mode == "online" else "offline"
+    return wandb.init(mode=mode, settings=settings, reinit="finish_previous", **named)
 
 
 def _table(frame: "pandas.DataFrame") -> "wandb.Table":
@@ -200,15 +173,13 @@ def _warn(what: str, error: Exception) -> None:
 
 
 @contextmanager
-def _environment(**variables: str) -> Iterator[None]:
+def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Sets environment variables for the body alone: jobs of one sweep may share a process."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ[name] for name in variables if name in os.environ}
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update(before)

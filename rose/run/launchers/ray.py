@@ -54,7 +54,7 @@ class Ray(SweepLauncher):
                     try:
                         ray.get(ended)
                     except ray.exceptions.RayError as error:
-                        died[tasks[ended]] = f"{one_line(error, 200)}"
+                        died[tasks[ended]] = one_line(error, 200)
                     del tasks[ended]
         return died
 
