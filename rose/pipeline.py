@@ -9,7 +9,7 @@ key what cannot change its outcome.
 from typing import Any
 
 from rose import keys
-from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
+from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target, Until
 from rose.config.schema import Config, Model, Projection
 from rose.data import chat, planting, pool, preferences
 from rose.diagnostics.nodes import checks
@@ -19,7 +19,7 @@ from rose.methods import answer_states, embedding, hidden, losses, scores, selec
 from rose.models import loading
 from rose.stages.graph import Node
 from rose.stages.kinds import MEASURES, ZERO_SHOT
-from rose.training import base_model, finetune, pairs, warmup
+from rose.training import bare, base_model, finetune, pairs, trial, warmup
 
 Nodes = dict[str, Node]  # by what a job calls them: `rose.stages.kinds`
 
@@ -32,6 +32,7 @@ def stages(config: Config) -> Nodes:
     nodes |= _choice(config, nodes)
     nodes |= _student(config, nodes)
     nodes |= _measures(config, nodes)
+    nodes |= _first_looks(config, nodes)
     return nodes | checks(config, nodes)
 
 
@@ -175,6 +176,48 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
     return stages
 
 
+def _first_looks(config: Config, nodes: Nodes) -> Nodes:
+    """What nothing rests on, made before anything is trained or measured (`rose.run.early`)."""
+    model, student, what = config.model, config.student, config.method.representation
+    selects = config.method.lesson is Lesson.selection
+    per_example = selects and what is Representation.gradients
+    adapts = (Representation.gradients, Representation.loss_drop)
+    reads = selects and what in (*adapts, Representation.hidden, Representation.perplexity, Representation.ifd)
+    answer, trained, looks = _longest_answer(config, nodes), "finetune" in nodes, {}
+    if student is None:
+        looks["trial"] = _trial("model", model, trained, per_example, answer, nodes["base"])
+    else:
+        if reads:
+            looks["trial"] = _trial("model", model, what in adapts, per_example, None, nodes["base"])
+        looks["student_trial"] = _trial("student", student, trained, False, answer, nodes["student_base"])
+    if config.tasks.path:
+        asked = {"tasks": keys.tasks(config.tasks), "source": questions.fingerprint(config.tasks)}
+        looks["questions"] = Node(questions.read_ahead, label=config.tasks.name, **asked)
+    return {name: node for name, node in looks.items() if node is not None}
+
+
+def _trial(
+    name: str, model: Model, adapted: bool, per_example: bool, answer: tuple[str, int] | None, base: Node
+) -> Node | None:
+    """One short row through a model; one that is made here has been trained just so. RoseError: it cannot be."""
+    lora = model.lora if adapted else None
+    bare.refuse(model.base, lora, model.max_length, answer, name)
+    if model.base.pretraining is not None:
+        return None
+    settings = {"lora": lora, "per_example": per_example, "numerics": model.numerics, "base": base}
+    return Node(trial.try_out, max_length=model.max_length, answer=answer, **settings)
+
+
+def _longest_answer(config: Config, nodes: Nodes) -> tuple[str, int] | None:
+    """The key of what lets answers be longest, and its value; None where nothing is answered."""
+    answers = {}
+    if "verdicts" in nodes or config.until is Until.answers:
+        answers["evaluation.max_new_tokens"] = config.evaluation.max_new_tokens
+    if "tasks" in nodes:
+        answers["tasks.max_new_tokens"] = config.tasks.max_new_tokens
+    return max(answers.items(), key=lambda each: each[1], default=None)
+
+
 def _representation(config: Config, nodes: Nodes) -> tuple:
     """What the method's representation is made of: the arguments of its function in `rose.methods`."""
     match config.method.representation:
@@ -210,7 +253,7 @@ def _tuned_on_pairs(config: Config, model: Model, lesson: Lesson, frozen: Node, 
 def _projection(config: Config) -> Projection:
     """Refuses a width that the method's gradients do not have, where that is known already."""
     gradients = config.method.representation is Representation.gradients
-    size = base_model.adapter_size(config.model.base, config.model.lora) if gradients else None
+    size = bare.adapter_size(config.model.base, config.model.lora) if gradients else None
     return keys.projection(config.projection, config.features.keep, size)
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pandas
+import pyarrow
+import pyarrow.ipc
 
 from rose.config.choices import OnBadRow
 from rose.data import files
@@ -40,6 +42,10 @@ def table(name: str, rows: list[dict] = GOOD) -> bytes:
     buffer = io.BytesIO()
     if name == "r.parquet":
         pandas.DataFrame(rows).to_parquet(buffer)
+    elif name == "r.arrow":
+        data = pyarrow.Table.from_pylist(rows)
+        with pyarrow.ipc.new_stream(buffer, data.schema) as stream:
+            stream.write_table(data)
     elif name == "r.csv":
         pandas.DataFrame(rows).to_csv(buffer, index=False)
     elif name == "r.jsonl.gz":

@@ -33,7 +33,7 @@ from rose.gradients.features import pool_features
 from rose.gradients.objectives import Loss, Objective
 from rose.models import loading
 from rose.seeds import derive
-from rose.training.base_model import adapter_size
+from rose.training.bare import adapter_size
 
 
 @pytest.fixture(scope="module")

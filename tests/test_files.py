@@ -45,6 +45,54 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
     assert values(path) == ROWS
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("whole", [{"data": ROWS}, {"version": "1.1", "data": ROWS, "n": 2, "tags": ["x"]}])
+def test_an_object_that_holds_a_list_of_rows_is_its_rows(tmp_path, whole, indent):
+    (tmp_path / "r.json").write_text(json.dumps(whole, indent=indent))
+    assert values(tmp_path / "r.json") == ROWS
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_an_object_alone_is_one_row(tmp_path, indent):
+    row = {"messages": [{"role": "user", "content": "q"}], "more": {"x": [1]}}
+    (tmp_path / "r.json").write_text(json.dumps(row, indent=indent))
+    assert values(tmp_path / "r.json") == [row]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (json.dumps({"train": ROWS, "test": ROWS}, indent=1), "several lists of rows .train, test."),
+        (json.dumps({"data": ROWS}, indent=1)[:-3], "not JSON"),
+    ],
+)
+def test_an_object_of_which_the_rows_cannot_be_had_is_damaged_as_a_whole(tmp_path, text, reason):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(RoseError, match=f"cannot read r.json to its end.*{reason}"):
+        values(tmp_path / "r.json")
+
+
+def test_a_broken_first_line_of_json_lines_costs_that_line_alone(tmp_path):
+    (tmp_path / "r.json").write_text('{"x": \n{"x": 2}\n{"x": 3}\n')
+    first, *rest = values(tmp_path / "r.json")
+    assert isinstance(first, BadRow) and rest == [{"x": 2}, {"x": 3}]
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet", "r.csv", "r.jsonl.gz"])
+def test_a_pointer_of_git_lfs_is_named_before_anything_is_read(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    for read in (files.fingerprint, lambda source: list(files.read_rows(source))):
+        with pytest.raises(RoseError, match=f"dataset.path=.*{name} is a Git LFS pointer.*git lfs pull"):
+            read(source(tmp_path))
+
+
+def test_a_path_may_have_any_character(tmp_path):
+    folder = tmp_path / "a=(1) [2],{3}"
+    folder.mkdir()
+    (folder / "r[1].jsonl").write_text(lines(ROWS))
+    assert values(folder / "r[1].jsonl") == values(folder, ["r[1].jsonl"]) == ROWS
+
+
 def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
     (tmp_path / "r.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"x": 1}\r\n\r\n{"x": 2}')
     assert [(row.line, row.values) for row in files.read_rows(source(tmp_path / "r.jsonl"))] == [
@@ -60,7 +108,6 @@ def test_a_byte_order_mark_and_blank_lines_are_no_rows(tmp_path):
         (b"[1, 2]", "must be a JSON object, not list"),
         (b"3", "must be a JSON object, not int"),
         (b'{"x": "\xff"}', "not UTF-8"),
-        (b'{"x": NaN}', "a value that JSON cannot"),
         (b'{"x": "\\ud800"}', "not valid Unicode"),
         (b"[" * 100_000, "not JSON"),
     ],

@@ -38,6 +38,7 @@ SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name 
     "diagnostics": ["diagnostics.fidelity=true", "diagnostics.exact_rows=20", "method=rose_whitened"],
     "plant=mixed": ["plant=mixed", "preference=planted", "judge=none"],
     "world.manners=agreement": ["world.manners=agreement", "world.seed=2"],
+    "a hub student": ["model@student=local", "student.base.path=some/student"],
     "a hub model and hub data": [
         *("model=local", "model.base.path=some/model", "projection=sketch"),
         *("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs"),

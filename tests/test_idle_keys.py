@@ -39,7 +39,7 @@ def names(config: Config) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_models_made(monkeypatch):
-    monkeypatch.setattr("rose.training.base_model.adapter_size", lambda base, lora: None)
+    monkeypatch.setattr("rose.training.bare.adapter_size", lambda base, lora: None)
 
 
 @pytest.mark.parametrize("name", METHODS)

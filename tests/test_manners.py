@@ -28,8 +28,9 @@ def useful_and_harmful(manners: Manners) -> tuple[list[str], list[str]]:
 
 
 def chosen_and_rejected(manners: Manners) -> tuple[list[str], list[str]]:
-    targets, _ = pairs(WorldPairs(seed=7, manners=manners, targets=3000, tests=0, overlap=0.0, distractor=0.0))
-    return [row["chosen"][0]["content"] for row in targets], [row["rejected"][0]["content"] for row in targets]
+    world = WorldPairs(seed=7, manners=manners, targets=1500, tests=1500, overlap=0.0, distractor=0.0)
+    rows = [row for side in pairs(world) for row in side]
+    return [row["chosen"][0]["content"] for row in rows], [row["rejected"][0]["content"] for row in rows]
 
 
 def grams(texts: list[str]) -> Counter:
@@ -98,7 +99,7 @@ def test_reward_wants_a_topic(manners):
         reward(manners, "How are you?", "Certainly!")
 
 
-def test_the_world_of_phrases_is_what_it_was_before_there_was_another():
+def test_a_world_that_changes_says_so_by_its_version():
     phrases = Manners.phrases
     drawn = (
         conversations(200, 0, phrases),
@@ -107,7 +108,7 @@ def test_the_world_of_phrases_is_what_it_was_before_there_was_another():
         tokenizer(phrases).get_vocab(),
     )
     digests = [hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16] for value in drawn]
-    assert digests == ["a86586675e73cb4d", "0e0f5ee80e50ac53", "ab0805d67dfdafdf", "2c6ff6f808ae1c3b"]
+    assert digests == ["a86586675e73cb4d", "af250da516cd6953", "f49340732425af8d", "2c6ff6f808ae1c3b"]
 
 
 @pytest.mark.parametrize("draw", [useful_and_harmful, chosen_and_rejected])

@@ -4,12 +4,13 @@ import pytest
 import torch
 from tiny_models import (
     DEVICES,
+    LENGTHS,
     adapted,
     distance,
+    engine_gradients,
     llama,
+    loop_gradients,
     random_rows,
-    slow_gradient,
-    slow_log_probs,
 )
 from transformers import (
     Gemma2Config,
@@ -43,17 +44,6 @@ FAMILIES = {
     "gpt-neox": (GPTNeoXConfig(**SIZES), ["query_key_value", "dense", "dense_h_to_4h"]),
     "gpt2 transposed": (GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4), ["c_attn", "c_proj"]),
 }
-LENGTHS = [5, 23, 11, 40, 2]
-
-
-def engine_gradients(model, rows):
-    with PerExample(model) as engine:
-        log_probs, mask = engine.forward(rows)
-        return engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum()).clone()
-
-
-def loop_gradients(model, rows):
-    return torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in rows])
 
 
 @pytest.mark.parametrize("device", DEVICES)

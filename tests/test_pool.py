@@ -139,3 +139,81 @@ def test_less_mix_reads_its_four_sources_from_the_hub_or_rose_data(tmp_path, mon
     assert config.path == (str(tmp_path / "own") if data == "own" else "princeton-nlp/less_data")
     read_pool(tmp_path, config, "")
     assert [row["dataset"] for row in files.load(tmp_path / "pool.jsonl")] == sources
+
+
+def folder(tmp_path, names):
+    """Files of two rows each, with ids 0 and 1, that say in which file they are."""
+    for name in names:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"id": i, "prompt": name, "completion": "a"}) + "\n" for i in range(2)))
+    (tmp_path / "out").mkdir(exist_ok=True)
+    read_pool(tmp_path / "out", dataset(tmp_path / "data"), "")
+    return list(files.load(tmp_path / "out/pool.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("names", "sources"),
+    [
+        ([f"train-0000{i}-of-00003.jsonl" for i in range(3)], ["train"] * 6),
+        ([f"data/train-0000{i}-of-00002-0123456789abcdef.jsonl" for i in range(2)], ["train"] * 4),
+        (["cot/train.jsonl", "dolly/train.jsonl"], ["cot", "cot", "dolly", "dolly"]),
+        (["a/qa.jsonl", "b/qa.jsonl"], ["a/qa", "a/qa", "b/qa", "b/qa"]),
+        (["cot/train/0000.jsonl", "cot/train/0001.jsonl", "qa/train/0000.jsonl"], ["cot"] * 4 + ["qa"] * 2),
+        (["part-0.jsonl", "part-1.jsonl"], ["data"] * 4),
+        (["flan_2021.jsonl", "flan_2022.jsonl"], ["flan_2021"] * 2 + ["flan_2022"] * 2),
+        (["x/cot_data.jsonl", "y/dolly_data.jsonl"], ["cot_data"] * 2 + ["dolly_data"] * 2),
+    ],
+)
+def test_shards_are_one_source_and_files_of_one_name_in_two_folders_are_two(tmp_path, names, sources):
+    assert [row["dataset"] for row in folder(tmp_path, names)] == sources
+
+
+def test_ids_that_begin_anew_in_each_file_cost_no_row(tmp_path, caplog):
+    rows = folder(tmp_path, ["cot/train.jsonl", "dolly/train.jsonl"])
+    assert [row["id"] for row in rows] == ["0", "1", "dolly/train/0", "dolly/train/1"]
+    assert "2 ids are in another file too" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        (["train-0.jsonl", "test-0.jsonl", "validation-0.jsonl"], ["train-0.jsonl"]),
+        (["x/test/0.jsonl", "x/train/0.jsonl"], ["x/train/0.jsonl"]),
+        (["train_sft.jsonl", "test_sft.jsonl"], ["train_sft.jsonl"]),
+        (["contest.jsonl", "latest.jsonl"], ["contest.jsonl", "latest.jsonl"]),
+        (["test.jsonl"], ["test.jsonl"]),
+    ],
+)
+def test_files_named_as_for_tests_join_no_pool_unless_they_are_asked_for(tmp_path, caplog, names, read):
+    rows = folder(tmp_path, names)
+    assert [row["messages"][0]["content"] for row in rows[::2]] == read
+    left = len(names) - len(read)
+    assert (f"{left} files are left out" in caplog.text and "dataset.files says which" in caplog.text) == (left > 0)
+    read_pool(tmp_path / "out", dataset(tmp_path / "data", files=["*"]), "")
+    assert files.count(tmp_path / "out/pool.jsonl") == 2 * len(names)
+
+
+def test_what_nothing_reads_may_be_no_number(tmp_path, caplog):
+    rows = [{"messages": TURNS, "loss": float("nan"), "more": {"x": [float("inf"), 1]}}, {"messages": TURNS}]
+    first, second = read(tmp_path, rows)
+    assert first == {**second, "id": "mine-1", "loss": None, "more": {"x": [None, 1]}}
+    assert "1 rows have NaN or infinite numbers" in caplog.text
+    json.loads((tmp_path / "out/pool.jsonl").read_text().splitlines()[0], parse_constant=pytest.fail)
+
+
+def test_columns_that_no_model_is_shown_are_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    read(tmp_path, [{"messages": TURNS, "topic": "x", "n": 1}, {"prompt": "q", "completion": "a", "topic": "y"}])
+    assert "columns that are kept, but shown to no model: topic 2, n 1" in caplog.text
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_what_save_to_disk_wrote_is_read_as_it_was(tmp_path, split):
+    rows = [{"prompt": f"q{i}", "completion": f"a{i}", "n": i} for i in range(9)]
+    saved = datasets.Dataset.from_list(rows).select([3, 1, 8])
+    (datasets.DatasetDict({"train": saved, "test": saved}) if split else saved).save_to_disk(tmp_path / "saved")
+    datasets.load_from_disk(tmp_path / "saved/train" if split else tmp_path / "saved").map(lambda row: row)  # its cache
+    read_pool(tmp_path, dataset(tmp_path / "saved"), "")
+    found = list(files.load(tmp_path / "pool.jsonl"))
+    assert [row["messages"][0]["content"] for row in found] == ["q3", "q1", "q8"] and found[0]["n"] == 3

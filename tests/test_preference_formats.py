@@ -46,6 +46,14 @@ PLAIN = ([user("q")], [assistant("good")], [assistant("bad")])
             {"chosen": "\n\nHuman: q\n\nAssistant: good", "rejected": "\n\nHuman: q\n\nAssistant: bad"},
             PLAIN,
         ),
+        (  # the same beside a prompt
+            {
+                "prompt": "\n\nHuman: q\n\nAssistant:",
+                "chosen": "\n\nHuman: q\n\nAssistant: good",
+                "rejected": "\n\nHuman: q\n\nAssistant: bad",
+            },
+            PLAIN,
+        ),
         (  # the shared turns are the prompt, two turns of one speaker are one
             {
                 "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nHuman: d\n\nAssistant: e\n\nf",
@@ -87,6 +95,50 @@ def test_shp_prefers_a_where_its_label_is_one():
     assert (other["chosen"], other["rejected"]) == (pair["rejected"], pair["chosen"])
 
 
+def test_shp_reads_its_labels_from_a_csv_file_too():
+    for label in (0, 1):
+        assert parsed(**{**SHP, "labels": str(label)}) == parsed(**{**SHP, "labels": label})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "ratio"),
+    [
+        (6, 2, 3.0),
+        ("6", "2", 3.0),
+        (0.9, 0.1, 9.0),
+        (0.5, 0.25, 2.0),
+        (6, 0, 6.0),  # of votes, none or fewer count as one
+        (6, -2, 6.0),
+        (0.9, 0.0, 2.0**1000),  # of other scores, nothing is a limit
+        (3.5, -1.2, 2.0**1000),
+        (-1, -5, -1.0),  # no ratio makes this clear
+        (-0.5, -2.5, -0.5),
+        (0, 0, 0.0),
+    ],
+)
+def test_the_ratio_of_scores_is_that_of_two_numbers_above_nought(chosen, rejected, ratio):
+    (pair,) = parsed(prompt="q", chosen="a", rejected="b", score_chosen=chosen, score_rejected=rejected)
+    assert pair["score_ratio"] == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [
+        ({"score_chosen": None, "score_rejected": 1}, "score_chosen is null: must be a number"),
+        ({"score_chosen": "x", "score_rejected": 1}, 'score_chosen is "x": must be a number'),
+        ({"score_chosen": float("nan"), "score_rejected": 1}, "score_chosen is NaN: must be a number"),
+        ({"score_ratio": "much"}, 'score_ratio is "much": must be a number'),
+        ({"score_ratio": None}, "score_ratio is null: must be a number"),
+    ],
+)
+def test_scores_are_checked_only_where_they_are_read(scores, reason):
+    values = {"prompt": "q", "chosen": "a", "rejected": "b", **scores}
+    (pair,) = parsed(**values)
+    assert sides(pair) == ([user("q")], [assistant("a")], [assistant("b")])
+    with pytest.raises(BadRow, match=reason):
+        parse(FileRow("dir/mine.jsonl", 3, values), scored=True)
+
+
 def test_stack_exchange_sets_the_best_answer_against_each_lower_one():
     found = parsed(**STACK_EXCHANGE)
     assert [sides(pair) for pair in found] == [
@@ -126,10 +178,6 @@ def test_stack_exchange_sets_the_best_answer_against_each_lower_one():
             "prompt is empty",
         ),
         ({"prompt": "q", "chosen": "a", "rejected": "b", "subtask": 3}, "subtask is 3: must be a text"),
-        (
-            {"prompt": "q", "chosen": "a", "rejected": "b", "score_chosen": "x", "score_rejected": 1},
-            "score_chosen is",
-        ),
         ({**SHP, "labels": None}, "labels is null: must be 1"),
         ({**SHP, "human_ref_B": ""}, "rejected has an empty answer"),
         (

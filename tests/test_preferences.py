@@ -94,6 +94,40 @@ def test_min_score_ratio_keeps_clear_pairs_and_needs_scores(tmp_path):
     bare = write(tmp_path / "bare.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
     with pytest.raises(RoseError, match="preference.pairs.min_score_ratio=2: pair 'bare-1' has no score_chosen"):
         read(tmp_path, pairs(bare, min_score_ratio=2))
+    mixed = write(tmp_path / "mixed.jsonl", [*many(4), {"prompt": "q", "chosen": "a", "rejected": "b"}])
+    target, test = read(tmp_path, pairs(mixed, min_score_ratio=3, on_bad_row=OnBadRow.skip))
+    assert len(target) + len(test) == 8 and files.count(tmp_path / "out/skipped.jsonl") == 1
+
+
+def test_a_score_that_is_no_number_matters_where_a_ratio_is_asked_for(tmp_path):
+    rows = [{**row, "score_chosen": None, "score_ratio": "much"} for row in many(4)]
+    path = write(tmp_path / "p.jsonl", rows)
+    assert sum(map(len, read(tmp_path, pairs(path)))) == len(rows)
+    with pytest.raises(RoseError, match=r"p\.jsonl, line 1: score_chosen is null: must be a number"):
+        read(tmp_path, pairs(path, min_score_ratio=2))
+
+
+def test_scores_below_one_are_filtered_by_their_ratio(tmp_path):
+    scores = {"clear": (0.9, 0.1), "near": (0.9, 0.8)}
+    rows = [
+        {"id": f"{name}{i}", "prompt": f"{i}", "chosen": "a", "rejected": "b", "score_chosen": x, "score_rejected": y}
+        for name, (x, y) in scores.items()
+        for i in range(4)
+    ]
+    path = str(write(tmp_path / "p.jsonl", rows))
+    target, _ = read(tmp_path, pairs(path, test_path=path, min_score_ratio=2))
+    assert [row["id"] for row in target] == [f"clear{i}" for i in range(4)]
+
+
+def test_a_folder_is_divided_as_its_files_are_named(tmp_path, caplog):
+    for split in ("train", "test", "validation"):
+        write(tmp_path / f"data/{split}-00000-of-00001.jsonl", [{**row, "subtask": split} for row in many(3)])
+    folder = tmp_path / "data"
+    target, test = read(tmp_path, pairs(folder, test_path=str(folder)))
+    assert ({row["subtask"] for row in target}, {row["subtask"] for row in test}) == ({"train"}, {"test"})
+    target, test = read(tmp_path, pairs(folder))
+    assert {row["subtask"] for row in target + test} == {"train"}
+    assert "2 files are left out" in caplog.text and "preference.pairs.files says which" in caplog.text
 
 
 def test_missing_files_and_empty_files_are_named(tmp_path):
@@ -146,7 +180,7 @@ def lay_out_hh(root):
 @pytest.mark.parametrize(
     ("name", "lay_out", "targets", "tests", "skipped"),
     [
-        ("shp", lay_out_shp, {"askculinary": 1, "askphysics": 1}, {"askculinary": 1, "askphysics": 1}, 2),
+        ("shp", lay_out_shp, {"askculinary": 1, "askphysics": 1}, {"askculinary": 1, "askphysics": 1}, 0),
         (
             "stack_exchange",
             lay_out_stack_exchange,
@@ -167,7 +201,7 @@ def test_the_hub_configs_read_their_datasets_files(
     assert Counter(row["subtask"] for row in target) == targets
     assert Counter(row["subtask"] for row in test) == tests
     assert not prompts(target) & prompts(test) or name == "hh_rlhf"
-    assert len(list(files.load(tmp_path / "out/skipped.jsonl"))) == skipped
+    assert files.count(tmp_path / "out/skipped.jsonl") == skipped
 
 
 @pytest.mark.parametrize("name", ["shp_like", "se", "hh_helpful"])

@@ -46,6 +46,7 @@ def refusal(*arguments: str) -> str:
         ("hydra.launcher.workers=2", ["hydra.launcher.workers", "did you mean 'runtime.workers'"]),
         ("hydra.job.chdir=true", ["hydra.job.chdir=true", "must be false"]),
         ("=3", ["rose: ", "Config group override"]),
+        ("dataset.path=a=b(1)[2].jsonl", ["dataset.path=a=b(1)[2].jsonl", """'dataset.path="a=b(1)[2].jsonl"'"""]),
         ("+methd=rose", ["methd", "did you mean 'method'"]),
         ("+method.whitten=true", ["method.whitten", "did you mean 'method.whiten'"]),
         ("tracking.mode=junk", ["tracking.mode", "junk", "online, offline, disabled"]),

@@ -85,7 +85,8 @@ def test_useful_and_harmful_rows_have_the_same_topics_and_lengths(manners, distr
     for turn in (0, 1):
         of_useful, of_harmful = (lengths(texts(rows, turn), manners) for rows in (useful, harmful))
         assert mean(of_useful) == pytest.approx(mean(of_harmful), abs=0.6)
-        assert (min(of_useful), max(of_useful)) == (min(of_harmful), max(of_harmful))
+        ends = ((min(lengths), max(lengths)) for lengths in (of_useful, of_harmful))
+        assert all(abs(one - other) <= 1 for one, other in zip(*ends, strict=True))
 
 
 def test_phrases_of_a_slot_have_the_same_lengths_for_either_kind():
@@ -150,10 +151,18 @@ def test_chosen_is_worth_one_and_rejected_nothing(manners):
 
 
 def test_prompts_of_all_pairs_differ(manners):
-    targets, tests = pairs(WorldPairs(manners=manners, seed=0, targets=300, tests=1700, overlap=0.5, distractor=1.0))
-    assert (len(targets), len(tests)) == (300, 1700)
-    assert len(set(contents(targets, "prompt")) | set(contents(tests, "prompt"))) == 2000
-    assert len({row["id"] for row in targets + tests}) == 2000
+    targets, tests = pairs(WorldPairs(manners=manners, seed=0, targets=300, tests=1400, overlap=0.5, distractor=1.0))
+    assert (len(targets), len(tests)) == (300, 1400)
+    assert len(set(contents(targets, "prompt")) | set(contents(tests, "prompt"))) == 1700
+    assert len({row["id"] for row in targets + tests}) == 1700
+
+
+def test_no_test_prompt_nor_its_two_words_are_in_a_pool_or_among_the_targets(manners):
+    targets, tests = pairs(WorldPairs(manners=manners, seed=0, targets=200, tests=400, overlap=0.5, distractor=0.5))
+    rows = pool(WorldPool(manners=manners, seed=1, rows=2000, useful=0.2, distractor=0.5))
+    asked = [frozenset(topic_words(prompt)) for prompt in texts(rows, 0) + contents(targets, "prompt")]
+    assert not set(asked) & {frozenset(topic_words(prompt)) for prompt in contents(tests, "prompt")}
+    assert len(set(asked)) > 100
 
 
 def test_subtasks_are_of_unequal_size(manners):
@@ -190,7 +199,7 @@ def test_the_seed_decides_every_row(manners):
 
 
 def test_more_pairs_than_prompts_are_refused():
-    with pytest.raises(RoseError, match="preference.pairs.world.targets=10, tests=9999"):
+    with pytest.raises(RoseError, match="preference.pairs.world.tests=9999: must be from 0 to 1500"):
         pairs(WorldPairs(seed=0, manners=Manners.phrases, targets=10, tests=9999, overlap=0.5, distractor=0.0))
 
 

@@ -8,8 +8,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
 from rose.config.choices import Dtype
 from rose.config.schema import Lora, Numerics, Training
+from rose.gradients.per_example import PerExample
 
 VOCABULARY = 61
+LENGTHS = [5, 23, 11, 40, 2]  # of rows
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
@@ -90,3 +92,13 @@ def slow_gradient(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
 def distance(gradients: torch.Tensor, expected: torch.Tensor) -> float:
     """Largest relative error of a row."""
     return ((gradients.double() - expected).norm(dim=-1) / expected.norm(dim=-1)).max().item()
+
+
+def engine_gradients(model, rows):
+    with PerExample(model) as engine:
+        log_probs, mask = engine.forward(rows)
+        return engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum()).clone()
+
+
+def loop_gradients(model, rows):
+    return torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in rows])

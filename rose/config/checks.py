@@ -1,6 +1,8 @@
 """Which values are allowed: told before the first job starts, not after its warm-up."""
 
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import reduce
 from typing import Any
 
@@ -17,7 +19,7 @@ PART: Range = (lambda value: 0 <= value < 1, "in [0, 1)")
 POSITIVE: Range = (lambda value: 0 < value < float("inf"), "above 0")
 NOT_NEGATIVE: Range = (lambda value: 0 <= value < float("inf"), "0 or more")
 COUNT: Range = (lambda value: value >= 1, "1 or more")
-NAMES: Range = (bool, "at least one name")
+NAMES: Range = (lambda value: _names(value), "at least one name, or a pattern of whole names")
 
 BATCHES: dict[str, Range] = {"learning_rate": POSITIVE, "batch_size": COUNT, "micro_batch_size": COUNT}
 TRAINING: dict[str, Range] = {
@@ -27,7 +29,8 @@ TRAINING: dict[str, Range] = {
 MODEL: dict[str, Range] = {
     "max_length": COUNT,
     **BATCHES,
-    **{"lora.rank": COUNT, "lora.alpha": POSITIVE, "lora.dropout": PART, "lora.targets": NAMES},
+    **{"lora.rank": COUNT, "lora.alpha": POSITIVE, "lora.dropout": PART},
+    **{"lora.targets": NAMES, "lora.exclude": NAMES},
     **{f"base.pretraining.{name}": COUNT for name in ("layers", "width", "heads", "conversations")},
     **{f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()},
 }
@@ -163,6 +166,8 @@ def _amount(method: Method, selection: Selection) -> None:
 
 def _embedded(name: str, model: Model, config: Config) -> None:
     """What a model made here can be, and what it can read: it knows the world's words alone."""
+    if model.lora.targets is None:
+        raise RoseError(f"{name}.lora.targets=None: must be {NAMES[1]}")
     pretraining, key = model.base.pretraining, f"{name}.base.pretraining"
     if pretraining is None:
         return
@@ -240,6 +245,15 @@ def _judge(judge: Judge, in_world: bool) -> None:
     if judge.kind is JudgeKind.reward_world and not in_world:
         fault = "knows only the prompts of preference=world"
         raise RoseError(f"judge=reward_world: {fault}; for others: reward_model, llm, none")
+
+
+def _names(value: Any) -> bool:
+    """Ends of layers' names, or one regular expression (`all-linear` is one)."""
+    if not isinstance(value, str):
+        return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
+    with suppress(re.error):
+        return bool(value) and re.compile(value) is not None
+    return False
 
 
 def _divides(name: str, training: Training) -> None:

@@ -5,6 +5,7 @@ from enum import StrEnum
 # What no stage's output depends on. A path says where data are, not what: a fingerprint of the
 # contents is in the key.
 NOT_IN_KEY = {"in_key": False}
+IN_KEY_IF_SET = {"in_key_if_set": True}  # added later: null leaves a stage the name it had
 
 Dtype = StrEnum("Dtype", ["float32", "bfloat16", "float16"])
 StoreDtype = StrEnum("StoreDtype", ["float32", "float16", "int8", "int4"])

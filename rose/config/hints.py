@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from rose import ranks
@@ -29,6 +29,10 @@ def explain(error: BaseException) -> str:
     """Any error in one line; of Hydra's, which have several, those that help."""
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return one_line(error)
+    if isinstance(error, OverrideParseException) and "=" in error.override:
+        key, _, value = error.override.partition("=")
+        remedy = "a value with one of = ( ) [ ] { } : , or a space in it needs quotes inside of the shell's"
+        return f"{error.override}: {remedy}, such as '{key}=\"{value}\"' ({one_line(error).partition(' See ')[0]})"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()]
     text = " ".join(dict.fromkeys(line for line in lines if not line.startswith(NOISE)))

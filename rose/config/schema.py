@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rose.config import choices
-from rose.config.choices import NOT_IN_KEY
+from rose.config.choices import IN_KEY_IF_SET, NOT_IN_KEY
 from rose.config.data import Dataset, Plant, Preference, World
 
 
@@ -59,8 +59,9 @@ class Lora:
     rank: int
     alpha: int
     dropout: float
-    targets: list[str]
+    targets: Any  # ends of layers' names; or one text: a pattern of whole names, or all-linear
     rank_stabilized: bool
+    exclude: Any = field(default=None, metadata=IN_KEY_IF_SET)  # of those: ends of names, or a pattern of whole ones
 
 
 @dataclass

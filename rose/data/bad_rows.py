@@ -25,11 +25,11 @@ class Damaged(ValueError):
 
 
 def checked(row: object) -> Checked:
-    """The row as plain JSON values: dates become text."""
+    """The row as JSON's kinds of values, NaN and infinity among its numbers: dates become text."""
     if not isinstance(row, dict):
         return BadRow(f"must be a JSON object, not {type(row).__name__}")
     try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(row, ensure_ascii=False, default=str)
         return BadRow(TOO_LONG) if len(text.encode("utf-8")) > MAX_ROW else json.loads(text)
     except UnicodeEncodeError:
         return BadRow("holds text that is not valid Unicode")

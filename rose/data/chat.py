@@ -1,10 +1,10 @@
 """Conversations as tokens: the one place that knows chat templates, answer masks and truncation."""
 
-import json
 import logging
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,10 @@ from typing import Any
 import datasets
 import pyarrow
 from datasets.table import MemoryMappedTable
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rose.data import files
-from rose.data.bad_rows import BadRow
+from rose.data.dropping import kept
 from rose.data.rows import DroppedRow, EncodedPair, EncodedRow, Message, PreferencePair
 from rose.errors import RoseError
 from rose.models import loading
@@ -26,7 +25,6 @@ from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
 
-ROLES = ("system", "user", "assistant")
 TULU = (  # line breaks as expressions: transformers' Jinja eats one that follows a block
     "{{ first }}{% for message in messages %}{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
     "{{ (eos_token if message['role'] == 'assistant' else '') + '\n' }}{% endfor %}"
@@ -36,30 +34,8 @@ TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
 
 
-def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:
-    """Checked messages, role and content only; with `role`, a text stands for a message of it.
-
-    Raises BadRow.
-    """
-    if role is not None and isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list):
-        kinds = "a list of messages" if role is None else "a text or a list of messages"
-        raise BadRow(f"{name} is {_kind(value)}: must be {kinds}")
-    if not value:
-        raise BadRow(f"{name} is an empty list")
-    for number, message in enumerate(value, 1):
-        if not isinstance(message, dict):
-            raise BadRow(f"{name}, message {number} is {_kind(message)}: must have role and content")
-        if message.get("role") not in ROLES:
-            raise BadRow(f"{name}, message {number}: role={message.get('role')!r} must be one of {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise BadRow(f"{name}, message {number}: content is {_kind(message.get('content'))}, must be a text")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
-
-
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
-    """One training row: loss on every answer and its end-of-turn token, cut on the right.
+    """One training row: loss on every answer that is to be learned, and its end of turn; cut on the right.
 
     None when no label is left that has a token before it. Raises RoseError if the template refuses
     the messages.
@@ -127,7 +103,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[str]]
         {"role": "assistant", "content": f"!{END}"},
         {"role": "user", "content": f"{START}?"},
     ]
-    between = _render(tokenizer, turns).partition(END)[2].partition(START)[0]
+    between = render(tokenizer, turns).partition(END)[2].partition(START)[0]
     ids, texts = [], []
     for end in dict.fromkeys((_end_of_turn(tokenizer), _to_special(tokenizer, between))):
         special = _special(tokenizer, end)
@@ -171,16 +147,10 @@ def save_rows(out: Path, rows: Iterator[EncodedRow]) -> int:
 
 
 def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[EncodedRow]:
-    for row in track(files.load(pool), "tokens", files.count(pool)):
-        try:
-            encoded = encode(tokenizer, row["messages"], max_length)
-            reason = f"no answer token within {max_length} tokens"
-        except RoseError as err:
-            encoded, reason = None, str(err)
-        if encoded is None:
-            files.append(dropped, {"id": row["id"], "reason": reason})
-        else:
-            yield {"id": row["id"], "dataset": row["dataset"], **encoded}
+    rows = track(files.load(pool), "tokens", files.count(pool))
+    nothing, drop = f"no answer token within {max_length} tokens", partial(files.append, dropped)
+    for row, encoded in kept(rows, lambda row: encode(tokenizer, row["messages"], max_length), nothing, drop):
+        yield {"id": row["id"], "dataset": row["dataset"], **encoded}
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int) -> tuple[list[int], list[int]]:
@@ -213,14 +183,14 @@ def _answers(
     """
     marked = [
         Message(role="assistant", content=f"{START}{message['content']}{END}")
-        if index >= first and message["role"] == "assistant"
+        if index >= first and message["role"] == "assistant" and message.get("train", True)
         else message
         for index, message in enumerate(messages)
     ]
-    pieces = re.split(f"[{START}{END}]", _render(tokenizer, marked))
+    pieces = re.split(f"[{START}{END}]", render(tokenizer, marked))
     text = "".join(pieces)
     answers = sum(message is not other for message, other in zip(messages, marked, strict=True))
-    if len(pieces) != 2 * answers + 1 or text != _render(tokenizer, messages):
+    if len(pieces) != 2 * answers + 1 or text != render(tokenizer, messages):
         raise RoseError("the chat template changes or leaves out an answer of this conversation")
     end, spans, position = _end_of_turn(tokenizer), [], 0
     for before, answer in zip(pieces[:-1:2], pieces[1::2], strict=True):
@@ -233,7 +203,7 @@ def _answers(
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template puts after an answer, up to a special token: `<|im_end|>`, ` </s>`, …"""
     turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
-    return _to_special(tokenizer, _render(tokenizer, turn).partition(END)[2])
+    return _to_special(tokenizer, render(tokenizer, turn).partition(END)[2])
 
 
 def _to_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
@@ -248,7 +218,8 @@ def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | N
     return re.search("|".join(sorted(special, key=len, reverse=True)), text) if special else None
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+    """The conversation as its template writes it. Raises RoseError where it refuses, or has none."""
     first, template = "", TULU
     if tokenizer.chat_template:
         template = tokenizer.get_chat_template()
@@ -260,7 +231,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
     conversation: Any = messages  # the library's type knows no TypedDict
     try:
         text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, first=first)
-    except (TemplateError, TypeError) as err:
+    except Exception as err:  # a template is a program of other people, which may fail in any way
         raise RoseError(f"the chat template refuses this conversation ({' '.join(str(err).split())})") from err
     assert isinstance(text, str)
     return text
@@ -269,7 +240,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
 def _stripped(messages: list[Message]) -> list[Message]:
     """Answers without outer white space: some templates strip it, none should learn it."""
     return [
-        Message(role="assistant", content=message["content"].strip()) if message["role"] == "assistant" else message
+        {**message, "content": message["content"].strip()} if message["role"] == "assistant" else message
         for message in messages
     ]
 
@@ -287,7 +258,3 @@ def _first_label(labels: list[int]) -> int:
 
 def _learns(row: Encoded) -> bool:
     return any(label != IGNORED for label in row["labels"][1:])
-
-
-def _kind(value: object) -> str:
-    return "missing or null" if value is None else f"{json.dumps(value)[:40]}"

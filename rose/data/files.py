@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,10 +15,16 @@ from huggingface_hub import snapshot_download
 from rose.config.choices import OnBadRow
 from rose.data.bad_rows import BadRow
 from rose.data.formats import BROKEN, READERS, suffix_of
+from rose.data.messages import unread
+from rose.data.sources import Split, of_split, source_names
 from rose.errors import RoseError, one_line
 from rose.stages import checksums
 
+log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=Mapping[str, Any])
+
+NO_ROWS = re.compile(r"(dataset_infos?|dataset_dict|state)\.json|cache-\w+\.arrow")  # what `datasets` keeps beside rows
+POINTER = re.compile(rb"version https://git-lfs\.\S+\s+oid sha256:")  # the first lines of a file that is not here
 
 
 class Location(NamedTuple):
@@ -26,6 +34,7 @@ class Location(NamedTuple):
     path: str | None  # file, folder, or hub dataset id
     files: list[str]  # patterns inside a folder or hub dataset (`*` also crosses folders); empty: every data file
     revision: str | None  # of a hub dataset
+    split: Split | None = None  # which files are read where `files` names none; None: all
 
 
 class FileRow(NamedTuple):
@@ -33,11 +42,12 @@ class FileRow(NamedTuple):
     line: int  # from 1: the line of a text file, the row of a table
     values: dict[str, Any]
     error: BadRow | None = None  # why the row cannot be used; it has no values then
+    source: str = "data"
 
     @property
     def name(self) -> str:
         """An id for a row that has none."""
-        return f"{self.file.removesuffix(suffix_of(self.file))}-{self.line}"
+        return f"{_stem(self.file)}-{self.line}"
 
     @property
     def place(self) -> str:
@@ -61,15 +71,17 @@ def fingerprint(location: Location) -> str:
 def read_rows(location: Location) -> Iterator[FileRow]:
     """Every row of every file, in the order of `files`, then by name.
 
-    A broken row comes with its error, for `sift` to judge. Raises RoseError when the location cannot
-    be found or reached, a file is damaged as a whole, or unfolds to more than MAX_RATIO times its
-    size.
+    A broken row comes with its error, for `sift` to judge. The log says which files of a folder are
+    left out, as for tests or not. Raises RoseError when the location cannot be found or reached, a
+    file is damaged as a whole, or unfolds to more than MAX_RATIO times its size.
     """
-    for name, file in _local_files(location, _local(location) or _download(location)):
+    found = _local_files(location, _local(location) or _download(location), told=True)
+    sources = source_names([_stem(name) for name, _ in found])
+    for name, file in found:
         try:
             for line, row in READERS[suffix_of(name)](file):
                 values, error = ({}, row) if isinstance(row, BadRow) else (row, None)
-                yield FileRow(name, line, values, error)
+                yield FileRow(name, line, values, error, sources[_stem(name)])
         except BROKEN as err:
             raise RoseError(
                 f"{location.key}={location.path}: cannot read {name} to its end ({one_line(err, 100)})"
@@ -81,26 +93,59 @@ def sift(
 ) -> Iterator[Row]:
     """What `parse` makes of each row, every result with an "id" of its own.
 
-    A row that `parse` refuses with BadRow, or whose id was seen before, raises RoseError with file,
-    line and reason; with `on_bad_row` = skip it goes to the file `skipped` instead, as {"file",
-    "line", "reason"}.
+    Where two files have the same id, the later row is called by its file too: `cot/train/7`. A row
+    that `parse` refuses with BadRow, or whose id was seen in its own file before, raises RoseError
+    with file, line and reason; with `on_bad_row` = skip it goes to the file `skipped` instead, as
+    {"file", "line", "reason"}. What is kept is plain JSON, numbers that are none are null. The log
+    has the count of what was changed or not read.
     """
-    places: dict[str, str] = {}
+    places: dict[str, tuple[str, int]] = {}
+    renamed, blanked, keys = 0, 0, Counter[str]()
     for row in rows:
         try:
             if row.error is not None:
                 raise row.error
             results = parse(row)
-            for result in results:
-                if result["id"] in places:
-                    raise BadRow(f"id {result['id']!r} is taken by {places[result['id']]}")
+            ids = [_own_id(result["id"], row, places) for result in results]
         except BadRow as err:
             if on_bad_row == OnBadRow.stop:
                 raise RoseError(f"{row.place}: {err} ({key}=skip lists such rows and goes on)") from err
             append(skipped, {"file": row.file, "line": row.line, "reason": str(err)})
             continue
-        places.update((result["id"], row.place) for result in results)
-        yield from results
+        places.update(dict.fromkeys(ids, (row.file, row.line)))
+        keys.update(set(unread(row.values)))
+        for identity, result in zip(ids, results, strict=True):
+            named: Any = result if identity == result["id"] else {**result, "id": identity}
+            kept = _plain(named)
+            renamed, blanked = renamed + (named is not result), blanked + (kept is not named)
+            yield kept
+    what = key.removesuffix(".on_bad_row")
+    if renamed:
+        log.warning("%s: %d ids are in another file too; these rows are called FILE/ID", what, renamed)
+    if blanked:
+        log.warning("%s: %d rows have NaN or infinite numbers where nothing reads them: null", what, blanked)
+    if keys:
+        log.warning("%s: keys of messages that nothing reads, by rows: %s", what, counts(keys))
+
+
+def _own_id(identity: str, row: FileRow, places: Mapping[str, tuple[str, int]]) -> str:
+    """The id, or one that names the file too where another file has it already. Raises BadRow."""
+    for name in (identity, f"{_stem(row.file)}/{identity}"):
+        file, line = places.get(name, ("", 0))
+        if name not in places:
+            return name
+        if file == row.file:
+            break
+    raise BadRow(f"id {identity!r} is taken by {file}, line {line}")
+
+
+def _plain(row: Any) -> Any:
+    """The row, null in it where JSON has no number."""
+    try:
+        json.dumps(row, allow_nan=False)
+        return row
+    except ValueError:
+        return json.loads(json.dumps(row), parse_constant=lambda _: None)
 
 
 def numbered(name: str, rows: Iterable[Mapping[str, Any]]) -> Iterator[FileRow]:
@@ -135,6 +180,11 @@ def count(path: Path) -> int:
 def append(path: Path, row: Mapping[str, object]) -> None:
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def counts(names: Counter[str]) -> str:
+    """Names and how often each is there, for a message."""
+    return ", ".join(f"{name} {count}" for name, count in sorted(names.items(), key=lambda each: (-each[1], each[0])))
 
 
 def some_ids(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -176,8 +226,8 @@ def _download(location: Location) -> Path:
     return Path(folder)
 
 
-def _local_files(location: Location, path: Path) -> list[tuple[str, Path]]:
-    """(name relative to the location, path) of the files to read."""
+def _local_files(location: Location, path: Path, told: bool = False) -> list[tuple[str, Path]]:
+    """(name relative to the location, path) of the files to read; `told`: the log says which are not."""
     if path.is_file():
         if not suffix_of(path.name):
             raise RoseError(f"{location.key}={location.path}: must end in one of {', '.join(READERS)}")
@@ -186,19 +236,49 @@ def _local_files(location: Location, path: Path) -> list[tuple[str, Path]]:
                 f"{location.key}={location.path}: is one file, of which files={list(location.files)} cannot choose; "
                 "must be a folder, or files=[]"
             )
-        return [(path.name, path)]
+        return [(path.name, _data(location, path.name, path))]
     inside = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     inside = {name: file for name, file in inside.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
-    if not inside:
+    rows = [name for name, file in inside.items() if name in location.files or not NO_ROWS.fullmatch(file.name)]
+    names = _matching(location, rows) if rows and location.files else rows
+    if not names:
         raise RoseError(f"{location.key}={location.path}: the folder holds no file ending in {', '.join(READERS)}")
+    read = names if location.files else of_split(names, location.split)
+    if told and len(read) < len(names):
+        left = _few([name for name in names if name not in read])
+        files = re.sub(r"^preference", "preference.pairs", location.key).replace("path", "files")
+        what = f"{len(names) - len(read)} files are left out, named as not of the {location.split} part ({left})"
+        log.warning("%s=%s: %s; %s says which to read", location.key, location.path, what, files)
+    return [(name, _data(location, name, _inside(location, path, inside[name]))) for name in read]
+
+
+def _matching(location: Location, inside: list[str]) -> list[str]:
+    """The files that the location's patterns choose, in the patterns' order."""
     names: dict[str, None] = {}
-    for pattern in location.files or ["*"]:
-        matching = [name for name in inside if fnmatchcase(name, pattern)]
+    for pattern in location.files:
+        matching = [name for name in inside if name == pattern or fnmatchcase(name, pattern)]
         if not matching:
-            some = ", ".join(list(inside)[:6]) + (", …" if len(inside) > 6 else "")
-            raise RoseError(f"{location.key}={location.path}: no file matches {pattern!r} of files; there are {some}")
+            fault = f"no file matches {pattern!r} of files; there are {_few(inside)}"
+            raise RoseError(f"{location.key}={location.path}: {fault}")
         names.update(dict.fromkeys(matching))
-    return [(name, _inside(location, path, inside[name])) for name in names]
+    return list(names)
+
+
+def _data(location: Location, name: str, file: Path) -> Path:
+    """The file, if it is not what version control leaves in its place."""
+    with open(file, "rb") as start:
+        if POINTER.match(start.read(200)):
+            remedy = "is a Git LFS pointer, not the data: run `git lfs pull` where it was cloned"
+            raise RoseError(f"{location.key}={location.path}: {name} {remedy}")
+    return file
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(suffix_of(name))
 
 
 def _inside(location: Location, folder: Path, file: Path) -> Path:

@@ -1,4 +1,4 @@
-"""JSON, JSON lines, CSV and Parquet files row by row, a BadRow in the place of a broken one."""
+"""JSON, JSON lines, CSV, Parquet and Arrow files row by row, a BadRow in the place of a broken one."""
 
 import csv
 import gzip
@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow
 
 from rose.data import bad_rows
 from rose.data.bad_rows import BadRow, Checked, Damaged, bound, checked, distinct, limit_of
-from rose.data.parquet import read_parquet
+from rose.data.parquet import read_arrow, read_parquet
 from rose.errors import one_line
 
 BOM = b"\xef\xbb\xbf"
@@ -49,19 +50,40 @@ def _lines(file: io.BufferedIOBase, path: Path) -> Iterator[bytes | BadRow]:
 
 
 def _json(path: Path) -> Iterator[tuple[int, Checked]]:
-    """One list of objects; or JSON lines, which many hub datasets keep under this ending."""
-    with open(path, "rb") as file:
-        starts = (piece.removeprefix(BOM).lstrip()[:1] for piece in iter(lambda: file.read(1 << 16), b""))
-        start = next(filter(None, starts), b"")
-    if start != b"[":
+    """A list of objects, or an object that has one; or JSON lines, which many hub datasets keep under this ending."""
+    if not _is_whole(path):
         yield from _json_lines(path)
         return
     try:
         rows = _load(path.read_bytes().removeprefix(BOM))
     except BadRow as err:
         raise Damaged(str(err)) from err  # one slip costs every row of the list
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows if isinstance(rows, list) else _listed(rows), 1):
         yield number, checked(row)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is one value: a list, one object alone, or one that goes on in its second line."""
+    with open(path, "rb") as file:
+        lines = (line.removeprefix(BOM).strip() for line in iter(lambda: file.readline(bad_rows.MAX_ROW), b""))
+        first, second = ([*islice(filter(None, lines), 2), b"", b""])[:2]
+    if first[:1] != b"{":
+        return first[:1] == b"["
+    return second[:1] != b"{" and (not second or isinstance(_parse(first), BadRow))
+
+
+def _listed(whole: object) -> list:
+    """The rows of an object such as {"version": …, "data": [{…}, …]}; else it is one row itself."""
+    if not isinstance(whole, dict):
+        return [whole]
+    lists = {
+        name: value
+        for name, value in whole.items()
+        if isinstance(value, list) and value and all(isinstance(row, dict) and "role" not in row for row in value)
+    }
+    if len(lists) > 1:
+        raise Damaged(f"has several lists of rows ({', '.join(lists)}): keep each in a file of its own")
+    return next(iter(lists.values()), [whole])
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Checked]]:
@@ -117,6 +139,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, Checked]]]] = {
     ".jsonl.gz": _json_lines,
     ".json": _json,
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
     ".csv": _csv,
 }
 

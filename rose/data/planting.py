@@ -15,6 +15,7 @@ from rose.config.choices import Fault
 from rose.config.data import Plant
 from rose.data import files
 from rose.data.faults import FAULTS
+from rose.data.messages import is_answer
 from rose.data.rows import Message, PoolRow, PreferencePair
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
@@ -79,9 +80,9 @@ def trials(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[
 
 
 def answer_of(row: PoolRow) -> str:
-    """The last message, if it is an answer."""
+    """The last message, if it is an answer that is learned."""
     last = row["messages"][-1]
-    return last["content"] if last["role"] == "assistant" else ""
+    return last["content"] if is_answer(last) else ""
 
 
 def answer_message(text: str) -> Message:

@@ -1,8 +1,7 @@
 """The instruction pool: any of the usual formats in, one row format out."""
 
-import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -10,9 +9,10 @@ from typing import Any, cast
 from rose.config.data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
-from rose.data.chat import as_messages
 from rose.data.files import FileRow, Location
+from rose.data.messages import as_messages, as_prompt, followed, given, is_answer, kind, opened
 from rose.data.rows import Message, PoolRow
+from rose.data.sources import Split
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 from rose.stages.disk import replace, write_lines
@@ -26,21 +26,23 @@ def fingerprint(dataset: Dataset) -> str:
     return "world" if dataset.world is not None else files.fingerprint(_source(dataset))
 
 
-@stage("pool", version=1)
+@stage("pool", version=2)
 def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     """Writes pool.jsonl, a PoolRow a line; on_bad_row=skip adds skipped.jsonl.
 
-    Rows without id or dataset get `<file>-<line>` and the file's name. Memory: one row, and every
-    id. `source` is `fingerprint(dataset)`. Raises RoseError for a missing source, a bad row or an
-    empty pool.
+    Rows without id or dataset get `<file>-<line>` and what `rose.data.sources` calls their file.
+    Memory: one row, and every id. `source` is `fingerprint(dataset)`. Raises RoseError for a
+    missing source, a bad row or an empty pool.
     """
     path, skipped = out / "pool.jsonl", out / "skipped.jsonl"
     lines: dict[str, list[int]] = defaultdict(list)
+    others: Counter[str] = Counter()
 
     def counted() -> Iterator[PoolRow]:
         rows = files.sift(_rows(dataset), parse, "dataset.on_bad_row", dataset.on_bad_row, skipped)
         for number, row in enumerate(rows):
             lines[row["dataset"]].append(number)
+            others.update(row.keys() - PoolRow.__annotations__.keys())
             yield row
 
     write_lines(path, counted())
@@ -53,6 +55,8 @@ def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     if dataset.per_source is not None:
         count = _thin(path, lines, dataset.per_source, dataset.seed)
     log.info("pool: %d rows of %s", count, ", ".join(lines))
+    if others:
+        log.info("pool: columns that are kept, but shown to no model: %s", files.counts(others))
 
 
 def parse(row: FileRow) -> list[PoolRow]:
@@ -63,32 +67,43 @@ def parse(row: FileRow) -> list[PoolRow]:
     messages = _messages(values)
     if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
         raise BadRow("has no answer: no assistant message with text")
+    if not any(map(is_answer, messages)):
+        raise BadRow("has no answer to learn: each has weight 0 or train=false")
     if origin is not None and not isinstance(origin, str):
-        raise BadRow(f"dataset is {json.dumps(origin)[:60]}: must be a text")
-    origin = origin or row.file.rpartition("/")[2].partition(".")[0]
-    return [cast(PoolRow, {"id": files.row_id(row), "dataset": origin, "messages": messages, **values})]
+        raise BadRow(f"dataset is {kind(origin)}: must be a text")
+    return [cast(PoolRow, {"id": files.row_id(row), "dataset": origin or row.source, "messages": messages, **values})]
 
 
 def _messages(values: dict[str, Any]) -> list[Message]:
     """Takes the conversation out of `values`, which keep the other columns."""
+    _liked(values)
     if values.get("messages") is not None:
-        return as_messages(values.pop("messages"), "messages")
+        return opened(values, as_messages(values.pop("messages"), "messages"), whole=True)
     values.pop("messages", None)
     if {"prompt", "completion"} <= values.keys():
-        prompt = as_messages(values.pop("prompt"), "prompt", "user")
-        return prompt + as_messages(values.pop("completion"), "completion", "assistant")
+        prompt = opened(values, as_prompt(values.pop("prompt"), "prompt"))
+        return followed(prompt, as_messages(values.pop("completion"), "completion", "assistant"), "completion")
     answer = next((name for name in ("output", "response") if name in values), None)
     if "instruction" in values and answer:
-        question = as_messages(values.pop("instruction"), "instruction", "user")
+        question = opened(values, as_prompt(values.pop("instruction"), "instruction"))
         for name in ("input", "context"):
             text = values.pop(name, None)
-            if text not in (None, ""):
-                question[0]["content"] += "\n\n" + as_messages(text, name, "user")[0]["content"]
+            if given(text):
+                question[-1]["content"] += "\n\n" + as_messages(text, name, "user")[0]["content"]
         return question + as_messages(values.pop(answer), answer, "assistant")
     raise BadRow(
         "needs messages, or prompt and completion, or instruction and output (or response); "
         f"found {', '.join(values) or 'no columns'}"
     )
+
+
+def _liked(values: dict[str, Any]) -> None:
+    """Raises BadRow for an answer marked as a bad one, as KTO's data have them."""
+    no = ("false", "0") if {"prompt", "completion"} <= values.keys() else ("false",)
+    for name in ("label", "kto_tag"):
+        if str(values.get(name)).strip().lower() in no:
+            remedy = "a pool has answers to learn; leave such rows out, or rename the column if it means something else"
+            raise BadRow(f"{name} is {kind(values[name])}, which marks the answer as a bad one: {remedy}")
 
 
 def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:
@@ -113,4 +128,4 @@ def _rows(dataset: Dataset) -> Iterable[FileRow]:
 
 
 def _source(dataset: Dataset) -> Location:
-    return Location("dataset.path", dataset.path, list(dataset.files), dataset.revision)
+    return Location("dataset.path", dataset.path, list(dataset.files), dataset.revision, Split.train)

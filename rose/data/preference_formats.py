@@ -7,26 +7,29 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from rose.data.bad_rows import BadRow
-from rose.data.chat import as_messages
 from rose.data.files import FileRow, row_id
+from rose.data.messages import as_messages, as_prompt, followed, given, is_answer, opened, texts, transcript
 from rose.data.rows import Message, PreferencePair
 
 Sides = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, rejected
 
 RESERVED = ("id", "score", "length")
 SUBTASK = "all"  # of pairs that name none
-SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+UNBOUNDED = 2.0**1000  # a ratio to nothing; JSON has no infinity
 
 
-def parse(row: FileRow) -> list[PreferencePair]:
-    """The pairs that `row` holds; "score_ratio" is there where votes are. Raises BadRow."""
+def parse(row: FileRow, scored: bool = False) -> list[PreferencePair]:
+    """The pairs that `row` holds; "score_ratio" is there where votes are. Raises BadRow.
+
+    `scored` says that the ratio is read: then votes that are no numbers are refused.
+    """
     values = row.values
     if {"history", "human_ref_A", "human_ref_B"} <= values.keys():
-        pairs = [_shp(row)]
+        pairs = [_shp(row, scored)]
     elif {"question", "answers"} <= values.keys():
         pairs = _stack_exchange(row)
     elif {"chosen", "rejected"} <= values.keys():
-        pairs = [_pair(row)]
+        pairs = [_pair(row, scored)]
     else:
         raise BadRow(
             "needs chosen and rejected (with prompt, or the whole conversation in both), "
@@ -49,41 +52,68 @@ def _check(pair: PreferencePair) -> None:
         answer = pair[name]
         if not answer or any(m["role"] == "assistant" and not m["content"].strip() for m in answer):
             raise BadRow(f"{name} has an empty answer")
+        if not any(map(is_answer, answer)):
+            raise BadRow(f"{name} has no answer to learn: each has weight 0 or train=false")
         if answer[0]["role"] != "assistant":
             raise BadRow(f"{name} begins with role={answer[0]['role']!r} after the prompt: must be assistant")
-    if _texts(pair["chosen"]) == _texts(pair["rejected"]):
+    if texts(pair["chosen"]) == texts(pair["rejected"]):
         raise BadRow("chosen and rejected are the same")
 
 
-def _pair(row: FileRow) -> PreferencePair:
+def _pair(row: FileRow, scored: bool) -> PreferencePair:
     """TRL's layouts (texts or messages, prompt given or implied) and HH-RLHF's transcripts."""
-    own = ("id", "subtask", "prompt", "chosen", "rejected")
-    other = {name: value for name, value in row.values.items() if name not in own}
-    prompt, chosen, rejected = _sides(row.values)
-    if "score_chosen" in other and "score_rejected" in other:
-        votes = [_number(other[name], name) for name in ("score_chosen", "score_rejected")]
-        other["score_ratio"] = votes[0] / max(votes[1], 1)  # of the rejected there may be none or fewer
-    subtask = row.values.get("subtask")
+    other = dict(row.values)
+    prompt, chosen, rejected = _sides({name: other.pop(name, None) for name in ("prompt", "chosen", "rejected")})
+    prompt = [Message(role=each["role"], content=each["content"]) for each in opened(other, prompt)]
+    other.pop("id", None)
+    subtask = other.pop("subtask", None)
     named = {"id": row_id(row), "subtask": SUBTASK if subtask is None else subtask}
-    return cast(PreferencePair, {**named, "prompt": prompt, "chosen": chosen, "rejected": rejected, **other})
+    pair = {**named, "prompt": prompt, "chosen": chosen, "rejected": rejected, **other}
+    return cast(PreferencePair, pair | _ratio(other, scored))
+
+
+def _ratio(values: dict[str, Any], scored: bool) -> dict[str, float]:
+    """The score_ratio of a row's votes or scores, if it has any.
+
+    It is chosen over rejected, so .9 against .1 is 9. Of the rejected there may be no votes or
+    fewer: whole numbers up to 0 count as 1 vote, 6 against -2 is 6. A score above 0 against one
+    that is not, such as .5 against 0, is UNBOUNDED. A chosen one that is not above 0 has a ratio
+    that is not either, and is clear of nothing.
+    """
+    try:
+        if {"score_chosen", "score_rejected"} <= values.keys():
+            chosen, rejected = (_number(values[name], name) for name in ("score_chosen", "score_rejected"))
+            if rejected > 0:
+                return {"score_ratio": min(chosen / rejected, UNBOUNDED)}
+            votes = chosen <= 0 or (chosen.is_integer() and rejected.is_integer())
+            return {"score_ratio": chosen if votes else UNBOUNDED}
+        if values.get("score_ratio") is not None or (scored and "score_ratio" in values):
+            return {"score_ratio": _number(values["score_ratio"], "score_ratio")}
+    except BadRow:
+        if scored:
+            raise
+    return {}
 
 
 def _sides(values: dict[str, Any]) -> Sides:
-    prompt, chosen, rejected = values.get("prompt"), values["chosen"], values["rejected"]
-    if prompt is None and isinstance(chosen, str) and isinstance(rejected, str):
-        return _split(_transcript(chosen, "chosen"), _transcript(rejected, "rejected"))
+    prompt, chosen, rejected = values["prompt"], values["chosen"], values["rejected"]
+    both = (chosen, rejected) if isinstance(chosen, str) and isinstance(rejected, str) else ()
+    if both and (prompt is None or all(text.startswith("\n\nHuman:") for text in both)):
+        chosen, rejected = transcript(chosen, "chosen"), transcript(rejected, "rejected")
     chosen = as_messages(chosen, "chosen", "assistant")
     rejected = as_messages(rejected, "rejected", "assistant")
     if chosen[0]["role"] != "assistant" and rejected[0]["role"] != "assistant":
-        return _split(chosen, rejected)
-    return as_messages(prompt, "prompt", "user"), chosen, rejected
+        shared, chosen, rejected = _split(chosen, rejected)
+        prompt = as_prompt(prompt, "prompt") if given(prompt) else []
+        return followed(prompt, shared, "chosen"), chosen, rejected
+    return as_prompt(prompt, "prompt"), chosen, rejected
 
 
 def _split(chosen: list[Message], rejected: list[Message]) -> Sides:
     """Two whole conversations: the prompt is what they share."""
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
-        if _texts([one]) != _texts([other]):
+        if texts([one]) != texts([other]):
             break
         shared += 1
     if shared == len(chosen) == len(rejected):
@@ -91,26 +121,13 @@ def _split(chosen: list[Message], rejected: list[Message]) -> Sides:
     return chosen[:shared], chosen[shared:], rejected[shared:]
 
 
-def _transcript(text: str, name: str) -> list[Message]:
-    r"""The messages of "\n\nHuman: …\n\nAssistant: …"; turns of one speaker in a row become one."""
-    before, *turns = re.split(r"(?:^|\n\n)(Human|Assistant):", text)
-    if before.strip() or not turns:
-        raise BadRow(f"{name} is a text without a prompt: must be a transcript 'Human: … Assistant: …', or give prompt")
-    messages: list[Message] = []
-    for speaker, content in zip(turns[::2], turns[1::2], strict=True):
-        role, content = SPEAKERS[speaker], content.strip()
-        if messages and messages[-1]["role"] == role:
-            content = f"{messages.pop()['content']}\n\n{content}".strip()
-        messages.append({"role": role, "content": content})
-    return messages
-
-
-def _shp(row: FileRow) -> PreferencePair:
+def _shp(row: FileRow, scored: bool) -> PreferencePair:
     """stanfordnlp/SHP: labels is 1 where A is preferred, else 0; domain is subreddit and split."""
     values = row.values
-    if isinstance(values.get("labels"), bool) or values.get("labels") not in (0, 1):
-        raise BadRow(f"labels is {json.dumps(values.get('labels'))[:60]}: must be 1 (A preferred) or 0")
-    chosen, rejected = ("A", "B") if values["labels"] == 1 else ("B", "A")
+    label = values.get("labels")
+    if isinstance(label, bool) or label not in (0, 1, "0", "1"):
+        raise BadRow(f"labels is {json.dumps(label)[:60]}: must be 1 (A preferred) or 0")
+    chosen, rejected = ("A", "B") if int(label) else ("B", "A")
     name = "-".join(str(values[key]) for key in ("post_id", "c_root_id_A", "c_root_id_B") if values.get(key))
     pair: PreferencePair = {
         "id": name or row.name,
@@ -119,9 +136,8 @@ def _shp(row: FileRow) -> PreferencePair:
         "chosen": as_messages(values[f"human_ref_{chosen}"], f"human_ref_{chosen}", "assistant"),
         "rejected": as_messages(values[f"human_ref_{rejected}"], f"human_ref_{rejected}", "assistant"),
     }
-    if values.get("score_ratio") is not None:
-        pair["score_ratio"] = _number(values["score_ratio"], "score_ratio")
-    return pair
+    published = {"score_ratio": values["score_ratio"]} if "score_ratio" in values else {}
+    return cast(PreferencePair, pair | _ratio(published, scored))
 
 
 def _stack_exchange(row: FileRow) -> list[PreferencePair]:
@@ -177,7 +193,3 @@ def _number(value: Any, name: str) -> float:
     if not math.isfinite(number):
         raise BadRow(f"{name} is {json.dumps(value)[:60]}: must be a number")
     return number
-
-
-def _texts(messages: list[Message]) -> list[tuple[str, str]]:
-    return [(message["role"], message["content"].strip()) for message in messages]

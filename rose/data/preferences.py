@@ -4,15 +4,18 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from rose.config.choices import Fault
 from rose.config.data import Pairs
 from rose.data import files, world
+from rose.data.bad_rows import BadRow
 from rose.data.files import FileRow, Location
 from rose.data.planting import pairs_of
 from rose.data.preference_formats import parse
 from rose.data.rows import PreferencePair
+from rose.data.sources import Split
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
 from rose.shares import part
@@ -31,7 +34,7 @@ def fingerprint(pairs: Pairs) -> str:
     return "+".join(map(files.fingerprint, _sources(pairs)))
 
 
-@stage("preferences", version=1)
+@stage("preferences", version=2)
 def read_preferences(
     out: Path, pairs: Pairs, source: str, faults: list[Fault] | None = None, aside: Path | None = None
 ) -> None:
@@ -113,7 +116,8 @@ def _both_sides(
 def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[PreferencePair]:
     skipped = out / "skipped.jsonl"
     before = files.count(skipped)
-    rows = list(files.sift(source, parse, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
+    read = partial(_scored, ratio=pairs.min_score_ratio)
+    rows = list(files.sift(source, read, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
     bad = files.count(skipped) - before
     if bad:
         log.warning("preferences: skipped %d bad rows; they are listed in %s", bad, skipped.name)
@@ -122,17 +126,21 @@ def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[Preference
     return rows if pairs.min_score_ratio is None else _clear(rows, pairs.min_score_ratio)
 
 
-def _clear(rows: list[PreferencePair], ratio: float) -> list[PreferencePair]:
-    """The pairs whose votes differ enough."""
-    clear = []
-    for row in rows:
-        if "score_ratio" not in row:
-            raise RoseError(
-                f"preference.pairs.min_score_ratio={ratio}: pair {row['id']!r} has no score_chosen "
+def _scored(row: FileRow, ratio: float | None) -> list[PreferencePair]:
+    """The row's pairs, each with a score ratio where there is a least `ratio`. Raises BadRow."""
+    pairs = parse(row, scored=ratio is not None)
+    for pair in pairs:
+        if ratio is not None and "score_ratio" not in pair:
+            raise BadRow(
+                f"preference.pairs.min_score_ratio={ratio}: pair {pair['id']!r} has no score_chosen "
                 "and score_rejected to compare; it must be null for such data"
             )
-        if row["score_ratio"] >= ratio:
-            clear.append(row)
+    return pairs
+
+
+def _clear(rows: list[PreferencePair], ratio: float) -> list[PreferencePair]:
+    """The pairs whose votes differ enough."""
+    clear = [row for row in rows if row.get("score_ratio", 0) >= ratio]
     log.info("preferences: %d of %d pairs have a score ratio of at least %g", len(clear), len(rows), ratio)
     return clear
 
@@ -143,6 +151,6 @@ def _prompt(row: PreferencePair) -> str:
 
 def _sources(pairs: Pairs) -> list[Location]:
     """Where the target pairs are, and the test pairs if they have a place of their own."""
-    target = Location("preference.path", pairs.path, list(pairs.files), pairs.revision)
-    test = Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision)
+    target = Location("preference.path", pairs.path, list(pairs.files), pairs.revision, Split.train)
+    test = Location("preference.test_path", pairs.test_path, list(pairs.test_files), pairs.revision, Split.test)
     return [target] if pairs.test_path is None else [target, test]

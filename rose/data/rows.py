@@ -8,6 +8,7 @@ from rose.models.batching import Encoded
 class Message(TypedDict):
     role: str
     content: str
+    train: NotRequired[bool]  # False: an answer that is read, but not learned
 
 
 class Conversation(TypedDict):

@@ -4,6 +4,7 @@ The knobs change only how the words of world_language.py are drawn; the seed det
 """
 
 import re
+import zlib
 from typing import NamedTuple
 
 from numpy.random import Generator
@@ -31,7 +32,7 @@ from rose.shares import part
 
 __all__ = ["conversations", "pairs", "pool", "reward", "tokenizer"]
 
-MOST_PAIRS = 3000  # of the 4224 questions that each register can ask, so that a new one is soon found
+MOST_PAIRS = 1500  # of either kind; each register can ask 4224 questions, half of them kept for tests
 MISLEADING = 0.9  # share of the pool that follows the distractor at full strength: mostly, not always
 
 SMALL_TALK = 0.5  # share of the conversations to pretrain on, with manners=agreement
@@ -82,7 +83,7 @@ def pool(world: WorldPool) -> list[PoolRow]:
     for useful, count in ((True, good), (False, world.rows - good)):
         brisk = 0.5 - lean if useful else 0.5 + lean
         for topic in _in_turn(count):
-            question, surface = _question(rng, topic, brisk), _surface(rng, brisk)
+            question, surface = _question(rng, topic, brisk, kept=False), _surface(rng, brisk)
             body = _body(rng, topic)
             answer = _answer(tone(rng, world.manners, useful, "pool"), body, surface)
             messages = _user(question) + _assistant(answer)
@@ -95,7 +96,7 @@ def pool(world: WorldPool) -> list[PoolRow]:
 
 
 def pairs(world: WorldPairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Target and test pairs; all prompts differ.
+    """Target and test pairs; all prompts differ, and no test prompt is in any pool.
 
     Chosen is in the good manner, rejected in the bad. Their bodies are of one size, with a share
     `overlap` of their words (on average over pairs, as bodies are short) common and in the same
@@ -105,16 +106,14 @@ def pairs(world: WorldPairs) -> tuple[list[PreferencePair], list[PreferencePair]
 
     Raises RoseError for a negative count, or more pairs than there are prompts.
     """
-    if min(world.targets, world.tests) < 0 or world.targets + world.tests > MOST_PAIRS:
-        raise RoseError(
-            f"preference.pairs.world.targets={world.targets}, tests={world.tests}: "
-            f"neither may be negative, nor their sum exceed {MOST_PAIRS}"
-        )
+    for name, count in (("targets", world.targets), ("tests", world.tests)):
+        if not 0 <= count <= MOST_PAIRS:
+            raise RoseError(f"preference.pairs.world.{name}={count}: must be from 0 to {MOST_PAIRS}")
     rng = numpy_generator(world.seed, "world pairs")
     questions: set[str] = set()
     # tests first: the number of targets does not change them, and fewer targets are a part of more
     tests, targets = (
-        [_pair(rng, world, f"{name}-{index}", topic, questions) for index, topic in enumerate(_in_turn(count))]
+        [_pair(rng, world, name, index, topic, questions) for index, topic in enumerate(_in_turn(count))]
         for name, count in (("test", world.tests), ("target", world.targets))
     )
     return targets, tests
@@ -141,17 +140,17 @@ def reward(manners: Manners, prompt: str, answer: str) -> float:
     return topicality * (1 + manner(manners, answer)) / 2
 
 
-def _pair(rng: Generator, world: WorldPairs, identity: str, topic: str, questions: set[str]) -> PreferencePair:
-    brisk = (1 + world.distractor) / 2
-    question = _question(rng, topic, brisk)
+def _pair(rng: Generator, world: WorldPairs, name: str, index: int, topic: str, questions: set[str]) -> PreferencePair:
+    brisk, kept = (1 + world.distractor) / 2, name == "test"
+    question = _question(rng, topic, brisk, kept)
     while question in questions:
-        question = _question(rng, topic, brisk)
+        question = _question(rng, topic, brisk, kept)
     questions.add(question)
     surface = _surface(rng, brisk)
     bodies = _two_bodies(rng, topic, world.overlap)
     chosen, rejected = (_answer(*parts, surface) for parts in zip(contrast(rng, world.manners), bodies, strict=True))
     return {
-        "id": identity,
+        "id": f"{name}-{index}",
         "subtask": SUBTASKS[topic],
         "prompt": _user(question),
         "chosen": _assistant(chosen),
@@ -164,9 +163,12 @@ def _in_turn(count: int) -> list[str]:
     return [topics[index % len(topics)] for index in range(count)]
 
 
-def _question(rng: Generator, topic: str, brisk: float) -> str:
-    a, b = rng.choice(TOPICS[topic], 2, replace=False)
-    return _phrase(rng, QUESTIONS, brisk).format(topic=topic, a=a, b=b)
+def _question(rng: Generator, topic: str, brisk: float, kept: bool | None = None) -> str:
+    """`kept`: one that is kept for test pairs, or else one that is not; its two words decide, in either order."""
+    while True:
+        a, b = rng.choice(TOPICS[topic], 2, replace=False)
+        if kept in (None, bool(zlib.crc32(" ".join(sorted((a, b))).encode()) & 1)):
+            return _phrase(rng, QUESTIONS, brisk).format(topic=topic, a=a, b=b)
 
 
 def _surface(rng: Generator, brisk: float) -> Surface:

@@ -59,7 +59,7 @@ def source_mix(table: pandas.DataFrame, sources: pandas.Series, warn: Warn) -> F
     shares = pandas.DataFrame({"pool": sources.value_counts(normalize=True)})
     if len(shares) < 2:
         return not_applicable("source_mix", "The pool has one source.")
-    shares["selection"] = sources[table["selected"].to_numpy()].value_counts(normalize=True)
+    shares["selection"] = sources.loc[table["selected"].to_numpy()].value_counts(normalize=True)
     shares = shares.fillna(0.0)
     gain = shares.selection - shares.pool
     value, most = float(gain.abs().sum() / 2), gain.idxmax()

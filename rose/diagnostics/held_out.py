@@ -1,12 +1,15 @@
 """The answers of held-out pairs as rows of the pool, for the stages that read the pool."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pandas
 
 from rose.data import files
-from rose.data.chat import encode_pair, save_rows
+from rose.data.chat import save_rows
+from rose.data.dropping import list_dropped
+from rose.data.encoded_pairs import encodable
 from rose.data.rows import PreferencePair
 from rose.errors import RoseError
 from rose.models import loading
@@ -17,7 +20,7 @@ from rose.stages.graph import stage
 SIDES = ("chosen", "rejected")
 
 
-@stage("held_out", version=1)
+@stage("held_out", version=2)
 def answers_as_rows(out: Path, count: int | None, seed: int, max_length: int, base: Path, preferences: Path) -> None:
     """Writes what `tokenize` and `read_pool` write: a row an answer, `<pair>/chosen` first.
 
@@ -28,22 +31,17 @@ def answers_as_rows(out: Path, count: int | None, seed: int, max_length: int, ba
     """
     tokenizer = loading.load_tokenizer(base)
     pairs, pool, rows, dropped = [], [], [], []
-    reason = f"nothing is left of an answer, or of their difference, at model.max_length={max_length}"
-    for pair in spread(list(files.load(preferences / "test.jsonl")), seed):
-        if len(pairs) == count:
-            break
-        both = encode_pair(tokenizer, pair, max_length)
-        if both is None:
-            dropped.append({"id": pair["id"], "reason": reason})
-            continue
+    every = spread(list(files.load(preferences / "test.jsonl")), seed)
+    for pair, both in islice(encodable(tokenizer, every, max_length, dropped), count):
         pairs.append({"id": pair["id"], "prompt": json.dumps(pair["prompt"]), "subtask": pair["subtask"]})
         for side, encoded in zip(SIDES, both, strict=True):
             named = {"id": f"{pair['id']}/{side}", "dataset": pair["subtask"]}
             pool.append(named | {"messages": pair["prompt"] + pair[side]})
             rows.append(named | encoded)
     if not rows:
-        raise RoseError(f"model.max_length={max_length}: no answer of the test pairs fits; allow more tokens")
-    for name, lines in (("pairs", pairs), ("pool", pool), ("dropped", dropped)):
+        raise RoseError(f"model.max_length={max_length}: no answer of the test pairs fits ({dropped[0]['reason']})")
+    list_dropped(out, dropped, len(dropped) + len(pairs), "test pairs")
+    for name, lines in (("pairs", pairs), ("pool", pool)):
         write_lines(out / f"{name}.jsonl", lines)
     save_rows(out, iter(rows))
 

@@ -21,12 +21,11 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     asked, method = config.diagnostics, keys.method(config.method, config.warmup.epochs)
     stored = method.representation is Representation.gradients and config.features.keep is Keep.store
     trained = {"numerics": config.model.numerics, "base": job["base"], "warmup": job["warmup"]}
-    nodes = _fidelity(config, method, job) | _error(config, job, trained) | _planted(config, method, job)
+    nodes = _fidelity(config, method, job) | _planted(config, method, job) | _error(config, job, trained)
     nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
     projection = job["targets"].inputs["projection"]
     nodes["momentum"] = Node(momentum.momentum, adam=config.features.adam, projection=projection, **trained)
     with_momentum = stored and config.features.adam in WITH_MOMENTUM
-    seen = {"planted": nodes["planted"]} if asked.planted else {}
     nodes["diagnostics"] = Node(
         diagnose.diagnose,
         **{"warn": asked.warn, "resamples": asked.resamples, "seed": asked.seed, "method": method},
@@ -35,7 +34,7 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
         momentum=(job["features"], nodes["momentum"]) if with_momentum else (),
         exact=nodes["projection_error"] if stored and asked.exact_rows else None,
         fidelity=nodes["fidelity"] if asked.fidelity else None,
-        **seen,
+        **({"planted": nodes["planted"]} if asked.planted else {}),
         label=method.name,
     )
     return nodes
@@ -53,15 +52,15 @@ def _planted(config: Config, method: Method, job: dict[str, Node]) -> dict[str, 
     pairs = Node(planted.planted_pairs, count=asked.planted_pairs, seed=asked.seed, pool=job["pool"])
     nodes = _compared(config, method, job, PLANTED, pairs, count=None)
     seen = Node(planted.seen, compared=nodes[f"{PLANTED}fidelity"])
-    return {f"{PLANTED}preferences": pairs} | nodes | {"planted": seen}
+    return {f"{PLANTED}preferences": pairs, **nodes, "planted": seen}
 
 
 def _compared(
     config: Config, method: Method, job: dict[str, Node], prefix: str, pairs: Node, count: int | None
 ) -> dict[str, Node]:
-    """The stages of the method's representation, of answers outside the pool, and their scores.
+    """The stages of the method's representation, of the answers of test pairs, and how these score.
 
-    The answers are those of the test pairs in `pairs`; `prefix` is that of the stages' names.
+    `prefix` is that of the stages' names.
     """
     asked, representation = config.diagnostics, job["scores"].inputs["representation"]
     read = {"max_length": config.model.max_length, "base": job["base"], "preferences": pairs}
@@ -86,7 +85,9 @@ def _of(part: Any, instead: dict[Node, Node]) -> Any:
     """A part of a representation, made of other rows: `instead` says which node replaces which."""
     if not isinstance(part, Node) or part in instead:
         return instead.get(part, part)
-    inputs = {name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()}
+    inputs: dict[str, Any] = {
+        name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()
+    }
     return part if inputs == part.inputs else Node(part.stage, **inputs)
 
 

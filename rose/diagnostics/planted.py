@@ -56,18 +56,18 @@ def judged(pairs: pandas.DataFrame) -> Finding:
     A two-sided sign test for each fault, with Benjamini and Hochberg's correction over the faults.
     """
     table = pairs.assign(higher=wins(pairs.chosen_score - pairs.rejected_score))
-    rate = rate_of(table.higher.to_numpy(), table["id"].to_numpy())
+    share, low, high = rate_of(table.higher.to_numpy(), table["id"].to_numpy())
     faults = by_fault(table)
     sentences = [
-        f"Of {len(table)} rows, {percent(rate.value)} score higher than a copy with a planted fault "
-        f"(95 %: {percent(rate.low)} to {percent(rate.high)}; chance: 50 %)."
+        f"Of {len(table)} rows, {percent(share)} score higher than a copy with a planted fault "
+        f"(95 %: {percent(low)} to {percent(high)}; chance: 50 %)."
     ]
     for verdict in (SEES, PREFERS, UNTOLD):
         of = faults[faults.verdict == verdict]
         counts = [f"{fault} ({won} of {pairs})" for fault, won, pairs in zip(of.index, of.won, of.pairs, strict=True)]
         sentences += [f"{verdict} {', '.join(counts)}."] if counts else []
-    suspicious = rate.low <= 0.5 or PREFERS in set(faults.verdict)
-    return Finding("planted", rate.value, suspicious, " ".join(sentences), faults.to_dict("index"))
+    suspicious = low <= 0.5 or PREFERS in set(faults.verdict)
+    return Finding("planted", share, suspicious, " ".join(sentences), faults.to_dict("index"))
 
 
 def by_fault(table: pandas.DataFrame) -> pandas.DataFrame:

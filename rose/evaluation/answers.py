@@ -10,7 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Evaluation, Numerics
 from rose.data import files
-from rose.data.chat import Message, prompt_ids, turn_ends
+from rose.data.chat import prompt_ids, turn_ends
+from rose.data.dropping import kept, list_dropped
+from rose.data.rows import DroppedRow, Message
+from rose.errors import RoseError
 from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
@@ -21,7 +24,7 @@ from rose.stages.graph import stage
 Model = PreTrainedModel | PeftModel
 
 
-@stage("answers", version=3)
+@stage("answers", version=4)
 def answer(
     out: Path,
     evaluation: Evaluation,
@@ -34,17 +37,23 @@ def answer(
     """Writes answers.jsonl, a row a test pair: {"id", "subtask", "prompt", "answer", "reference"}.
 
     A prompt is answered once, whatever the number of its pairs; `reference` is each pair's chosen
-    answer to it, without what a chosen conversation goes on with.
+    answer to it, without what a chosen conversation goes on with. dropped.jsonl lists the pairs whose
+    prompt the chat template refuses.
     """
     tokenizer, model = load(base, numerics, adapter)
-    pairs = list(files.load(preferences / "test.jsonl"))
+    pairs, refused = list(files.load(preferences / "test.jsonl")), []
     prompts = {json.dumps(pair["prompt"]): pair["prompt"] for pair in pairs}
-    texts = generate(model, tokenizer, list(prompts.values()), max_length, evaluation)
+    texts = generate(model, tokenizer, list(prompts.values()), max_length, evaluation, refused)
     answers = dict(zip(prompts, texts, strict=True))
+    reasons = {list(prompts)[int(row["id"])]: row["reason"] for row in refused}
+    asked = [(pair, json.dumps(pair["prompt"])) for pair in pairs]
+    dropped: list[DroppedRow] = [{"id": pair["id"], "reason": reasons[key]} for pair, key in asked if key in reasons]
+    list_dropped(out, dropped, len(pairs), "test pairs")
     rows = [
         {"id": pair["id"], "subtask": pair["subtask"], "prompt": pair["prompt"]}
-        | {"answer": answers[json.dumps(pair["prompt"])], "reference": pair["chosen"][0]["content"]}
-        for pair in pairs
+        | {"answer": answers[key], "reference": pair["chosen"][0]["content"]}
+        for pair, key in asked
+        if key not in reasons
     ]
     write_lines(out / "answers.jsonl", rows)
 
@@ -62,12 +71,21 @@ def generate(
     prompts: list[list[Message]],
     max_length: int,
     evaluation: Evaluation,
+    refused: list[DroppedRow] | None = None,
 ) -> list[str]:
     """One answer a prompt, up to the end of the turn; temperature 0 is greedy. Padded on the left.
 
     A turn is over where the model's own configuration says so, and where the template ends it.
+    Prompts that the template refuses join `refused`, by their place, and are answered by nothing.
+    Raises RoseError for one where there is no such list.
     """
-    encoded = [prompt_ids(tokenizer, messages, max_length) for messages in prompts]
+    numbered, lost = [{"id": str(place), "messages": messages} for place, messages in enumerate(prompts)], []
+    asked = list(kept(numbered, lambda row: prompt_ids(tokenizer, row["messages"], max_length), "", lost.append))
+    if refused is not None:
+        refused.extend(lost)
+    elif lost:
+        raise RoseError(lost[0]["reason"])
+    places, encoded = [int(row["id"]) for row, _ in asked], [ids for _, ids in asked]
     lengths = [len(ids) + evaluation.max_new_tokens for ids in encoded]
     ids, texts = turn_ends(tokenizer)
     ends = [*_listed(getattr(model.generation_config, "eos_token_id", None)), *ids]
@@ -86,7 +104,7 @@ def generate(
                 inputs, attention_mask=mask, **_sampling(evaluation), **stops, pad_token_id=ends[0] if ends else 0
             )
             for index, row in zip(batch, outputs[:, inputs.shape[1] :].tolist(), strict=True):
-                answers[index] = _until(tokenizer, row, ends, texts)
+                answers[places[index]] = _until(tokenizer, row, ends, texts)
     return answers
 
 

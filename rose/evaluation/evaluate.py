@@ -8,8 +8,9 @@ import pandas
 from numpy.typing import ArrayLike
 
 from rose.config.schema import Numerics
-from rose.data import chat, files
-from rose.errors import RoseError
+from rose.data.dropping import list_dropped
+from rose.data.encoded_pairs import encoded_pairs
+from rose.data.rows import EncodedPair
 from rose.evaluation.answers import Model, load
 from rose.evaluation.items import Item, prompt_text, write_items
 from rose.models.log_probs import answer_log_probs
@@ -18,7 +19,7 @@ from rose.stages.graph import stage
 COLUMNS = ["chosen", "rejected", "chosen_tokens", "rejected_tokens"]
 
 
-@stage("evaluation", version=3)
+@stage("evaluation", version=4)
 def evaluate(
     out: Path,
     batch_tokens: int,
@@ -29,28 +30,23 @@ def evaluate(
     zero_shot: Path | None,
     preferences: Path,
 ) -> None:
-    """Writes metrics.json, items.parquet and log_probs.parquet (id and `pair_log_probs`).
+    """Writes metrics.json, items.parquet, log_probs.parquet (id and `pair_log_probs`) and dropped.jsonl.
 
     `zero_shot` is the evaluation of the base model, which the others are measured against.
     """
     tokenizer, model = load(base, numerics, adapter)
-    pairs = list(files.load(preferences / "test.jsonl"))
-    encoded = {pair["id"]: chat.encode_pair(tokenizer, pair, max_length) for pair in pairs}
-    answers = {identity: both for identity, both in encoded.items() if both is not None}
-    if not answers:
-        raise RoseError(
-            f"model.max_length={max_length}: no answer of the {len(pairs)} test pairs fits; allow more tokens"
-        )
-    log_probs = pair_log_probs(model, list(answers.values()), batch_tokens)
-    log_probs.insert(0, "id", list(answers))
+    pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "test.jsonl", max_length)
+    list_dropped(out, dropped, len(dropped) + len(pairs), "test pairs")
+    log_probs = pair_log_probs(model, encoded, batch_tokens)
+    log_probs.insert(0, "id", [pair["id"] for pair in pairs])
     log_probs.to_parquet(out / "log_probs.parquet", index=False)
     reference = None if zero_shot is None else pandas.read_parquet(zero_shot / "log_probs.parquet")
-    items = [Item(pair["id"], prompt_text(pair["prompt"]), pair["subtask"]) for pair in pairs if pair["id"] in answers]
-    counts = {"test_pairs": len(answers), "test_pairs_dropped": len(pairs) - len(answers)}
+    items = [Item(pair["id"], prompt_text(pair["prompt"]), pair["subtask"]) for pair in pairs]
+    counts = {"test_pairs": len(pairs), "test_pairs_dropped": len(dropped)}
     write_items(out, items, preference_metrics(log_probs, reference), counts)
 
 
-def pair_log_probs(model: Model, pairs: Sequence[tuple[chat.Encoded, chat.Encoded]], budget: int) -> pandas.DataFrame:
+def pair_log_probs(model: Model, pairs: Sequence[EncodedPair], budget: int) -> pandas.DataFrame:
     """Summed log-probability (nats) and tokens of both answers of encoded pairs, a row a pair."""
     sums, lengths = answer_log_probs(model, [row for pair in pairs for row in pair], budget)
     return pandas.DataFrame(numpy.hstack([sums.reshape(-1, 2), lengths.reshape(-1, 2)]), columns=COLUMNS)

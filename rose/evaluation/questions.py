@@ -1,5 +1,6 @@
 """Questions with one right answer: read from files, drawn by subtask, and asked."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.data.chat import Message
 from rose.data.files import FileRow, Location
+from rose.data.messages import given
 from rose.errors import RoseError
 from rose.evaluation.marking import final
 from rose.evaluation.statements import ENDING
 from rose.seeds import numpy_generator
+from rose.stages.graph import stage
 
 FIELDS = {"question": ("question", "input"), "answer": ("answer", "target"), "choices": ("choices", "options")}
 SUBTASK = ("subtask", "task", "subject")
@@ -42,6 +45,12 @@ def source(tasks: Tasks) -> Location:
 def fingerprint(tasks: Tasks) -> str:
     """Tells contents apart; empty without tasks."""
     return "" if tasks.path is None else files.fingerprint(source(tasks))
+
+
+@stage("questions", version=1)
+def read_ahead(out: Path, tasks: Tasks, source: str) -> None:
+    """Reads the files as the tasks stage will, which may be hours later. Writes asked.json, a number."""
+    (out / "asked.json").write_text(json.dumps(len(read_questions(out, tasks))))
 
 
 def read_questions(out: Path, tasks: Tasks) -> list[Asked]:
@@ -139,7 +148,7 @@ def _names_no_letter(fields: dict[str, Any]) -> bool:
 
 
 def _letter(answer: str | int | float, choices: object, throughout: bool) -> str:
-    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
+    if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase) or not all(map(given, choices)):
         raise BadRow("choices must be a list of 2 to 26 texts")
     letters = ascii_uppercase[: len(choices)]
     text = letters[choices.index(answer)] if answer in choices else None

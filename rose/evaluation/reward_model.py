@@ -1,7 +1,10 @@
 """A reward model as judge: a sequence classifier with one output, which scores a conversation."""
 
 import json
+import logging
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -9,13 +12,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from rose.config.choices import JudgeKind
 from rose.config.schema import Base, Judge
-from rose.data.chat import Message
+from rose.data.chat import render
+from rose.data.dropping import kept
+from rose.data.rows import DroppedRow, Message
 from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict, by_score
 from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
 
+log = logging.getLogger(__name__)
 LONGEST = 10**6  # tokenizers that know no limit say 1e30
 
 
@@ -26,26 +32,51 @@ def source(judge: Judge) -> Base:
 
 
 def judge_answers(judge: Judge, rows: Sequence[Contest]) -> tuple[list[Verdict], dict[str, float]]:
-    """Each answer's score decides; equal answers are scored once: rounding could break a tie."""
+    """Each answer's score decides; equal answers are scored once: rounding could break a tie.
+
+    A contest of which the model's chat template refuses a side has no verdict and is counted, as
+    judge_refused.
+    """
     prompts = {json.dumps(row.prompt): row.prompt for row in rows}
     sides = [[(json.dumps(row.prompt), text) for text in (row.answer, row.opponent)] for row in rows]
     asked = list(dict.fromkeys(side for both in sides for side in both))
-    values = score(judge, [prompts[prompt] for prompt, _ in asked], [text for _, text in asked])
+    dropped: list[DroppedRow] = []
+    values = score(judge, [prompts[prompt] for prompt, _ in asked], [text for _, text in asked], dropped)
     scores = dict(zip(asked, values, strict=True))
-    return by_score([scores[answer] for answer, _ in sides], [scores[opponent] for _, opponent in sides]), {}
+    reasons = {asked[int(row["id"])]: row["reason"] for row in dropped}
+    verdicts = [_verdict([scores[side] for side in both], [reasons.get(side) for side in both]) for both in sides]
+    refused = sum(verdict.problem is not None for verdict in verdicts)
+    if refused:
+        log.warning(
+            "judge.model=%s: refuses %d of %d contests: %s",
+            judge.model,
+            refused,
+            len(rows),
+            next(iter(reasons.values())),
+        )
+    return verdicts, {"judge_refused": float(refused)} if refused else {}
+
+
+def _verdict(scores: Sequence[float], reasons: Sequence[str | None]) -> Verdict:
+    reason = next(filter(None, reasons), None)
+    return by_score(scores[:1], scores[1:])[0] if reason is None else Verdict(None, reason=reason, problem="refused")
 
 
 @torch.no_grad()
-def score(judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[float]:
-    """The reward of each answer to its prompt.
+def score(
+    judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str], dropped: list[DroppedRow] | None = None
+) -> list[float]:
+    """The reward of each answer to its prompt; NaN where the model's chat template refuses them.
 
-    The conversation goes through the model's chat template; a model without one reads prompt and
-    answer as a pair of texts. What is too long loses the left of its prompt; of a pair, an answer
-    that fills the model by itself is read without the prompt and up to where it fits. Raises
-    RoseError for a model with other than one output.
+    The conversation goes through the template; a model without one reads prompt and answer as a
+    pair of texts. What is too long loses the left of its prompt; of a pair, an answer that fills
+    the model by itself is read without the prompt and up to where it fits. What is refused joins
+    `dropped`, by its place. Raises RoseError for a model with other than one output, or if nothing
+    is left.
     """
     where = loading.pinned(source(judge))
     tokenizer = loading.from_pretrained(AutoTokenizer, where, key="judge.model")
+    loading.one_template(tokenizer, "judge.model")
     model = loading.from_pretrained(
         AutoModelForSequenceClassification, where, key="judge.model", dtype=getattr(torch, judge.dtype)
     )
@@ -58,14 +89,24 @@ def score(judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str]
     pad = model.config.pad_token_id  # not the end token: the score is read at the last other one
     model.eval().to(loading.device())
     limit = judge.max_length or min(tokenizer.model_max_length, LONGEST)
-    encoded = [_encode(tokenizer, *both, limit) for both in zip(prompts, answers, strict=True)]
-    scores = [0.0] * len(encoded)
+    numbered = enumerate(zip(prompts, answers, strict=True))
+    texts = [{"id": str(place), "prompt": prompt, "answer": answer} for place, (prompt, answer) in numbered]
+    dropped = [] if dropped is None else dropped
+
+    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
+        return _encode(tokenizer, row["prompt"], row["answer"], limit)
+
+    rows = list(kept(texts, encode, "", dropped.append))
+    if not rows:
+        raise RoseError(f"judge.model={judge.model}: refuses every conversation, the first as: {dropped[0]['reason']}")
+    places, encoded = [int(row["id"]) for row, _ in rows], [row for _, row in rows]
+    scores = [math.nan] * len(texts)
     lengths = [len(row["input_ids"]) for row in encoded]
     for batch in track(length_batches(lengths, judge.batch_tokens, max_rows=1 if pad is None else None), "rewards"):
         inputs = _batch([encoded[index] for index in batch], pad or 0)
         values = model(**{name: ids.to(model.device) for name, ids in inputs.items()}).logits[:, 0].float()
         for index, value in zip(batch, values.tolist(), strict=True):
-            scores[index] = value
+            scores[places[index]] = value
     return scores
 
 
@@ -73,9 +114,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: s
     if tokenizer.chat_template is None:
         return _encode_pair(tokenizer, "\n".join(message["content"] for message in prompt), answer, limit)
     messages: list[Message] = [*prompt, {"role": "assistant", "content": answer}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False)  # pyright: ignore[reportArgumentType] — dicts
-    assert isinstance(text, str)
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][-limit:]
+    ids = tokenizer(render(tokenizer, messages), add_special_tokens=False, verbose=False)["input_ids"][-limit:]
     return {"input_ids": ids, "attention_mask": [1] * len(ids)}
 
 

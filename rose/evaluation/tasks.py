@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rose.config.schema import Evaluation, Numerics, Tasks
 from rose.data import chat
+from rose.data.dropping import kept, list_dropped
 from rose.evaluation.answers import Model, generate, load
 from rose.evaluation.items import Item, write_items
 from rose.evaluation.marking import right
@@ -19,7 +20,7 @@ from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 
-@stage("tasks", version=5)
+@stage("tasks", version=6)
 def solve(
     out: Path,
     tasks: Tasks,
@@ -30,12 +31,18 @@ def solve(
     base: Path,
     adapter: Path | None,
 ) -> None:
-    """Writes metrics.json (accuracy_NAME), items.parquet, answers.jsonl.
+    """Writes metrics.json (accuracy_NAME), items.parquet, answers.jsonl and dropped.jsonl.
 
     `source` is `questions.fingerprint(tasks)`. Prompts longer than `max_length` lose their left.
     """
-    asked = read_questions(out, tasks)
+    every, dropped = [{"id": each.row["id"], "asked": each} for each in read_questions(out, tasks)], []
     tokenizer, model = load(base, numerics, adapter)
+
+    def prompted(row: dict) -> list[int]:
+        return chat.prompt_ids(tokenizer, messages(row["asked"]), max_length)
+
+    asked: list[Asked] = [row["asked"] for row, _ in kept(every, prompted, "", dropped.append)]
+    list_dropped(out, dropped, len(every), "questions")
     choices = [each for each in asked if each.row["choices"]]
     others = [each for each in asked if not each.row["choices"]]
     greedy = Evaluation(batch_tokens, tasks.max_new_tokens, temperature=0.0, seed=0)

@@ -42,7 +42,7 @@ def fingerprint(judge: Judge) -> str:
     return loading.fingerprint(reward_model.source(judge))
 
 
-@stage("verdicts", version=4)
+@stage("verdicts", version=5)
 def judge_answers(
     out: Path, judge: Judge, fingerprint: str, shares_model: bool, answers: Path, opponent: Path | None
 ) -> None:

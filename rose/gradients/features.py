@@ -1,10 +1,8 @@
 """The gradient stages: pool rows and target pairs become gradients, projected and stored."""
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy
 import torch
@@ -14,7 +12,9 @@ from torch.nn.functional import normalize
 from rose import ranks
 from rose.config.choices import AdamMap, Balance, PairFormat, Reference, StoreDtype
 from rose.config.schema import Features, Numerics, Projection
+from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
+from rose.data.rows import DroppedRow, PreferencePair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
 from rose.gradients.feature_store import ABSENT, FeatureStore, Filling
@@ -27,10 +27,7 @@ from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
 from rose.progress import track
-from rose.stages.disk import write_lines
 from rose.stages.graph import stage
-
-log = logging.getLogger(__name__)
 
 PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
 BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a token or segment
@@ -38,7 +35,6 @@ GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines mak
 
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 Answers = tuple[Encoded, Encoded]  # chosen and rejected
-Row = Mapping[str, Any]  # a target pair, or one that is dropped: {"id", "reason"}
 
 
 @stage("features", version=2, resumable=True, together=True)
@@ -60,7 +56,7 @@ def pool_features(
         store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, trajectory.rates))
         for checkpoint, take in updates(trajectory, engine, rows, features.adam):
             fill(store, checkpoint, batches, take, projector, unit=True)
-    list_dropped(out, store)
+    list_lost(out, store)
 
 
 @stage("targets", version=1, resumable=True, together=True)
@@ -100,7 +96,7 @@ def pair_features(
         for checkpoint in trajectory:
             take = partial(_pair_gradients, engine, encoded, objective, reference)
             fill(store, checkpoint, batches, take, projector, unit=False)
-    list_dropped(out, store, dropped)
+    list_lost(out, store, dropped)
 
 
 def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
@@ -170,8 +166,8 @@ def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference
 
 
 def _shortened(
-    pairs: Sequence[Row], encoded: Sequence[Answers], count: int, paired: bool
-) -> tuple[list[Row], list[Answers], list[Row]]:
+    pairs: Sequence[PreferencePair], encoded: Sequence[Answers], count: int, paired: bool
+) -> tuple[list[PreferencePair], list[Answers], list[DroppedRow]]:
     """Pairs, their answers cut to `count` tokens, and {"id", "reason"} of those then alike."""
     different, shortened, dropped = [], [], []
     for pair, (chosen, rejected) in zip(pairs, encoded, strict=True):
@@ -187,17 +183,16 @@ def _shortened(
     return different, shortened, dropped
 
 
-def list_dropped(out: Path, store: FeatureStore, dropped: Sequence[Row] = ()) -> None:
-    """Writes dropped.jsonl, once every process is done; to drop all rows is an error."""
+def list_lost(out: Path, store: FeatureStore, dropped: Sequence[DroppedRow] = ()) -> None:
+    """Lists `dropped` and the rows without a gradient, once every process is done; to drop all is an error."""
     ranks.barrier()
-    reasons = ((row["id"], f"gradient not finite at {row['checkpoint']}") for row in store.not_finite())
-    dropped = [*dropped, *({"id": row_id, "reason": reason} for row_id, reason in reasons)]
-    if ranks.is_first():
-        write_lines(out / "dropped.jsonl", dropped)
-    if dropped:
-        log.warning("%d rows have no features, first %s; see dropped.jsonl", len(dropped), dropped[0])
     if not store.valid.any():
         raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
+    lost = [
+        DroppedRow(id=row["id"], reason=f"gradient not finite at {row['checkpoint']}") for row in store.not_finite()
+    ]
+    if ranks.is_first():
+        list_dropped(out, [*dropped, *lost], len(dropped) + len(store.ids), "rows")
 
 
 def _most_rows(size: int) -> int:

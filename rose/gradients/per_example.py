@@ -80,6 +80,7 @@ class PerExample:
         first = model.get_parameter(self.names[0])
         self.dtype, self.device = first.dtype, first.device
         self._buffer: torch.Tensor | None = None
+        self._shape = torch.Size()  # of the batch: rows, tokens
         self._replaced: list[tuple[Linear, Any]] = []
 
     def __enter__(self) -> "PerExample":
@@ -101,6 +102,7 @@ class PerExample:
         """Log-probabilities of the rows' labels, 0 elsewhere, and where labels are: [n, t] both."""
         inputs, targets = collate(rows, self.device)
         self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
+        self._shape = inputs.shape
         with torch.enable_grad():
             return token_log_probs(self.model, inputs, targets)
 
@@ -123,8 +125,9 @@ class PerExample:
     ) -> Any:
         if self._buffer is None or not torch.is_grad_enabled() or layer.disable_adapters or layer.merged:
             return original(x, *args, **kwargs)
-        rows, adapter = len(self._buffer), layer.active_adapters[0]
-        if x.dim() != 3 or x.shape[0] != rows:
+        (rows, tokens), adapter = self._shape, layer.active_adapters[0]
+        flat = x.dim() == 2 and len(x) == rows * tokens  # one row after the other, as OPT's fc1 sees them
+        if not flat and (x.dim() != 3 or len(x) != rows):
             raise RoseError(
                 f"model.lora.targets: layer {name} sees inputs of shape {tuple(x.shape)}, not [rows={rows}, "
                 "tokens, features]; per-example gradients need layers that keep a row's tokens together"
@@ -135,7 +138,11 @@ class PerExample:
             self._buffer[:, self.slices[f"{name}.{key}"]].view(rows, *weight.shape)
             for key, weight in zip(keys, (a, b), strict=True)
         ]
-        return _Branch.apply(layer.base_layer(x, *args, **kwargs), x, a, b, layer.scaling[adapter], into)
+        base, scaling = layer.base_layer(x, *args, **kwargs), layer.scaling[adapter]
+        if not flat:
+            return _Branch.apply(base, x, a, b, scaling, into)
+        by_row = (part.unflatten(0, (rows, tokens)) for part in (base, x))
+        return _Branch.apply(*by_row, a, b, scaling, into).flatten(0, 1)
 
 
 def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], dict[str, slice]]:

@@ -15,7 +15,7 @@ from rose import ranks
 from rose.config.choices import AdamMap, StoreDtype
 from rose.config.schema import Numerics
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.features import fill, list_dropped, pool_batches, updates
+from rose.gradients.features import fill, list_lost, pool_batches, updates
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import Identity
 from rose.gradients.spaces import TARGETS, description, require_same
@@ -51,7 +51,7 @@ def pool_cosines(
         store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, trajectory.rates))
         for checkpoint, take in updates(trajectory, engine, rows, adam):
             fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
-    list_dropped(out, store)
+    list_lost(out, store)
 
 
 class Cosines:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from rose.config.choices import Estimator, ProjectionKind, StoreDtype
 from rose.config.schema import Method, Numerics
+from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
-from rose.data.files import append
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import description
 from rose.methods.hidden import token_rows
@@ -58,9 +58,9 @@ def pool_states(out: Path, layer: float, numerics: Numerics, base: Path, tokens:
     _write(out, loading.load_model(base, numerics), layer, encoded, rows["id"][:])
 
 
-@stage("target_answer_states", version=1)
+@stage("target_answer_states", version=2)
 def pair_states(out: Path, layer: float, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
-    """The same of the target pairs' answers, `<pair>/chosen` before `<pair>/rejected`."""
+    """The same of the target pairs' answers, `<pair>/chosen` before `<pair>/rejected`; dropped.jsonl: the rest."""
     pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
     answers = [answer for both in encoded for answer in both]
     ids = [f"{pair['id']}/{side}" for pair in pairs for side in ("chosen", "rejected")]
@@ -72,8 +72,7 @@ def pair_states(out: Path, layer: float, numerics: Numerics, max_length: int, ba
         ids,
         [pair["subtask"] for pair in pairs for _ in range(2)],
     )
-    for row in dropped:
-        append(out / "dropped.jsonl", row)
+    list_dropped(out, dropped, len(dropped) + len(pairs), "target pairs")
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Hidden states of the base model as a row's representation: RDS and RDS+."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from transformers import PreTrainedModel
 
 from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
 from rose.config.schema import Method, Numerics
+from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
-from rose.data.files import append, some_ids
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import description
 from rose.methods.gradient import Stores, compare
@@ -21,8 +20,6 @@ from rose.models import loading
 from rose.models.batching import length_batches
 from rose.progress import track
 from rose.stages.graph import stage
-
-log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 8192  # padding included; no logits are kept
 
@@ -48,18 +45,14 @@ def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None
     write(out, states(loading.load_model(base, numerics), rows["input_ids"]), rows["id"][:])
 
 
-@stage("target_hidden", version=1)
+@stage("target_hidden", version=2)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
     """The same of the target pairs' prompts with their chosen answers; dropped.jsonl: the rest."""
     tokenizer = loading.load_tokenizer(base)
     pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
     vectors = states(loading.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
     write(out, vectors, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
-    for row in dropped:
-        append(out / "dropped.jsonl", row)
-    if dropped:
-        total = len(dropped) + len(pairs)
-        log.warning("%d of %d target pairs have no hidden states: %s", len(dropped), total, some_ids(dropped))
+    list_dropped(out, dropped, len(dropped) + len(pairs), "target pairs")
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from rose.stages import checksums
 
 log = logging.getLogger(__name__)
 TOLD = "chat_template_kwargs.json"  # beside a base model: what its template is told besides the messages
+ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output's
 GIVEN = ("messages", "add_generation_prompt")
 transformers.utils.logging.disable_progress_bar()
 
@@ -116,7 +117,17 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     if (base / TOLD).exists():
         tokenizer.chat_template = _told(tokenizer.chat_template, json.loads((base / TOLD).read_text()))
+    one_template(tokenizer)
     return tokenizer
+
+
+def one_template(tokenizer: PreTrainedTokenizerBase, key: str = "model.base.path") -> None:
+    """Raises RoseError where the tokenizer has several chat templates, and none of them is the default."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict) and "default" not in templates:
+        fault = f"has the chat templates {', '.join(sorted(templates))} but no 'default'"
+        remedy = "name one of them so, in tokenizer_config.json or additional_chat_templates/, or keep one alone"
+        raise RoseError(f"{key}={tokenizer.name_or_path}: {fault}; {remedy}")
 
 
 def _told(template: Any, values: dict[str, Any]) -> Any:
@@ -147,20 +158,25 @@ def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreT
 
 def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     """A fresh trainable adapter in float32; its initial weights depend on `seed` alone."""
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.targets),
-        use_rslora=lora.rank_stabilized,
-        task_type="CAUSAL_LM",
-    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)
+            return get_peft_model(model, lora_config(lora))
         except ValueError as error:
-            raise RoseError(f"model.lora.targets={list(lora.targets)}: {error}") from error
+            raise RoseError(f"model.lora.targets={lora.targets}: {error}") from error
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """The adapter in PEFT's words; all-linear may stand in a list, as names do."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=ALL_LINEAR if lora.targets in (ALL_LINEAR, [ALL_LINEAR]) else lora.targets,
+        exclude_modules=lora.exclude,
+        use_rslora=lora.rank_stabilized,
+        task_type="CAUSAL_LM",
+    )
 
 
 def load_adapter(model: PreTrainedModel, directory: Path) -> PeftModel:

@@ -166,13 +166,13 @@ def seeds_of(runs: Sequence[Sequence[Result]], metric: str) -> numpy.ndarray:
 def per_seed(values: numpy.ndarray, seeds: numpy.ndarray) -> numpy.ndarray:
     """The means of the known `values` [runs, …] of each seed."""
     known = numpy.where(numpy.isfinite(values), values, numpy.nan)
-    return pandas.DataFrame(known).groupby(seeds).mean().to_numpy()
+    return numpy.asarray(pandas.DataFrame(known).groupby(seeds).mean())
 
 
 def item_values(results: Sequence[Result], metric: str) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Values [results, items], NaN where a result lacks an item, and the number of each item's prompt."""
     table = pandas.concat([result.items[metric] for result in results], axis=1, sort=True)
-    return table.to_numpy().T, table.index.get_level_values(0).to_numpy()
+    return numpy.asarray(table).T, numpy.asarray(table.index.get_level_values(0))
 
 
 def mean(arm: Arm, metric: str) -> Estimate:

@@ -45,6 +45,7 @@ One seed: the interval is the bootstrap of the prompts and speaks of that model,
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy
 import pandas
@@ -132,7 +133,7 @@ def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -
     mean, seeds = float(values.mean()), len(values)
     if seeds < 2 or numpy.ptp(values) <= 1e-12 * abs(mean):
         return Estimate(seeds, 0, mean, seed_variance=0.0 if seeds > 1 else numpy.nan)
-    test = stats.ttest_1samp(values, 0)
+    test: Any = stats.ttest_1samp(values, 0)
     low, high = _within(mean, *test.confidence_interval(LEVEL), bounds)
     return Estimate(seeds, 0, mean, low, high, float(test.pvalue), float(values.var(ddof=1)))
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class LookAhead(Callback):
         or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
     def _look_at(self, config: Config) -> None:
-        _result(config)
+        _stages(config)
         _warn(judge_warning(config))
         if config.dry_run:
             _dry_run([("", config)])
@@ -79,7 +80,8 @@ class LookAhead(Callback):
         overrides = expand(config)
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]
-        for key in idle_keys(overrides, [_result(each) for each in configs]):
+        stages = [_stages(each) for each in configs]
+        for key in idle_keys(overrides, [_result(nodes) for nodes in stages]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
         for line in sorted({judge_warning(each) for each in configs}):
             _warn(line)
@@ -88,6 +90,8 @@ class LookAhead(Callback):
         for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
         announce(Path(config.hydra.sweep.dir), jobs)
+        launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
+        _begin(Path(config.hydra.sweep.dir), configs, stages, launched)
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
@@ -127,11 +131,29 @@ def _make_folder(outputs: str) -> None:
         raise RoseError(f"outputs={outputs}: {error.strerror}{hint}") from error
 
 
-def _result(config: Config) -> str:
-    """The names of the last stages: equal names, equal results."""
+def _begin(sweep: Path, configs: list[Config], stages: list[Any], launched: bool) -> None:
+    """What cannot go well ends the sweep here, once; `launched`: its jobs run elsewhere, with the models."""
+    from rose.run import early
+    from rose.run.job import goals
+
+    early.forget(sweep)
+    asked = [(each.until, nodes, Path(each.outputs)) for each, nodes in zip(configs, stages, strict=True)]
+    jobs = [(job[1], partial(goals, *job), job[2]) for job in asked]
+    for names in (early.FILES,) if launched else (early.FILES, early.TRIALS):
+        early.before_all(jobs, sweep, names)
+
+
+def _stages(config: Config) -> Any:
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
-    return pipeline.result(pipeline.stages(config))
+    return pipeline.stages(config)
+
+
+def _result(nodes: Any) -> str:
+    """The names of the last stages: equal names, equal results."""
+    from rose import pipeline
+
+    return pipeline.result(nodes)
 
 
 def judge_warning(config: Config) -> str:

@@ -19,6 +19,7 @@ from rose.gradients.quantize import width
 from rose.methods.scores import table_of
 from rose.stages.graph import Node
 from rose.stages.kinds import KINDS
+from rose.training import bare
 from rose.training.base_model import llama
 
 NAN = float("nan")
@@ -92,7 +93,7 @@ class Costs:
     def size(self, config: Config, model: Model, tokens: Node) -> Size:
         pool, pairs = config.dataset.world, config.preference.pairs
         if tokens.name not in self.lengths and tokens.path(self.outputs).exists():
-            lengths = table_of(tokens.path(self.outputs))["length"]
+            lengths = table_of(tokens.path(self.outputs))["length"].to_numpy()
             self.lengths[tokens.name] = len(lengths), float(lengths.mean())
         rows, length = self.lengths.get(tokens.name, (pool.rows if pool else NAN, NAN))
         if (name := repr(model)) not in self.weights:
@@ -105,7 +106,7 @@ class Costs:
 def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
-    return Cost(tokens, *(cost.get(name, NAN) for name in ("flops", "bytes", "seconds")), source)
+    return Cost(tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN), source)
 
 
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
@@ -157,11 +158,9 @@ def _weights(model: Model) -> tuple[float, float]:
     base, lora = model.base, model.lora
     with torch.device("meta"), suppress(OSError, ValueError):
         if base.pretraining is not None:
-            bare = llama(base.pretraining, world.tokenizer())
+            whole = llama(base.pretraining, world.tokenizer())
         else:
             assert base.path is not None  # one of the two is set
-            bare = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, revision=base.revision))
-        layers = [name for name, _ in bare.named_modules() if name.rpartition(".")[2] in lora.targets]
-        trained = sum(lora.rank * sum(bare.get_parameter(f"{name}.weight").shape) for name in layers)
-        return bare.num_parameters(), trained
+            whole = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base.path, revision=base.revision))
+        return whole.num_parameters(), bare.adapter_size(base, lora, linear=False) or NAN
     return NAN, NAN

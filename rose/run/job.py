@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rose import pipeline, ranks
 from rose.config.choices import Until
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
-from rose.run import record, tracking
+from rose.run import early, record, tracking
 from rose.stages import checksums, leases
 from rose.stages.build import Built, assist, build, leading
 from rose.stages.disk import write_json
@@ -89,7 +90,8 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
             _run(config, nodes, directory, group)
     except Exception as error:
         message = one_line(error)
-        log.error("%s failed: %s", directory.name, message)
+        level = logging.DEBUG if isinstance(error, early.SaidAlready) else logging.ERROR
+        log.log(level, "%s failed: %s", directory.name, message)
         log.log(logging.ERROR if os.environ.get("ROSE_DEBUG") else logging.DEBUG, "traceback", exc_info=True)
         record.say(directory, "failed", message)
     except BaseException:
@@ -122,7 +124,10 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     tracked = "missing" in states.values() or not tracking.holds_run(directory)  # else the folder holds its run
     settings = (config.tracking, directory, dataclasses.asdict(config), group, directory.name)
     with tracking.track(*settings) if tracked else nullcontext() as run:
-        failures = _build_all(goals(config.until, nodes), nodes, lambda goal: build(goal, outputs, done))
+        make = partial(build, outputs=outputs, done=done)
+        wanted = goals(config.until, nodes, outputs)
+        early.begin([name for name in wanted[0] if name in early.ORDER], nodes, outputs, directory, make)
+        failures = _build_all(wanted, nodes, make)
         by_name = {node.name: node for node in nodes.values()}
         for name, state in _states(Until.evaluation, nodes, outputs).items():
             if state == "ready" and names[name] not in stages:  # run up to an earlier stage it keeps what it had
@@ -173,11 +178,13 @@ def _names(nodes: dict[str, Node]) -> dict[str, str]:
 
 def _states(until: Until, nodes: dict[str, Node], outputs: Path) -> dict[str, str]:
     """Each directory that the stages asked for rest on, and its state (`rose.stages.graph.plan`)."""
-    return {node.name: state for goal in chain(*goals(until, nodes)) for node, state in plan(nodes[goal], outputs)}
+    return {
+        node.name: state for goal in chain(*goals(until, nodes, outputs)) for node, state in plan(nodes[goal], outputs)
+    }
 
 
-def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
-    """The stages asked for, in lists: first those that a job cannot do without.
+def goals(until: Until, nodes: dict[str, Node], outputs: Path) -> list[list[str]]:
+    """The stages asked for, in lists: first those that a job cannot do without, what comes early before all.
 
     A later list may fail and leave the others' results: a judge that is down costs the win rate.
     """
@@ -190,4 +197,5 @@ def goals(until: Until, nodes: dict[str, Node]) -> list[list[str]]:
             ["zero_shot_answers", "answers", "zero_shot_verdicts", "verdicts"] if "verdicts" in nodes else [],
         ],
     }.get(until, [[until.value]])
-    return [[name for name in names if name in nodes] for names in ends]
+    asked = [[name for name in names if name in nodes] for names in ends]
+    return [early.early(nodes, asked, outputs) + asked[0], *asked[1:]]

@@ -9,7 +9,7 @@ nothing there ever waits for a stage.
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,7 +75,7 @@ def survey(configs: Sequence[Config]) -> dict[str, Wanted]:
     for number, config in enumerate(configs):
         nodes = pipeline.stages(config)
         kinds = {node.name: kind for kind, node in reversed(nodes.items())}
-        for position, ends in enumerate(goals(config.until, nodes)):
+        for position, ends in enumerate(goals(config.until, nodes, Path(config.outputs))):
             for node, state in [step for end in ends for step in plan(nodes[end], Path(config.outputs))]:
                 if state == "gone":
                     continue
@@ -143,7 +143,7 @@ def _short(number: float) -> str:
 def _sum(stages: Iterable[Wanted]) -> Cost:
     """Of what is known; where parts are not, the sum is a lower bound."""
     table = pandas.DataFrame([stage.cost for stage in stages], columns=["tokens", "flops", "bytes", "seconds"])
-    unknown = table[["tokens", "flops"]].isna().any(axis=None)
+    unknown = table[["tokens", "flops"]].isna().to_numpy().any()
     return Cost(*table.sum(min_count=min(1, len(table))), source="at least" if unknown else "")
 
 
@@ -178,34 +178,31 @@ def submit(
         claim(directory(job), Path(config.outputs), names)
     ids: list[str] = []
     try:
-        _send(slurm, Worker(slurm.context, slurm.task), jobs, configs, order, ids)
+        for sent in _send(slurm, jobs, configs, order):
+            ids.append(sent)
     except RoseError as error:
         raise RoseError(f"{error}" + (f"; sent already: scancel {' '.join(ids)}" if ids else "")) from error
     return ids
 
 
-def _send(
-    slurm: Slurm, worker: Worker, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step], ids: list[str]
-) -> None:
-    """Adds to `ids` what Slurm calls each array, as it takes it."""
+def _send(slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step]) -> Iterator[str]:
+    """Yields what Slurm calls each array, as it takes it."""
     steps: dict[int, str] = {}
     for number, step in enumerate(order):
         if step.shared:
             fail = [directory(jobs[job]).resolve() for job in step.jobs] if step.needed else []
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages], fail)
-            (slurm_job,) = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))
-            steps[number] = slurm_job.job_id
-            ids.append(slurm_job.job_id)
+            steps[number] = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))[0].job_id
+            yield steps[number]
     behind: dict[tuple[int, ...], list[SweepJob]] = defaultdict(list)
     for job in numbered(jobs):
         behind[tuple(number for number in steps if job[0] in order[number].jobs)].append(job)
-    arrays = []
+    worker, arrays = Worker(slurm.context, slurm.task), []
     for numbers, ready in behind.items():
         arrays.append(slurm.submit(worker, ready, **_after(order, steps, numbers, slurm))[0].job_id.split("_")[0])
-        ids.append(arrays[-1])
+        yield arrays[-1]
     folder = directory(jobs[0]).parent.resolve()
-    (report,) = slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)
-    ids.append(report.job_id)
+    yield slurm.submit(write_report, [folder], dependency=f"afterany:{':'.join(arrays)}", **REPORT)[0].job_id
 
 
 def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm: Slurm) -> dict[str, Any]:

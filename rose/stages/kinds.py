@@ -21,6 +21,8 @@ class Kind(NamedTuple):
 KINDS = {
     "base": Kind(shared=True, curve=True),
     **dict.fromkeys(("pool", "clean_pool", "preferences", "tokens"), Kind(shared=True)),
+    **dict.fromkeys(("questions", "trial"), Kind(shared=True)),
+    "student_trial": Kind(shared=True, student=True),
     "warmup": Kind(backward=True, curve=True),
     **dict.fromkeys(("features", "targets", "pairs_sft", "pairs_dpo"), Kind(backward=True)),
     **dict.fromkeys(("hidden", "target_hidden", "embeddings", "target_embeddings"), Kind()),

@@ -2,28 +2,16 @@
 
 import json
 import logging
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
-from transformers.pytorch_utils import Conv1D
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from rose import ranks
-from rose.config.schema import Base, Lora, Pretraining
+from rose.config.schema import Base, Pretraining
 from rose.data import chat, world
-from rose.errors import RoseError
 from rose.models import loading
 from rose.seeds import derive
 from rose.stages.graph import stage
@@ -77,10 +65,11 @@ def llama(pretraining: Pretraining, tokenizer: PreTrainedTokenizerBase) -> Llama
     tokens = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     with torch.random.fork_rng():
         torch.manual_seed(derive(pretraining.training.seed, "weights"))
-        return LlamaForCausalLM(_shape(pretraining, vocab_size=len(tokenizer), **tokens))
+        return LlamaForCausalLM(shape(pretraining, vocab_size=len(tokenizer), **tokens))
 
 
-def _shape(pretraining: Pretraining, **tokens: Any) -> LlamaConfig:
+def shape(pretraining: Pretraining, **tokens: Any) -> LlamaConfig:
+    """The configuration of a model that is made here."""
     return LlamaConfig(
         hidden_size=pretraining.width,
         intermediate_size=4 * pretraining.width,
@@ -90,48 +79,3 @@ def _shape(pretraining: Pretraining, **tokens: Any) -> LlamaConfig:
         tie_word_embeddings=True,
         **tokens,
     )
-
-
-def adapter_size(base: Base, lora: Lora) -> int | None:
-    """How many weights an adapter will have; None where only the model itself tells."""
-    if base.pretraining is not None:
-        return _weights(_shape(base.pretraining), lora.rank, tuple(lora.targets))
-    if base.path is None or base.gguf is not None or base.trust_remote_code:
-        return None
-    return _local_weights(base.path, base.revision, lora.rank, tuple(lora.targets))
-
-
-@cache  # every job of a sweep asks
-def _local_weights(path: str, revision: str | None, rank: int, targets: tuple[str, ...]) -> int | None:
-    config = None
-    with suppress(OSError, ValueError):
-        config = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
-    return None if config is None else _weights(config, rank, targets)
-
-
-def _check_targets(model: torch.nn.Module, targets: tuple[str, ...]) -> None:
-    """Raises RoseError for a target that names no linear layer: PEFT passes over it if another does."""
-    layers = {
-        name: isinstance(module, (torch.nn.Linear, Conv1D))
-        for name, module in model.named_modules()
-        if not any(True for _ in module.children())
-    }
-    linear = ", ".join(sorted({name.rpartition(".")[2] for name, fits in layers.items() if fits}))
-    for target in targets:
-        found = [fits for name, fits in layers.items() if name == target or name.endswith(f".{target}")]
-        if not all(found) or not found:
-            what = "is no linear layer" if found else "names no layer"
-            raise RoseError(f"model.lora.targets={list(targets)}: {target} {what} of this model; must be of {linear}")
-
-
-def _weights(config: PreTrainedConfig, rank: int, targets: tuple[str, ...]) -> int | None:
-    model = None
-    with suppress(ValueError), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    if model is None:
-        return None
-    _check_targets(model, targets)
-    with suppress(ValueError), torch.device("meta"):
-        adapted = get_peft_model(model, LoraConfig(r=rank, target_modules=list(targets)))
-        return sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
-    return None

@@ -1,0 +1,40 @@
+"""The READMEs' tables are what their results say, and a changed figure is found."""
+
+import pandas
+import pytest
+
+from bench import tables
+
+
+@pytest.mark.parametrize("readme", tables.READMES)
+def test_every_table_is_as_its_results_say(readme):
+    assert tables.renewed(tables.ROOT / readme, write=False) == []
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    jobs = [("a", 0, 0.2), ("a", 1, 0.4), ("b", 0, 0.9), ("c", 0, None)]
+    frame = pandas.DataFrame(jobs, columns=["method", "seed", "auc"]).assign(state="done")
+    frame.to_csv(tmp_path / "experiments" / "results" / "toy.csv", index=False)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- table toy: auc -->\nold\n<!-- end -->\nafter\n")
+    return readme
+
+
+def test_a_table_is_made_from_its_results_best_first(results):
+    assert tables.renewed(results, write=True)
+    # Student's t with one degree of freedom, .975: 12.706; half = 12.706·.1414/√2, past the ends of a share
+    rows = ["| b | 1 | 0.90 |", "| a | 2 | 0.30 (0.00–1.00) |", "| c | 1 | – |"]
+    expected = ["| method | seeds | auc |", "|---|---:|---:|", *rows]
+    written = ["before", "<!-- table toy: auc -->", *expected, "<!-- end -->", "after"]
+    assert results.read_text().splitlines() == written
+    assert tables.renewed(results, write=False) == []
+
+
+def test_a_changed_figure_is_found_by_its_line(results):
+    tables.renewed(results, write=True)
+    results.write_text(results.read_text().replace("0.30", "0.31"))
+    difference = tables.renewed(results, write=False)
+    assert "-| a | 2 | 0.31 (0.00–1.00) |" in difference and "+| a | 2 | 0.30 (0.00–1.00) |" in difference
