@@ -1,5 +1,7 @@
 """Target pairs as the code of ROSE (arXiv 2412.00631) writes them: preference.format=published."""
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from rose.data.rows import EncodedPair, Message, PreferencePair
@@ -52,5 +54,6 @@ def _turn(message: Message) -> str:
 def _with_eos(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     if tokenizer.eos_token_id is None:
         raise RoseError(f"preference.format=published: {tokenizer.name_or_path} has no EOS token; say template")
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids if tokenizer.eos_token_id in ids else [*ids, tokenizer.eos_token_id]
+    encoding: Any = tokenizer(text, add_special_tokens=False, verbose=False)
+    ids, eos = encoding["input_ids"], tokenizer.eos_token_id
+    return ids if eos in ids else [*ids, eos]

@@ -43,8 +43,10 @@ def write_items(out: Path, items: Sequence[Item], columns: Mapping[str, ArrayLik
     values = {name: numpy.asarray(column, dtype=numpy.float64) for name, column in columns.items()}
     frame = pandas.DataFrame(items, columns=COLUMNS).astype("str").assign(**values)
     frame.to_parquet(out / "items.parquet", index=False)
-    means = frame.groupby("prompt")[list(values)].mean().mean().dropna()
-    write_json(out / "metrics.json", means.to_dict() | dict(more))
+    by_prompt = numpy.asarray(pandas.DataFrame(values).groupby(frame["prompt"]).mean()).T
+    known = {name: column[~numpy.isnan(column)] for name, column in zip(values, by_prompt, strict=True)}
+    means = {name: float(column.mean()) for name, column in known.items() if len(column)}
+    write_json(out / "metrics.json", means | dict(more))
 
 
 def merge_items(paths: Sequence[Path]) -> pandas.DataFrame:

@@ -43,6 +43,7 @@ Their paired differences cover .92 to .98 there as they are, and stay as they ar
 One seed: the interval is the bootstrap of the prompts and speaks of that model, not of the method.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,7 +110,7 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     draws = mean + numpy.tile(deviations, TILES)
     if seeds > 1:
         draws += _student(seeds - 1) * numpy.sqrt(variance / seeds)
-    low, high = _within(mean, *numpy.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), bounds)
+    low, high = _within(mean, numpy.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), bounds)
     alike = seeds == 2 and total > 0 and numpy.ptp(means) <= 1e-12 * abs(mean)
     p = numpy.nan if alike else _outside(draws)
     return Estimate(seeds, items, mean, low, high, p, variance, float(shared))
@@ -134,16 +135,17 @@ def from_seeds(values: numpy.ndarray, bounds: tuple[float, float] = UNBOUNDED) -
     if seeds < 2 or numpy.ptp(values) <= 1e-12 * abs(mean):
         return Estimate(seeds, 0, mean, seed_variance=0.0 if seeds > 1 else numpy.nan)
     test: Any = stats.ttest_1samp(values, 0)
-    low, high = _within(mean, *test.confidence_interval(LEVEL), bounds)
+    low, high = _within(mean, test.confidence_interval(LEVEL), bounds)
     return Estimate(seeds, 0, mean, low, high, float(test.pvalue), float(values.var(ddof=1)))
 
 
-def _within(mean: float, low: float, high: float, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Limits around a mean, cut at `bounds`; those of a rate follow its scale.
+def _within(mean: float, limits: Iterable[float], bounds: tuple[float, float]) -> tuple[float, float]:
+    """The low and the high limit around a mean, cut at `bounds`; those of a rate follow its scale.
 
     With h half of high − low: the rates π for which (mean − π)² ≤ h² · π(1 − π) / mean(1 − mean).
     That is Wilson's score interval (1927) for as many items as would have the interval mean ± h.
     """
+    low, high = limits
     if bounds == SHARE and 0 < mean < 1:
         scaled = ((high - low) / 2) ** 2 / (mean * (1 - mean))
         middle, root = mean + scaled / 2, (scaled * mean * (1 - mean) + scaled**2 / 4) ** 0.5
@@ -208,7 +210,7 @@ def more_seeds(difference: Estimate, comparisons: int) -> float:
 
 def _by_prompt(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:
     """The mean of each row's known values by prompt: [rows, prompts], NaN where a row has none."""
-    return pandas.DataFrame(values.T).groupby(prompts).mean().to_numpy().T
+    return numpy.asarray(pandas.DataFrame(values.T).groupby(prompts).mean()).T
 
 
 def _resampled(table: numpy.ndarray) -> numpy.ndarray:
