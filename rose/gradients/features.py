@@ -75,14 +75,11 @@ def pool_cosines(
 ) -> None:
     """features.keep=stream: the pool's gradients meet the targets' as they come, and are not kept.
 
-    A float32 FeatureStore in pool order: cosines of Adam's updates with the targets' gradients, a
-    column a target pair. `targets` is a store of unprojected gradients, of which one checkpoint's,
-    float32 [pairs, p], are held in memory. dropped.jsonl lists rows whose gradient is not finite,
-    {"id", "reason"}; in the store they are zeros, not valid.
-
-    Exact, for nothing is projected. But every other set of targets takes the gradients again, and
-    whatever compares pool rows with one another (whitening, greedy choice, other estimators) needs
-    the store.
+    As `pool_features`, but float32 cosines of Adam's updates with the targets' gradients, a column a
+    pair. `targets` is a store of unprojected gradients, of which one checkpoint's, float32
+    [pairs, p], are held in memory. Exact, for nothing is projected; but every other set of targets
+    takes the gradients again, and whatever compares pool rows with one another (whitening, greedy
+    choice, other estimators) needs the store.
     """
     rows = Dataset.load_from_disk(str(tokens / "rows"))
     aims = FeatureStore.open(targets)
@@ -134,6 +131,11 @@ def pair_features(
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
+
+        def take(batch: list[int]) -> torch.Tensor:
+            rows = [row for number in batch for row in (encoded[number] if objective.paired else encoded[number][:1])]
+            return gradients(engine, rows, objective, None if reference is None else reference[batch].flatten())
+
         lengths = [max(len(row["input_ids"]) for row in both) for both in encoded]
         tokens = PAIR_TOKENS if objective.balance is Balance.none else BALANCED_TOKENS
         batches = length_batches(lengths, tokens // 2, max(1, _most_rows(engine.size) // 2))
@@ -142,7 +144,6 @@ def pair_features(
         ids, subtasks = ([pair[name] for pair in pairs] for name in ("id", "subtask"))
         header = (StoreDtype.float32, projector.describe(), trajectory.rates, subtasks)
         store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
-        take = partial(_pair_gradients, engine, encoded, objective, reference)
         for checkpoint in trajectory:
             _fill(store, checkpoint, batches, take, projector, unit=False)
     _list_dropped(out, store, dropped)
@@ -188,13 +189,6 @@ def _fill(
             projected = projector.project(raw)
             # a row without a gradient keeps its zeros, and scores zero
             filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
-
-
-def _pair_gradients(
-    engine: PerExample, pairs: list[EncodedPair], objective: Objective, reference: torch.Tensor | None, batch: list[int]
-) -> torch.Tensor:
-    rows = [row for number in batch for row in (pairs[number] if objective.paired else pairs[number][:1])]
-    return gradients(engine, rows, objective, None if reference is None else reference[batch].flatten())
 
 
 def _reference(trajectory: Trajectory, pairs: Sequence[EncodedPair], kind: Reference | None) -> torch.Tensor | None:
