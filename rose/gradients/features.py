@@ -99,7 +99,6 @@ class Cosines:
 
     def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
         self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)
-        self.dim = len(targets)
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
@@ -173,7 +172,12 @@ def _updates(
 
 
 def _fill(
-    store: FeatureStore, checkpoint: int, batches: list[list[int]], take: Gradients, projector: Projector, unit: bool
+    store: FeatureStore,
+    checkpoint: int,
+    batches: list[list[int]],
+    take: Gradients,
+    projector: Projector | Cosines,
+    unit: bool,
 ) -> None:
     """Projects what `take` gives for each batch into the store, brought to `unit` norm.
 

@@ -126,14 +126,6 @@ def _falling(order: list[int], count: int) -> pandas.Series:
 
 
 RULES: dict[Rule, Callable[[Method, pandas.DataFrame, Influence], Ranked]] = {
-    Rule.mean_max: mean_max,
-    Rule.global_max: global_max,
-    Rule.round_robin: round_robin,
-    Rule.best_rank: best_rank,
-    Rule.greedy: greedy,
-    Rule.resample: resample,
-    Rule.lowest: lowest,
-    Rule.middle: middle,
-    Rule.random: random,
-    Rule.balanced: balanced,
+    Rule[rule.__name__]: rule
+    for rule in (mean_max, global_max, round_robin, best_rank, greedy, resample, lowest, middle, random, balanced)
 }
