@@ -76,4 +76,5 @@ def states(model: PreTrainedModel, rows: Sequence[Encoded], layer: float) -> tor
         state, mask = hidden[round(layer * (len(hidden) - 1))].float(), (labels != IGNORED).to(model.device).float()
         return torch.einsum("rth,rt->rh", state, mask) / mask.sum(1, keepdim=True)
 
-    return in_batches("answer states", [row["input_ids"] for row in rows], means)
+    shape = (model.config.get_text_config().hidden_size,)
+    return in_batches("answer states", [row["input_ids"] for row in rows], shape, means)

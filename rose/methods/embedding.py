@@ -72,7 +72,7 @@ def embed(encoder: Base, texts: Sequence[str]) -> torch.Tensor:
         mask = inputs["attention_mask"][:, :, None]
         return (model(**inputs).last_hidden_state.float() * mask).sum(1) / mask.sum(1)
 
-    return in_batches("embeddings", encoded, means)
+    return in_batches("embeddings", encoded, (model.config.hidden_size,), means)
 
 
 def load(encoder: Base) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

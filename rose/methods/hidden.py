@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
 from rose.config.schema import Method, Numerics
 from rose.data.encoded_pairs import encoded_pairs
-from rose.data.files import append, some_ids
+from rose.data.files import some_ids
 from rose.data.rows import EncodedPair, PreferencePair
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import description
@@ -22,6 +22,7 @@ from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import Encoded, length_batches
 from rose.progress import track
+from rose.stages.disk import write_lines
 from rose.stages.graph import stage
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ def states(model: PreTrainedModel, sequences: Sequence[list[int]]) -> dict[str, 
         hidden = model.base_model(inputs, attention_mask=mask.long(), use_cache=False).last_hidden_state.float()
         return torch.stack([pool(hidden, mask) for pool in POOLINGS.values()], dim=1)
 
-    by_pooling = in_batches("hidden states", sequences, pooled).unbind(1)
+    shape = (len(POOLINGS), model.config.get_text_config().hidden_size)
+    by_pooling = in_batches("hidden states", sequences, shape, pooled).unbind(1)
     return {str(pooling): vectors for pooling, vectors in zip(POOLINGS, by_pooling, strict=True)}
 
 
@@ -103,9 +105,8 @@ def fitting_pairs(
 ) -> tuple[list[PreferencePair], list[EncodedPair]]:
     """The target pairs and their encoded answers; dropped.jsonl lists those that nothing is left of."""
     pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
-    for row in dropped:
-        append(out / "dropped.jsonl", row)
     if dropped:
+        write_lines(out / "dropped.jsonl", dropped)
         total = len(dropped) + len(pairs)
         log.warning("%d of %d target pairs have no hidden states: %s", len(dropped), total, some_ids(dropped))
     return pairs, encoded
@@ -113,12 +114,13 @@ def fitting_pairs(
 
 @torch.no_grad()
 def in_batches(
-    what: str, sequences: Sequence[Sequence[int]], vectors: Callable[[list[int]], torch.Tensor]
+    what: str, sequences: Sequence[Sequence[int]], shape: tuple[int, ...], vectors: Callable[[list[int]], torch.Tensor]
 ) -> torch.Tensor:
-    """What `vectors` makes of row numbers [k], [k, …], of all `sequences` in their order, shorter beside shorter."""
-    batches = length_batches([len(ids) for ids in sequences], BATCH_TOKENS)
-    found = torch.cat([vectors(batch).cpu() for batch in track(batches, what)])
-    return found[torch.tensor([number for batch in batches for number in batch]).argsort()]
+    """[rows, *shape]: what `vectors` makes of the numbers of `sequences` of about one length, for all of them."""
+    result = torch.zeros(len(sequences), *shape)
+    for batch in track(length_batches([len(ids) for ids in sequences], BATCH_TOKENS), what):
+        result[batch] = vectors(batch).cpu()
+    return result
 
 
 def write(
