@@ -60,7 +60,8 @@ def compare(
 
     Whitening is by the features in `others`, without which by the pool's own.
     """
-    pairs, background = FeatureStore.open(targets), pool if others is None else FeatureStore.open(others)
+    pairs = FeatureStore.open(targets)
+    background = pool if others is None else FeatureStore.open(others)
     if list(pool.ids) != rows["id"].tolist():
         raise RoseError(f"{pool.path}: its rows are not those of the pool; remove that folder and run again")
     if not pool.streamed:

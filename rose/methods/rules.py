@@ -65,7 +65,7 @@ def best_rank(method: Method, rows: pandas.DataFrame, influence: Influence) -> R
 def _orders(method: Method, rows: pandas.DataFrame, influence: Influence) -> tuple[pandas.DataFrame, numpy.ndarray]:
     """The columns, and the numbers of the rows that have a score, best first for each target: [rows, targets]."""
     columns, score = mean_max(method, rows, influence)
-    by_id = rows["id"][score.notna()].sort_values().index.to_numpy()
+    by_id = rows.loc[score.notna()].sort_values("id").index.to_numpy()
     return columns, by_id[numpy.argsort(-influence.values[by_id], axis=0, kind="stable")]
 
 
@@ -85,7 +85,7 @@ def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Rank
     columns, score = mean_max(method, rows, influence)
     scored = rows[["id"]].assign(score=score).dropna()
     ordered = scored.sort_values(["score", "id"], ascending=[False, True]).index.to_numpy()
-    best = scored["id"][ordered[: method.candidates]].sort_values().index.to_numpy()
+    best = scored.loc[ordered[: method.candidates]].sort_values("id").index.to_numpy()
     vectors = influence.vectors(best.tolist())
     left, taken = columns.to_numpy(dtype=numpy.float64)[best], []
     open_rows = numpy.ones(len(best), dtype=bool)
