@@ -14,7 +14,7 @@ from rose.config.schema import Config, Model, Projection
 from rose.data import chat, planting, pool, preferences
 from rose.diagnostics.nodes import checks
 from rose.evaluation import answers, evaluate, questions, tasks, verdicts
-from rose.gradients import features, streaming
+from rose.gradients import features
 from rose.methods import answer_states, embedding, hidden, losses, scores, selection
 from rose.models import loading
 from rose.stages.graph import Node
@@ -74,7 +74,7 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
             pooled = Node(features.pool_features, features=settings, projection=projection, **rows, **frozen)
         case Keep.stream:
             reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens}
-            pooled = Node(streaming.pool_cosines, targets=targets, **reading, **rows, **frozen)
+            pooled = Node(features.pool_cosines, targets=targets, **reading, **rows, **frozen)
     return {"warmup": warm, "features": pooled, "targets": targets}
 
 

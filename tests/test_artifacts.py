@@ -12,7 +12,8 @@ import pytest
 from stage_processes import FORK, resuming, start, wait_for
 from waiting import until
 
-from rose.stages import checksums, disk, inventory, unfinished, versions
+from rose.stages import build as building
+from rose.stages import checksums, disk, inventory, unfinished
 from rose.stages.build import build
 from rose.stages.graph import Node, plan, stage
 
@@ -72,8 +73,8 @@ def test_inputs_json_holds_the_whole_key_and_the_versions_that_are_no_part_of_it
     node = Node(double, Node(count, Settings(3), label="a"))
     path = build(node, tmp_path)
     key = json.loads((path / "inputs.json").read_text())
-    assert key.pop("versions") == versions.installed()
-    assert versions.installed()["torch"] == importlib.metadata.version("torch")
+    assert key.pop("versions") == building.installed()
+    assert building.installed()["torch"] == importlib.metadata.version("torch")
     assert key == node.key == {"stage": "double", "version": 1, "inputs": {"upstream": node.upstream[0].name}}
     assert node.name.startswith("double/a-")
 
@@ -84,10 +85,10 @@ def test_what_other_versions_made_is_read_and_said_once(tmp_path, monkeypatch, c
     record = json.loads(older.read_text())
     del record["versions"]  # as artifacts were before
     write_published(older, record)
-    monkeypatch.setattr(versions, "installed", lambda: {"torch": "1.0.0", "rose": "0.1.0"})
+    monkeypatch.setattr(building, "installed", lambda: {"torch": "1.0.0", "rose": "0.1.0"})
     for node in nodes[1:3]:
         build(node.upstream[0], tmp_path)
-    monkeypatch.setattr(versions, "installed", lambda: {"torch": "2.0.0", "rose": "0.1.0", "peft": "9.9.9"})
+    monkeypatch.setattr(building, "installed", lambda: {"torch": "2.0.0", "rose": "0.1.0", "peft": "9.9.9"})
     for node in nodes:
         build(node, tmp_path)
     assert caplog.messages == ["a stage reads count, made with torch 1.0.0 (now 2.0.0)"]

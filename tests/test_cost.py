@@ -4,32 +4,32 @@ import torch
 from tiny_models import adapted
 
 from rose.report.results import costs
-from rose.stages.cost import Meter, stored
+from rose.stages.cost import metered, stored
 
 
 def test_tokens_forward_and_backward_are_those_of_each_pass():
     model = adapted(dtype=torch.float32)
     ids = torch.ones(3, 7, dtype=torch.long)
-    with Meter() as meter:
+    with metered() as cost:
         with torch.no_grad():
             model(input_ids=ids)
         loss = model(input_ids=ids).logits.sum()
         loss.backward(retain_graph=True)
         loss.backward()
     model(input_ids=ids)
-    assert meter.values["tokens_forward"] == 42
-    assert meter.values["tokens_backward"] == 42
+    assert cost["tokens_forward"] == 42
+    assert cost["tokens_backward"] == 42
     weights = sum(weight.numel() for weight in model.base_model.model.model.parameters())
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert meter.values["flops"] == 42 * 2 * weights + 42 * 2 * (weights + trained)
+    assert cost["flops"] == 42 * 2 * weights + 42 * 2 * (weights + trained)
 
 
 def test_peak_memory_is_at_least_what_was_held():
-    with Meter() as meter:
+    with metered() as cost:
         held = torch.ones(20_000_000)
         del held
-    assert meter.values["peak_memory"] > 80_000_000
-    assert meter.values["seconds"] > 0
+    assert cost["peak_memory"] > 80_000_000
+    assert cost["seconds"] > 0
 
 
 def test_stored_bytes_are_those_of_all_files(tmp_path):

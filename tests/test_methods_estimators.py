@@ -151,7 +151,7 @@ def test_influence_is_the_weighted_inner_product_however_the_store_is_cut(tmp_pa
     monkeypatch.setattr(estimators, "CHUNK_BYTES", 4 * 7 * 4)  # four rows
     monkeypatch.setattr(gradient, "BLOCK", 4)
     found = gradient.compare(
-        ROSE, rows_table(11), gradient.Stores(pool, aims, pool), dict(enumerate(weights)), Normalize.none
+        ROSE, rows_table(11), dict(enumerate(weights)), Normalize.none, pool, aims.path, others=None
     )
     numpy.testing.assert_allclose(found.values, expected, rtol=1e-5, atol=1e-6)
 

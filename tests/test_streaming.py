@@ -14,9 +14,8 @@ from rose.config.choices import AdamMap, Normalize, ProjectionKind
 from rose.config.schema import Projection
 from rose.gradients import features as stages
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.features import pair_features
+from rose.gradients.features import pair_features, pool_cosines
 from rose.gradients.objectives import Loss, Objective
-from rose.gradients.streaming import pool_cosines
 from rose.methods.gradient import influence
 
 ROSE = composed_method("rose")

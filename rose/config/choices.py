@@ -46,53 +46,16 @@ Opponent = StrEnum("Opponent", ["reference", "zero_shot"])
 OnBadRow = StrEnum("OnBadRow", ["stop", "skip"])
 # what can be wrong with a planted row's answer: the definitions are in rose.data.faults
 Fault = StrEnum("Fault", ["swap", "truncate", "shuffle", "repeat", "refuse", "wrong_number", "padding", "garble"])
-
-
-class Representation(StrEnum):
-    """What a method knows of a row."""
-
-    gradients = "gradients"
-    hidden = "hidden"
-    answer_states = "answer_states"
-    embeddings = "embeddings"
-    words = "words"
-    ngrams = "ngrams"
-    lengths = "lengths"
-    perplexity = "perplexity"
-    ifd = "ifd"
-    loss_drop = "loss_drop"
-    none = "none"
-
-
-class Rule(StrEnum):
-    """How influences on single pairs become one score a row."""
-
-    mean_max = "mean_max"
-    global_max = "global_max"
-    round_robin = "round_robin"
-    best_rank = "best_rank"
-    greedy = "greedy"
-    resample = "resample"
-    lowest = "lowest"
-    middle = "middle"
-    random = "random"
-    balanced = "balanced"
-
-
-class Until(StrEnum):
-    """The stages `until=` may stop after, in order; `evaluation` is the end, with verdicts and tasks."""
-
-    leakage = "leakage"
-    base = "base"
-    tokens = "tokens"
-    warmup = "warmup"
-    features = "features"
-    targets = "targets"
-    scores = "scores"
-    fidelity = "fidelity"
-    planted = "planted"
-    selection = "selection"
-    diagnostics = "diagnostics"
-    finetune = "finetune"
-    answers = "answers"
-    evaluation = "evaluation"
+# what a method knows of a row
+Representation = StrEnum(
+    "Representation",
+    "gradients hidden answer_states embeddings words ngrams lengths perplexity ifd loss_drop none",
+)
+# how influences on single pairs become one score a row
+Rule = StrEnum("Rule", "mean_max global_max round_robin best_rank greedy resample lowest middle random balanced")
+# the stages `until=` may stop after, in order; `evaluation` is the end, with verdicts and tasks
+Until = StrEnum(
+    "Until",
+    "leakage base tokens warmup features targets scores fidelity planted selection diagnostics finetune answers "
+    "evaluation",
+)

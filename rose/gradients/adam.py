@@ -66,7 +66,10 @@ def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -
     second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
     momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
     share = (1 - moments.beta1) * first  # of the gradient itself in m'
-    scale = share if published else share * _clipping(gradients, moments.max_grad_norm)
+    scale = share
+    if moments.max_grad_norm and not published:  # what torch's clip_grad_norm_ would multiply each row by
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        scale = share * (moments.max_grad_norm / (norms + 1e-6)).clamp(max=1)
     width = COLUMNS if gradients.device.type == "cpu" else max(COLUMNS, ELEMENTS // max(1, len(gradients)))
     for start in range(0, gradients.shape[1], width):
         columns = slice(start, start + width)
@@ -76,10 +79,3 @@ def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -
         spread = spread.add_(1e-8).sqrt_() if published else spread.sqrt_().add_(moments.eps)
         gradient.add_(moments.exp_avg[columns] * momentum).div_(spread)
     return gradients
-
-
-def _clipping(gradients: torch.Tensor, limit: float) -> torch.Tensor | float:
-    """What torch's clip_grad_norm_ would multiply each row by: [n, 1]."""
-    if not limit:
-        return 1.0
-    return (limit / (torch.linalg.vector_norm(gradients, dim=1, keepdim=True) + 1e-6)).clamp(max=1)

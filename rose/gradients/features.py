@@ -1,4 +1,4 @@
-"""The gradient stages: pool rows and target pairs become gradients, projected and stored."""
+"""The gradient stages: pool rows and target pairs become gradients, projected and stored, or meet as they come."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,14 +14,15 @@ from rose.config.choices import AdamMap, Balance, PairFormat, Reference, StoreDt
 from rose.config.schema import Features, Numerics, Projection
 from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
-from rose.data.rows import DroppedRow, PreferencePair
+from rose.data.rows import DroppedRow, EncodedPair, PreferencePair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
 from rose.gradients.feature_store import ABSENT, FeatureStore, Filling
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
-from rose.gradients.projection import Projector, make_projector
+from rose.gradients.projection import Identity, Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
+from rose.gradients.spaces import TARGETS, description, require_same
 from rose.gradients.trajectory import Trajectory
 from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
@@ -34,7 +35,6 @@ BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a tok
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines make the same batches
 
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
-Answers = tuple[Encoded, Encoded]  # chosen and rejected
 
 
 @stage("features", version=2, resumable=True, together=True)
@@ -49,14 +49,58 @@ def pool_features(
     rows = Dataset.load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
-        batches = pool_batches(rows, features.batch_tokens, engine)
+        batches = _pool_batches(rows, features.batch_tokens, engine)
         points = len(trajectory.names)
         projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
         space, ids = projector.describe(), list(rows["id"])
         store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, trajectory.rates))
-        for checkpoint, take in updates(trajectory, engine, rows, features.adam):
-            fill(store, checkpoint, batches, take, projector, unit=True)
-    list_lost(out, store)
+        for checkpoint, take in _updates(trajectory, engine, rows, features.adam):
+            _fill(store, checkpoint, batches, take, projector, unit=True)
+    _list_lost(out, store)
+
+
+@stage("cosines", version=2, resumable=True, together=True)
+def pool_cosines(
+    out: Path,
+    adam: AdamMap,
+    batch_tokens: int,
+    numerics: Numerics,
+    base: Path,
+    warmup: Path,
+    tokens: Path,
+    targets: Path,
+) -> None:
+    """features.keep=stream: the pool's gradients meet the targets' as they come, and are not kept.
+
+    As `pool_features`, but float32 cosines of Adam's updates with the targets' gradients, a column a
+    pair. `targets` is a store of unprojected gradients, of which one checkpoint's, float32
+    [pairs, p], are held in memory. Exact, for nothing is projected; but every other set of targets
+    takes the gradients again, and whatever compares pool rows with one another (whitening, greedy
+    choice, other estimators) needs the store.
+    """
+    rows = Dataset.load_from_disk(str(tokens / "rows"))
+    aims = FeatureStore.open(targets)
+    trajectory = Trajectory(loading.load_model(base, numerics), warmup)
+    with PerExample(trajectory.model) as engine:
+        require_same(aims.projection, Identity(engine.size).describe(), (targets, "the pool's own gradients"))
+        batches = _pool_batches(rows, batch_tokens, engine)
+        space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
+        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, trajectory.rates))
+        for checkpoint, take in _updates(trajectory, engine, rows, adam):
+            _fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
+    _list_lost(out, store)
+
+
+class Cosines:
+    """A projector onto a checkpoint's targets' unit gradients; a zero gradient has cosine 0."""
+
+    def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
+        self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)
+
+    def project(self, gradients: torch.Tensor) -> torch.Tensor:
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        products = gradients.float() @ self.directions.T
+        return products / torch.where(norms == 0, 1, norms).float()
 
 
 @stage("targets", version=1, resumable=True, together=True)
@@ -85,6 +129,11 @@ def pair_features(
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
     with PerExample(trajectory.model) as engine:
+
+        def take(batch: list[int]) -> torch.Tensor:
+            rows = [row for number in batch for row in (encoded[number] if objective.paired else encoded[number][:1])]
+            return gradients(engine, rows, objective, None if reference is None else reference[batch].flatten())
+
         lengths = [max(len(row["input_ids"]) for row in both) for both in encoded]
         tokens = PAIR_TOKENS if objective.balance is Balance.none else BALANCED_TOKENS
         batches = length_batches(lengths, tokens // 2, max(1, _most_rows(engine.size) // 2))
@@ -94,30 +143,40 @@ def pair_features(
         header = (StoreDtype.float32, projector.describe(), trajectory.rates, subtasks)
         store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
         for checkpoint in trajectory:
-            take = partial(_pair_gradients, engine, encoded, objective, reference)
-            fill(store, checkpoint, batches, take, projector, unit=False)
-    list_lost(out, store, dropped)
+            _fill(store, checkpoint, batches, take, projector, unit=False)
+    _list_lost(out, store, dropped)
 
 
-def pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
+def _pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
     """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
     table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
     lengths = [chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks]
     return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
 
 
-def updates(
+def _updates(
     trajectory: Trajectory, engine: PerExample, rows: Dataset, adam: AdamMap
 ) -> Iterator[tuple[int, Gradients]]:
     """Each checkpoint in turn, with what takes Adam's updates while the model is at it."""
     columns = rows.select_columns(["input_ids", "labels"])
+
+    def take(moments: Moments | None, numbers: list[int]) -> torch.Tensor:
+        table = columns[numbers]
+        both = zip(table["input_ids"], table["labels"], strict=True)
+        batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
+        return apply_adam(gradients(engine, batch, SFT), moments, adam)
+
     for checkpoint in trajectory:
-        moments = trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None
-        yield checkpoint, partial(_updates, engine, columns, moments, adam)
+        yield checkpoint, partial(take, trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None)
 
 
-def fill(
-    store: FeatureStore, checkpoint: int, batches: list[list[int]], take: Gradients, projector: Projector, unit: bool
+def _fill(
+    store: FeatureStore,
+    checkpoint: int,
+    batches: list[list[int]],
+    take: Gradients,
+    projector: Projector | Cosines,
+    unit: bool,
 ) -> None:
     """Projects what `take` gives for each batch into the store, brought to `unit` norm.
 
@@ -135,23 +194,7 @@ def fill(
             filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
 
 
-def _updates(
-    engine: PerExample, rows: Dataset, moments: Moments | None, adam: AdamMap, numbers: list[int]
-) -> torch.Tensor:
-    columns = rows[numbers]
-    both = zip(columns["input_ids"], columns["labels"], strict=True)
-    batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
-    return apply_adam(gradients(engine, batch, SFT), moments, adam)
-
-
-def _pair_gradients(
-    engine: PerExample, pairs: Sequence[Answers], objective: Objective, reference: torch.Tensor | None, batch: list[int]
-) -> torch.Tensor:
-    rows = [row for number in batch for row in (pairs[number] if objective.paired else pairs[number][:1])]
-    return gradients(engine, rows, objective, None if reference is None else reference[batch].flatten())
-
-
-def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference | None) -> torch.Tensor | None:
+def _reference(trajectory: Trajectory, pairs: Sequence[EncodedPair], kind: Reference | None) -> torch.Tensor | None:
     """Summed log-probabilities [pairs, 2] under the reference: the base, or the warm-up's end."""
     if kind is None:
         return None
@@ -166,15 +209,14 @@ def _reference(trajectory: Trajectory, pairs: Sequence[Answers], kind: Reference
 
 
 def _shortened(
-    pairs: Sequence[PreferencePair], encoded: Sequence[Answers], count: int, paired: bool
-) -> tuple[list[PreferencePair], list[Answers], list[DroppedRow]]:
-    """Pairs, their answers cut to `count` tokens, and {"id", "reason"} of those then alike."""
+    pairs: list[PreferencePair], encoded: list[EncodedPair], count: int, paired: bool
+) -> tuple[list[PreferencePair], list[EncodedPair], list[DroppedRow]]:
+    """Pairs, their answers cut to `count` tokens, and those that are then alike."""
     different, shortened, dropped = [], [], []
     for pair, (chosen, rejected) in zip(pairs, encoded, strict=True):
         both = with_first_tokens(chosen, count), with_first_tokens(rejected, count)
         if paired and both[0] == both[1]:
-            reason = f"the answers begin alike: preference.first_tokens={count}"
-            dropped.append({"id": pair["id"], "reason": reason})
+            dropped.append({"id": pair["id"], "reason": f"the answers begin alike: preference.first_tokens={count}"})
         else:
             different.append(pair)
             shortened.append(both)
@@ -183,7 +225,7 @@ def _shortened(
     return different, shortened, dropped
 
 
-def list_lost(out: Path, store: FeatureStore, dropped: Sequence[DroppedRow] = ()) -> None:
+def _list_lost(out: Path, store: FeatureStore, dropped: Sequence[DroppedRow] = ()) -> None:
     """Lists `dropped` and the rows without a gradient, once every process is done; to drop all is an error."""
     ranks.barrier()
     if not store.valid.any():

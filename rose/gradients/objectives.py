@@ -15,14 +15,7 @@ from rose.config.choices import Balance, Reference
 from rose.gradients.per_example import PerExample
 from rose.models.batching import Encoded
 
-
-class Loss(StrEnum):
-    sft = "sft"
-    dpo = "dpo"
-    ipo = "ipo"
-    ipo_mean = "ipo_mean"
-    simpo = "simpo"
-    contrast = "contrast"
+Loss = StrEnum("Loss", ["sft", "dpo", "ipo", "ipo_mean", "simpo", "contrast"])
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Random projections of gradients to few dimensions that keep inner products, on average exactly.
 
-Every projector maps [n, p] to [n, d] float32; the same seed gives the same map in any process.
+Every projector maps [n, p] to [n, d] float32 and leaves its input as it is; the same seed gives the
+same map in any process.
 """
-
-from typing import Protocol
 
 import torch
 
@@ -15,17 +14,9 @@ from rose.gradients.spaces import Space, description
 from rose.gradients.trak import Trak, trak_projector
 
 
-class Projector(Protocol):
-    dim: int
-
-    def project(self, gradients: torch.Tensor) -> torch.Tensor:
-        """[n, p] to [n, d] float32; the input is left as it is."""
-        ...
-
-
 def make_projector(
     projection: Projection, size: int, device: torch.device | str = "cpu", rows: int = 0, batches: int = 0
-) -> "Identity | Sketch | Trak":
+) -> "Projector":
     """The projector for gradients of `size` weights; its `describe` says what space it maps to.
 
     `rows` and `batches` are how many gradients will come in how many calls, for the cost estimate
@@ -62,3 +53,6 @@ class Identity:
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         return gradients.float()
+
+
+Projector = Identity | Sketch | Trak

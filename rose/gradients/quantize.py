@@ -33,13 +33,11 @@ def encode(rows: torch.Tensor, dtype: StoreDtype) -> tuple[torch.Tensor, torch.T
     if dtype == StoreDtype.float16:
         return (rows / largest[:, None]).half().view(torch.uint8), largest
     levels = LEVELS[StoreDtype(dtype)]
-    if dtype == StoreDtype.int8:
-        scale = largest / levels
-        codes = _round(rows, scale, levels)
-        return codes.to(torch.int8).view(torch.uint8), _unshrunk(rows, codes, scale)
-    scale = _least_error(rows, largest, levels)
+    scale = largest / levels if dtype == StoreDtype.int8 else _least_error(rows, largest, levels)
     codes = _round(rows, scale, levels)
     scale = _unshrunk(rows, codes, scale)
+    if dtype == StoreDtype.int8:
+        return codes.to(torch.int8).view(torch.uint8), scale
     codes = (codes + 8).to(torch.uint8)
     codes = torch.nn.functional.pad(codes, (0, codes.shape[1] % 2))
     return codes[:, 0::2] | (codes[:, 1::2] << 4), scale

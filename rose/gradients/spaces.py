@@ -14,13 +14,7 @@ from rose.config.choices import ProjectionKind
 from rose.errors import RoseError
 
 TARGETS = "targets"  # not a random projection: coordinates are cosines with the targets' gradients
-VERSIONS = {
-    ProjectionKind.trak: 1,
-    ProjectionKind.sketch: 1,
-    ProjectionKind.srht: 1,
-    ProjectionKind.none: 1,
-    TARGETS: 1,
-}
+VERSIONS: dict[str, int] = dict.fromkeys([*ProjectionKind, TARGETS], 1)
 
 
 class Space(TypedDict):

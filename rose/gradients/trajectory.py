@@ -37,8 +37,8 @@ class Trajectory:
         self.warmup = warmup
         self.optimizer: dict[str, float] = manifest["optimizer"]
         self.entries: list[Checkpoint] = manifest["checkpoints"]
-        self.names = [entry["dir"] for entry in self.entries]
         self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
+        self.names = list(self.rates)
         self.model: PeftModel = loading.load_adapter(model, warmup / self.names[0])
 
     def __iter__(self) -> Iterator[int]:

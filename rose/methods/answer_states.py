@@ -7,22 +7,18 @@ import numpy
 import pandas
 import torch
 from sklearn.linear_model import RidgeCV
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from rose.config.choices import Estimator, ProjectionKind, StoreDtype
+from rose.config.choices import Estimator
 from rose.config.schema import Method, Numerics
-from rose.data.dropping import list_dropped
-from rose.data.encoded_pairs import encoded_pairs
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.spaces import description
-from rose.methods.hidden import token_rows
+from rose.methods.hidden import encoded_rows, fitting_pairs, in_batches, write
 from rose.methods.influence import Influence
 from rose.models import loading
-from rose.models.batching import IGNORED, Encoded, length_batches
-from rose.progress import track
+from rose.models.batching import IGNORED, Encoded
 from rose.stages.graph import stage
 
-BATCH_TOKENS = 8192  # padding included; no logits are kept
 RIDGES = numpy.logspace(-4, 4, 17)  # in units of the differences' mean squared norm
 
 
@@ -53,59 +49,32 @@ def ridge(differences: numpy.ndarray) -> numpy.ndarray:
 @stage("answer_states", version=1)
 def pool_states(out: Path, layer: float, numerics: Numerics, base: Path, tokens: Path) -> None:
     """A FeatureStore in pool order: float32 [rows, hidden size]."""
-    rows = token_rows(tokens)
-    encoded = rows.select_columns(["input_ids", "labels"]).to_list()
-    _write(out, loading.load_model(base, numerics), layer, encoded, rows["id"][:])
+    ids, rows = encoded_rows(tokens)
+    write(out, {"states": states(loading.load_model(base, numerics), rows, layer)}, ids, unit=False)
 
 
 @stage("target_answer_states", version=2)
 def pair_states(out: Path, layer: float, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
     """The same of the target pairs' answers, `<pair>/chosen` before `<pair>/rejected`; dropped.jsonl: the rest."""
-    pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    pairs, encoded = fitting_pairs(out, base, max_length, preferences)
     answers = [answer for both in encoded for answer in both]
     ids = [f"{pair['id']}/{side}" for pair in pairs for side in ("chosen", "rejected")]
-    _write(
-        out,
-        loading.load_model(base, numerics),
-        layer,
-        answers,
-        ids,
-        [pair["subtask"] for pair in pairs for _ in range(2)],
-    )
-    list_dropped(out, dropped, len(dropped) + len(pairs), "target pairs")
+    subtasks = [pair["subtask"] for pair in pairs for _ in range(2)]
+    write(out, {"states": states(loading.load_model(base, numerics), answers, layer)}, ids, subtasks, unit=False)
 
 
-@torch.no_grad()
 def states(model: PreTrainedModel, rows: Sequence[Encoded], layer: float) -> torch.Tensor:
     """Mean over labelled tokens of the states after a layer: float32 [rows, hidden size].
 
     `layer` is the share of the depth: 1 is the last layer, after the model's final norm.
     """
-    result = torch.zeros(len(rows), model.config.get_text_config().hidden_size)
-    batches = length_batches([len(row["input_ids"]) for row in rows], BATCH_TOKENS)
-    for batch in track(batches, "answer states", total=len(batches)):
-        longest = max(len(rows[number]["input_ids"]) for number in batch)
-        inputs = torch.zeros(len(batch), longest, dtype=torch.long)
-        labelled = torch.zeros(len(batch), longest, dtype=torch.bool)
-        for place, number in enumerate(batch):
-            row = rows[number]
-            inputs[place, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            labelled[place, : len(row["labels"])] = torch.tensor(row["labels"]) != IGNORED
+
+    def means(batch: list[int]) -> torch.Tensor:
+        inputs = pad_sequence([torch.tensor(rows[number]["input_ids"]) for number in batch], True)
+        labels = pad_sequence([torch.tensor(rows[number]["labels"]) for number in batch], True, IGNORED)
         hidden = model.base_model(inputs.to(model.device), use_cache=False, output_hidden_states=True).hidden_states
-        state, mask = hidden[round(layer * (len(hidden) - 1))].float(), labelled.to(model.device).float()
-        result[batch] = (torch.einsum("rth,rt->rh", state, mask) / mask.sum(1, keepdim=True)).cpu()
-    return result
+        state, mask = hidden[round(layer * (len(hidden) - 1))].float(), (labels != IGNORED).to(model.device).float()
+        return torch.einsum("rth,rt->rh", state, mask) / mask.sum(1, keepdim=True)
 
-
-def _write(
-    out: Path,
-    model: PreTrainedModel,
-    layer: float,
-    rows: Sequence[Encoded],
-    ids: list[str],
-    subtasks: list[str] | None = None,
-) -> None:
-    vectors = states(model, rows, layer)
-    space = description(ProjectionKind.none, None, vectors.shape[1])
-    store = FeatureStore.create(out, ids, StoreDtype.float32, space, {"states": 1.0}, subtasks)
-    store.write(0, range(len(ids)), vectors)
+    shape = (model.config.get_text_config().hidden_size,)
+    return in_batches("answer states", [row["input_ids"] for row in rows], shape, means)

@@ -1,6 +1,8 @@
 """Duplicates among the rows taken so far."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
 
 from rose.config.choices import Dedup
 from rose.methods.lexical import words
@@ -9,39 +11,31 @@ WORDS = 5  # of a shingle
 SIMILAR = 0.8  # Jaccard index of two near-duplicates' shingles, as in Lee et al. (arXiv 2107.06499)
 
 
-class Exact:
-    """Texts that are the same, letter by letter."""
+class Seen:
+    """Texts of whose sets A, B of `parts` no two have |A ∩ B| / |A ∪ B| ≥ 0.8."""
 
-    def __init__(self) -> None:
-        self.texts: set[str] = set()
-
-    def holds(self, text: str) -> bool:
-        """Whether an equal text was here before; if not, it is kept."""
-        if text in self.texts:
-            return True
-        self.texts.add(text)
-        return False
-
-
-class Near:
-    """Texts whose sets A, B of five-word shingles have |A ∩ B| / |A ∪ B| ≥ 0.8."""
-
-    def __init__(self) -> None:
+    def __init__(self, parts: Callable[[str], set]) -> None:
+        self.parts = parts
         self.sizes: list[int] = []
-        self.holders: dict[tuple[str, ...], list[int]] = defaultdict(list)  # shingle → texts
+        self.holders: dict[object, list[int]] = defaultdict(list)  # part → texts
 
     def holds(self, text: str) -> bool:
         """Whether a similar text was kept before; if not, this one is."""
-        split = words(text)
-        starts = range(max(1, len(split) - WORDS + 1))
-        shingles = {tuple(split[start : start + WORDS]) for start in starts}
-        shared = Counter(holder for shingle in shingles for holder in self.holders.get(shingle, ()))
-        if any(n >= SIMILAR * (len(shingles) + self.sizes[holder] - n) for holder, n in shared.items()):
+        parts = self.parts(text)
+        shared = Counter(holder for part in parts for holder in self.holders.get(part, ()))
+        if any(n >= SIMILAR * (len(parts) + self.sizes[holder] - n) for holder, n in shared.items()):
             return True
-        for shingle in shingles:
-            self.holders[shingle].append(len(self.sizes))
-        self.sizes.append(len(shingles))
+        for part in parts:
+            self.holders[part].append(len(self.sizes))
+        self.sizes.append(len(parts))
         return False
 
 
-SEEN = {Dedup.exact: Exact, Dedup.near: Near}
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """Runs of five words."""
+    split = words(text)
+    return {tuple(split[start : start + WORDS]) for start in range(max(1, len(split) - WORDS + 1))}
+
+
+Near = partial(Seen, shingles)
+SEEN = {Dedup.exact: partial(Seen, lambda text: {text}), Dedup.near: Near}

@@ -10,13 +10,12 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 from rose.config.choices import Normalize
 from rose.config.schema import Base, Method
 from rose.errors import RoseError
-from rose.methods.gradient import Stores, compare
-from rose.methods.hidden import BATCH_TOKENS, token_rows, write
+from rose.gradients.feature_store import FeatureStore
+from rose.methods.gradient import compare
+from rose.methods.hidden import in_batches, token_rows, write
 from rose.methods.influence import Influence
 from rose.methods.lexical import pool_texts, target_texts
 from rose.models import loading
-from rose.models.batching import length_batches
-from rose.progress import track
 from rose.stages.graph import stage
 
 LONGEST = 512  # tokens of a text, or fewer where the encoder knows fewer positions
@@ -29,7 +28,8 @@ def influence(
 
     A pair's text is its prompt and chosen answer; pooling is Sentence-BERT's (arXiv 1908.10084).
     """
-    return compare(method, rows, Stores.open(embeddings, targets, background), {0: 1.0}, Normalize.per_pair)
+    pool = FeatureStore.open(embeddings)
+    return compare(method, rows, {0: 1.0}, Normalize.per_pair, pool, targets, background)
 
 
 def source(method: Method) -> Base:
@@ -59,22 +59,20 @@ def _held(encoder: Base, fingerprint: str) -> Base:
     return loading.pinned(encoder)
 
 
-@torch.no_grad()
 def embed(encoder: Base, texts: Sequence[str]) -> torch.Tensor:
     """Mean last-layer state of each text's tokens, padding left out: float32 [texts, width]."""
     tokenizer, model = load(encoder)
     positions = getattr(model.config, "max_position_embeddings", LONGEST)
     cut = {"truncation": True, "max_length": min(LONGEST, positions)}
     encoded = tokenizer(list(texts), **cut)["input_ids"]
-    vectors = torch.zeros(len(texts), model.config.hidden_size)
-    batches = length_batches([len(ids) for ids in encoded], BATCH_TOKENS)
-    for batch in track(batches, "embeddings", total=len(batches)):
+
+    def means(batch: list[int]) -> torch.Tensor:
         inputs = tokenizer.pad({"input_ids": [encoded[number] for number in batch]}, return_tensors="pt")
         inputs = inputs.to(model.device)
         mask = inputs["attention_mask"][:, :, None]
-        hidden = model(**inputs).last_hidden_state.float() * mask
-        vectors[batch] = (hidden.sum(1) / mask.sum(1)).cpu()
-    return vectors
+        return (model(**inputs).last_hidden_state.float() * mask).sum(1) / mask.sum(1)
+
+    return in_batches("embeddings", encoded, (model.config.hidden_size,), means)
 
 
 def load(encoder: Base) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy
 import pandas
@@ -19,37 +18,23 @@ from rose.methods.influence import Influence
 BLOCK = 1 << 14  # rows added at once: torch widens all it is given to float64 before it adds
 
 
-class Stores(NamedTuple):
-    """Features of the same width; rows are whitened by those of `background`."""
-
-    pool: FeatureStore
-    pairs: FeatureStore
-    background: FeatureStore
-
-    @classmethod
-    def open(cls, pool: Path, pairs: Path, background: Path | None) -> "Stores":
-        """Without a `background` the rows' own features take its place."""
-        rows = FeatureStore.open(pool)
-        return cls(rows, FeatureStore.open(pairs), rows if background is None else FeatureStore.open(background))
-
-
 def influence(
     method: Method,
     rows: pandas.DataFrame,
     normalize: Normalize,
-    features: Path,
-    targets: Path,
+    pool: Path,
+    pairs: Path,
     background: Path | None = None,
 ) -> Influence:
     """Influence of rows z on pairs j: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i.
 
     ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631),
     φᵢ has unit norm, and `method.estimator` says what ⟨·,·⟩ is. With `method.checkpoints`, only the
-    warm-up's last so many count. Rows whose gradient is not finite hold NaN;
-    such pairs are left out.
+    warm-up's last so many count. Rows whose gradient is not finite hold NaN; such pairs are left
+    out.
     """
-    stores = Stores.open(features, targets, background)
-    return compare(method, rows, stores, last(stores.pool.weights, method.checkpoints), normalize)
+    features = FeatureStore.open(pool)
+    return compare(method, rows, last(features.weights, method.checkpoints), normalize, features, pairs, background)
 
 
 def last(weights: list[float], count: int | None) -> dict[int, float]:
@@ -63,10 +48,20 @@ def last(weights: list[float], count: int | None) -> dict[int, float]:
 
 
 def compare(
-    method: Method, rows: pandas.DataFrame, stores: Stores, weights: dict[int, float], normalize: Normalize
+    method: Method,
+    rows: pandas.DataFrame,
+    weights: dict[int, float],
+    normalize: Normalize,
+    pool: FeatureStore,
+    targets: Path,
+    others: Path | None,
 ) -> Influence:
-    """Influence from any features; `weights` are those of the checkpoints that count, by number."""
-    pool, pairs, background = stores
+    """Influence from any features; `weights` are those of the checkpoints that count, by number.
+
+    Whitening is by the features in `others`, without which by the pool's own.
+    """
+    pairs = FeatureStore.open(targets)
+    background = pool if others is None else FeatureStore.open(others)
     if list(pool.ids) != rows["id"].tolist():
         raise RoseError(f"{pool.path}: its rows are not those of the pool; remove that folder and run again")
     if not pool.streamed:
@@ -76,12 +71,14 @@ def compare(
     subtasks = valid_subtasks(pairs)
     total = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
     for checkpoint, weight in weights.items():
-        targets = directions(pairs, checkpoint, normalize)
+        aims = directions(pairs, checkpoint, normalize)
         if pool.streamed:  # features are cosines with each target, which lies along its own axis
-            targets = torch.diag(targets.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid]
+            aims = torch.diag(aims.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid]
         if method.whiten:
-            targets = whiten(View(background, checkpoint), targets, method.ridge)
-        _add(total, weight, ESTIMATORS[method.estimator](method, View(pool, checkpoint), targets, subtasks))
+            aims = whiten(View(background, checkpoint), aims, method.ridge)
+        values = ESTIMATORS[method.estimator](method, View(pool, checkpoint), aims, subtasks)
+        for into, part in zip(total.split(BLOCK), values.split(BLOCK), strict=True):
+            into.add_(part, alpha=weight)
     total[~pool.valid] = torch.nan
 
     def vectors(numbers: Sequence[int]) -> numpy.ndarray:
@@ -113,9 +110,3 @@ def directions(pairs: FeatureStore, checkpoint: int, normalize: Normalize) -> to
     if normalize is Normalize.none:
         return gradients
     return unit_means(gradients, valid_subtasks(pairs))
-
-
-def _add(total: torch.Tensor, weight: float, values: torch.Tensor) -> None:
-    """total [rows, targets] += weight × values, in blocks of rows."""
-    for into, part in zip(total.split(BLOCK), values.split(BLOCK), strict=True):
-        into.add_(part, alpha=weight)

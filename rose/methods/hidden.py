@@ -1,23 +1,25 @@
 """Hidden states of the base model as a row's representation: RDS and RDS+."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from rose.config.choices import Normalize, Pooling, ProjectionKind, StoreDtype
 from rose.config.schema import Method, Numerics
 from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
+from rose.data.rows import EncodedPair, PreferencePair
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import description
-from rose.methods.gradient import Stores, compare
+from rose.methods.gradient import compare
 from rose.methods.influence import Influence
 from rose.models import loading
-from rose.models.batching import length_batches
+from rose.models.batching import Encoded, length_batches
 from rose.progress import track
 from rose.stages.graph import stage
 
@@ -33,9 +35,9 @@ def influence(
     weighted: Σ_t t/(Σt) · h_t over the row's tokens (RDS+, arXiv 2503.01807). h is the last layer's
     state, after its norm.
     """
-    stores = Stores.open(hidden, targets, background)
-    place = stores.pool.checkpoints.index(method.pooling)
-    return compare(method, rows, stores, {place: 1.0}, Normalize.per_pair)
+    pool = FeatureStore.open(hidden)
+    place = pool.checkpoints.index(method.pooling)
+    return compare(method, rows, {place: 1.0}, Normalize.per_pair, pool, targets, background)
 
 
 @stage("hidden", version=1)
@@ -48,29 +50,25 @@ def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None
 @stage("target_hidden", version=2)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
     """The same of the target pairs' prompts with their chosen answers; dropped.jsonl: the rest."""
-    tokenizer = loading.load_tokenizer(base)
-    pairs, encoded, dropped = encoded_pairs(tokenizer, preferences / "target.jsonl", max_length)
+    pairs, encoded = fitting_pairs(out, base, max_length, preferences)
     vectors = states(loading.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
     write(out, vectors, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
-    list_dropped(out, dropped, len(dropped) + len(pairs), "target pairs")
 
 
-@torch.no_grad()
 def states(model: PreTrainedModel, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
     """Last-layer states of token sequences, pooled without padding: float32 [rows, hidden size]."""
-    shape = (len(sequences), model.config.get_text_config().hidden_size)
-    pooled = {str(pooling): torch.zeros(shape) for pooling in POOLINGS}
-    batches = length_batches([len(ids) for ids in sequences], BATCH_TOKENS)
-    for batch in track(batches, "hidden states", total=len(batches)):
-        lengths = torch.tensor([len(sequences[number]) for number in batch], device=model.device)
-        inputs = torch.zeros(len(batch), int(lengths.max()), dtype=torch.long, device=model.device)
-        for place, number in enumerate(batch):
-            inputs[place, : lengths[place]] = torch.tensor(sequences[number])
+
+    def pooled(batch: list[int]) -> torch.Tensor:
+        rows = [torch.tensor(sequences[number]) for number in batch]
+        inputs = pad_sequence(rows, batch_first=True).to(model.device)
+        lengths = torch.tensor([len(row) for row in rows], device=model.device)
         mask = torch.arange(inputs.shape[1], device=model.device) < lengths[:, None]
         hidden = model.base_model(inputs, attention_mask=mask.long(), use_cache=False).last_hidden_state.float()
-        for pooling, pool in POOLINGS.items():
-            pooled[pooling][batch] = pool(hidden, mask).cpu()
-    return pooled
+        return torch.stack([pool(hidden, mask) for pool in POOLINGS.values()], dim=1)
+
+    shape = (len(POOLINGS), model.config.get_text_config().hidden_size)
+    by_pooling = in_batches("hidden states", sequences, shape, pooled).unbind(1)
+    return {str(pooling): vectors for pooling, vectors in zip(POOLINGS, by_pooling, strict=True)}
 
 
 def last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -92,14 +90,41 @@ def token_rows(tokens: Path) -> Dataset:
     return Dataset.load_from_disk(tokens / "rows")
 
 
+def encoded_rows(tokens: Path) -> tuple[list[str], list[Encoded]]:
+    """The ids of a `tokens` artifact, and its rows."""
+    rows = token_rows(tokens)
+    return rows["id"][:], rows.select_columns(["input_ids", "labels"]).to_list()
+
+
+def fitting_pairs(
+    out: Path, base: Path, max_length: int, preferences: Path
+) -> tuple[list[PreferencePair], list[EncodedPair]]:
+    """The target pairs and their encoded answers; dropped.jsonl lists those that nothing is left of."""
+    pairs, encoded, dropped = encoded_pairs(loading.load_tokenizer(base), preferences / "target.jsonl", max_length)
+    list_dropped(out, dropped, len(dropped) + len(pairs), "target pairs")
+    return pairs, encoded
+
+
+@torch.no_grad()
+def in_batches(
+    what: str, sequences: Sequence[Sequence[int]], shape: tuple[int, ...], vectors: Callable[[list[int]], torch.Tensor]
+) -> torch.Tensor:
+    """[rows, *shape]: what `vectors` makes of the numbers of `sequences` of about one length, for all of them."""
+    result = torch.zeros(len(sequences), *shape)
+    for batch in track(length_batches([len(ids) for ids in sequences], BATCH_TOKENS), what):
+        result[batch] = vectors(batch).cpu()
+    return result
+
+
 def write(
     out: Path,
     vectors: dict[str, torch.Tensor],
     ids: list[str],
     subtasks: list[str] | None = None,
     model: str | None = None,
+    unit: bool = True,
 ) -> None:
-    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm.
+    """A FeatureStore of `vectors` [rows, d] by name, each row brought to `unit` norm.
 
     `model`: the commit of what made them, which those that they are compared with must share.
     """
@@ -109,4 +134,4 @@ def write(
         space["model"] = model
     store = FeatureStore.create(out, ids, StoreDtype.float32, space, dict.fromkeys(vectors, 1.0), subtasks)
     for number, rows in enumerate(vectors.values()):
-        store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1))
+        store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1) if unit else rows)

@@ -1,16 +1,14 @@
 """Losses as a row's representation: what the model finds hard, untrained or a little trained."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy
 import pandas
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose.config.schema import Method, Numerics
 from rose.data.chat import Encoded
-from rose.methods.hidden import token_rows
+from rose.methods.hidden import encoded_rows
 from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import IGNORED
@@ -50,23 +48,15 @@ def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path)
 @stage("losses", version=1)
 def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, tokens: Path) -> None:
     """Writes losses.parquet: id, and loss in nats a token; adapter=None is the base model."""
-    ids, rows = _rows(tokens)
     model = loading.load_model(base, numerics)
-    _write(out, ids, mean_losses(model if adapter is None else loading.load_adapter(model, adapter), rows))
+    _write(out, model if adapter is None else loading.load_adapter(model, adapter), *encoded_rows(tokens))
 
 
 @stage("answer_losses", version=1)
 def answer_losses(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
     """The same of each row's answers alone, CE(y), after a BOS (else EOS) token."""
-    ids, rows = _rows(tokens)
-    tokenizer = loading.load_tokenizer(base)
-    _write(out, ids, mean_losses(loading.load_model(base, numerics), [alone(tokenizer, row) for row in rows]))
-
-
-def mean_losses(model: PreTrainedModel | PeftModel, rows: Sequence[Encoded]) -> numpy.ndarray:
-    """Mean cross-entropy of each encoded row's labelled tokens."""
-    sums, lengths = answer_log_probs(model, rows, BATCH_TOKENS)
-    return -sums / lengths
+    tokenizer, (ids, rows) = loading.load_tokenizer(base), encoded_rows(tokens)
+    _write(out, loading.load_model(base, numerics), ids, [alone(tokenizer, row) for row in rows])
 
 
 def alone(tokenizer: PreTrainedTokenizerBase, row: Encoded) -> Encoded:
@@ -76,13 +66,10 @@ def alone(tokenizer: PreTrainedTokenizerBase, row: Encoded) -> Encoded:
     return {"input_ids": [first, *answers], "labels": [IGNORED, *answers]}
 
 
-def _rows(tokens: Path) -> tuple[list[str], list[Encoded]]:
-    rows = token_rows(tokens)
-    return rows["id"][:], rows.select_columns(["input_ids", "labels"]).to_list()
-
-
-def _write(out: Path, ids: list[str], losses: numpy.ndarray) -> None:
-    pandas.DataFrame({"id": ids, "loss": losses}).to_parquet(out / "losses.parquet", index=False)
+def _write(out: Path, model: PreTrainedModel | PeftModel, ids: list[str], rows: list[Encoded]) -> None:
+    """The mean cross-entropy of each row's labelled tokens."""
+    sums, lengths = answer_log_probs(model, rows, BATCH_TOKENS)
+    pandas.DataFrame({"id": ids, "loss": -sums / lengths}).to_parquet(out / "losses.parquet", index=False)
 
 
 def _column(losses: Path, rows: pandas.DataFrame) -> pandas.Series:

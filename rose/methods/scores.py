@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy
 import pandas
 import pyarrow
-import pyarrow.compute
 from safetensors.numpy import save_file
 
 from rose.config.choices import Representation
@@ -68,9 +67,7 @@ def table_of(tokens: Path) -> pandas.DataFrame:
 
 def _counts(table: pyarrow.Table) -> pandas.DataFrame:
     """Tokens, and labelled tokens, of each row; in bulk, as pools have 10⁸ tokens and more."""
-    labels = table["labels"].combine_chunks()
-    labelled = labels.flatten().to_numpy() != IGNORED
-    parents = pyarrow.compute.call_function("list_parent_indices", [labels]).to_numpy()
-    answers = numpy.bincount(parents[labelled], minlength=len(labels))
-    lengths = pyarrow.compute.call_function("list_value_length", [table["input_ids"]]).to_numpy()
-    return pandas.DataFrame({"length": lengths, "answer_tokens": answers})
+    inputs, labels = (table[name].combine_chunks() for name in ("input_ids", "labels"))
+    labelled = labels.value_parent_indices().to_numpy()[labels.flatten().to_numpy() != IGNORED]
+    answers = numpy.bincount(labelled, minlength=len(labels))
+    return pandas.DataFrame({"length": inputs.value_lengths().to_numpy(), "answer_tokens": answers})

@@ -7,21 +7,25 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from rose import ranks
-from rose.stages import checksums, disk, leases, unfinished, versions
-from rose.stages.cost import Meter, merged, stored
+from rose.stages import checksums, disk, leases, unfinished
+from rose.stages.cost import merged, metered, stored
 from rose.stages.graph import Node, ordered, plan
 
 log = logging.getLogger(__name__)
+
+PACKAGES = ("rose", "torch", "transformers", "peft", "tokenizers")
 
 
 class Built(NamedTuple):
     path: Path
     state: str  # computed | reused
-    cost: dict[str, float]  # what computing it took, then or now: `cost.Meter`, and bytes
+    cost: dict[str, float]  # what computing it took, then or now: `cost.metered`, and bytes
 
 
 def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambda node, built: None) -> Path:
@@ -29,14 +33,22 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
 
     Where another process computes a stage, this one takes the next that it can, or waits.
     """
-    reported: set[str] = set()
+    told: set[str] = set()
     watched: dict[str, leases.Lease] = {}  # kept: only who watches a lease learns that its owner is dead
+
+    def tell(node: Node, state: str) -> None:
+        told.add(node.name)
+        target = node.path(outputs)
+        with checksums.blamed([target]):
+            cost = json.loads((target / "cost.json").read_text())
+        done(node, Built(target, state, cost))
+
     while True:
         steps = plan(goal, outputs)
         for node, state in steps:
-            if state == "ready" and node.name not in reported:
+            if state == "ready" and node.name not in told:
                 checksums.require(node.path(outputs), contents=False)
-                _tell(node, outputs, "reused", reported, done)
+                tell(node, "reused")
         missing = [node for node, state in steps if state == "missing"]
         able = [node for node in missing if all(other.path(outputs).exists() for other in node.upstream)]
         if not able:
@@ -46,26 +58,14 @@ def build(goal: Node, outputs: Path, done: Callable[[Node, Built], None] = lambd
                 watched[node.name] = leases.lease(node.path(outputs))
             now = _compute_once(node, outputs, watched[node.name])
             if now is not None:
-                _tell(node, outputs, now, reported, done)
+                tell(node, now)
                 break
         else:
-            _wait(able, reported)
-
-
-def _wait(busy: list[Node], reported: set[str]) -> None:
-    names = ", ".join(node.name for node in busy)
-    if names not in reported:
-        log.info("waiting for %s, which another process computes", names)
-        reported.add(names)
-    time.sleep(leases.POLL)
-
-
-def _tell(node: Node, outputs: Path, state: str, reported: set[str], done: Callable[[Node, Built], None]) -> None:
-    reported.add(node.name)
-    target = node.path(outputs)
-    with checksums.blamed([target]):
-        cost = json.loads((target / "cost.json").read_text())
-    done(node, Built(target, state, cost))
+            names = ", ".join(node.name for node in able)
+            if names not in told:
+                log.info("waiting for %s, which another process computes", names)
+                told.add(names)
+            time.sleep(leases.POLL)
 
 
 def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
@@ -111,21 +111,46 @@ def _compute(node: Node, part: Path, outputs: Path) -> None:
     for directory in upstream:
         checksums.require(directory)
     with checksums.blamed(upstream):
-        versions.compare(upstream)
+        _compare_versions(upstream)
         if node.stage.together:
             ranks.alone(lambda: (node.name, part))  # what the others wait for, in `assist`
             cost = merged(ranks.together(lambda: _run(node, part, outputs)))
         else:
             cost = _run(node, part, outputs)
     disk.write_json(part / "cost.json", cost | {"bytes": stored(part)})
-    disk.write_json(part / "inputs.json", node.key | {"versions": versions.installed()})
+    disk.write_json(part / "inputs.json", node.key | {"versions": installed()})
     checksums.record(part)
 
 
+@cache
+def installed() -> dict[str, str]:
+    """The versions of the libraries that make a stage: recorded beside its inputs, no part of its name."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # rose itself, run from its source
+            versions[name] = version(name)
+    return versions
+
+
+def _compare_versions(directories: Iterable[Path]) -> None:
+    """Says which of the artifacts that are about to be read were made by other versions."""
+    for directory in directories:
+        made = json.loads((directory / "inputs.json").read_text()).get("versions", {})  # older artifacts do not say
+        current = installed().items()
+        changes = [f"{name} {made[name]} (now {now})" for name, now in current if made.get(name, now) != now]
+        if changes:
+            _say_once(directory.parent.name, ", ".join(changes))
+
+
+@cache
+def _say_once(stage: str, changes: str) -> None:
+    log.warning("a stage reads %s, made with %s", stage, changes)
+
+
 def _run(node: Node, part: Path, outputs: Path) -> dict[str, float]:
-    with Meter() as meter:
+    with metered() as cost:
         node.run(part, outputs)
-    return meter.values
+    return cost
 
 
 def assist(goals: Iterable[Node], outputs: Path) -> None:

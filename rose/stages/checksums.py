@@ -23,25 +23,21 @@ def record(directory: Path) -> None:
     disk.write_json(directory / NAME, values)
 
 
-def checksum(path: Path) -> str:
+def checksum(path: Path, algorithm: Any = xxhash.xxh3_128) -> str:
     """XXH3 (128 bits) finds damage, not forgery; it is faster than any disk."""
-    return _digest(path, xxhash.xxh3_128).hexdigest()
+    with open(path, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def remembered(path: Path, algorithm: Any = xxhash.xxh3_128) -> bytes:
     """A file's whole digest; all jobs of a sweep read the file once while its size and time stay."""
     state = path.stat()
-    return _remembered(path.absolute(), state.st_size, state.st_mtime_ns, algorithm)
+    return bytes.fromhex(_remembered(path.absolute(), state.st_size, state.st_mtime_ns, algorithm))
 
 
 @functools.cache
-def _remembered(path: Path, size: int, changed: int, algorithm: Any) -> bytes:
-    return _digest(path, algorithm).digest()
-
-
-def _digest(path: Path, algorithm: Any) -> Any:
-    with open(path, "rb", buffering=0) as file:
-        return hashlib.file_digest(file, algorithm)
+def _remembered(path: Path, size: int, changed: int, algorithm: Any) -> str:
+    return checksum(path, algorithm)
 
 
 def recorded(directory: Path) -> bool:
@@ -55,13 +51,11 @@ def damage(directory: Path, contents: bool = True) -> list[str]:
         return []
     try:
         values = json.loads((directory / NAME).read_bytes())
-        expected = {str(name): (int(size), str(digest)) for name, (size, digest) in values.items()}
+        published = [(str(name), int(size), str(digest)) for name, (size, digest) in values.items()]
     except (ValueError, TypeError, AttributeError):
         return [f"{NAME}: cannot be read"]
-    faults = {
-        name: _fault(directory / name, size, digest if contents else None) for name, (size, digest) in expected.items()
-    }
-    return [f"{name}: {fault}" for name, fault in faults.items() if fault]
+    faults = ((name, _fault(directory / name, size, digest if contents else None)) for name, size, digest in published)
+    return [f"{name}: {fault}" for name, fault in faults if fault]
 
 
 def require(directory: Path, contents: bool | None = None) -> None:
@@ -70,7 +64,9 @@ def require(directory: Path, contents: bool | None = None) -> None:
     Sizes are always compared; contents too if `contents`, or by default where there are few.
     """
     faults = damage(directory, contents=False)
-    if not faults and (contents or (contents is None and _small(directory))):
+    if contents is None:
+        contents = sum(path.stat().st_size for _, path in _files(directory)) <= CHECKED_BYTES
+    if contents and not faults:
         faults = damage(directory)
     if faults:
         name = f"{directory.parent.name}/{directory.name}"
@@ -104,10 +100,6 @@ def _fault(path: Path, size: int, digest: str | None) -> str | None:
     except FileNotFoundError:
         return "missing"
     return None
-
-
-def _small(directory: Path) -> bool:
-    return sum(path.stat().st_size for _, path in _files(directory)) <= CHECKED_BYTES
 
 
 def _files(directory: Path) -> list[tuple[str, Path]]:

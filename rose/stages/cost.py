@@ -3,58 +3,58 @@
 import resource
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 
-class Meter:
-    """A context manager that counts what happens inside.
+@contextmanager
+def metered() -> Iterator[dict[str, float]]:
+    """Counts what happens inside, into what it yields.
 
     tokens_forward, tokens_backward: positions, padding included, through any transformers model.
     flops: 2 a weight and token forward, and backward as many again plus 2 a trained weight (Kaplan
     et al., arXiv 2001.08361): an estimate that leaves out attention. peak_memory: bytes, of the GPU
     where there is one, else of this process.
     """
+    cost: dict[str, float] = {"tokens_forward": 0, "tokens_backward": 0, "flops": 0}
+    torch = sys.modules.get("torch")  # where nothing has loaded it, no model can run
+    hook = torch and torch.nn.modules.module.register_module_forward_hook(partial(_count, cost))
+    gpu = torch.cuda if torch and torch.cuda.is_available() else None
+    if gpu:
+        gpu.reset_peak_memory_stats()
+    else:
+        with suppress(OSError):  # Linux: starts the process's high-water mark afresh
+            Path("/proc/self/clear_refs").write_text("5")
+    start = time.perf_counter()
+    try:
+        yield cost
+    finally:
+        cost["seconds"] = round(time.perf_counter() - start, 3)
+        cost["peak_memory"] = gpu.max_memory_allocated() if gpu else _peak()
+        if hook:
+            hook.remove()
 
-    def __init__(self) -> None:
-        self.values: dict[str, float] = {"tokens_forward": 0, "tokens_backward": 0, "flops": 0}
 
-    def __enter__(self) -> "Meter":
-        torch = sys.modules.get("torch")  # where nothing has loaded it, no model can run
-        self.hook = None
-        if torch is not None:
-            self.hook = torch.nn.modules.module.register_module_forward_hook(self._forward)
-        self.gpu = torch.cuda if torch is not None and torch.cuda.is_available() else None
-        if self.gpu:
-            self.gpu.reset_peak_memory_stats()
-        else:
-            with suppress(OSError):  # Linux: starts the process's high-water mark afresh
-                Path("/proc/self/clear_refs").write_text("5")
-        self.start = time.perf_counter()
-        return self
+def _count(cost: dict[str, float], module: Any, inputs: Any, output: Any) -> None:
+    """Hears of every module; a model's backbone is the one whose output holds last states."""
+    states = getattr(output, "last_hidden_state", None)
+    if states is None or getattr(module, "base_model", None) is not module:
+        return
+    tokens = states.shape[0] * states.shape[1]
+    weights = sum(weight.numel() for weight in module.parameters())
+    trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
+    cost["tokens_forward"] += tokens
+    cost["flops"] += 2 * weights * tokens
+    if states.requires_grad:
 
-    def __exit__(self, *_: Any) -> None:
-        self.values["seconds"] = round(time.perf_counter() - self.start, 3)
-        self.values["peak_memory"] = self.gpu.max_memory_allocated() if self.gpu else _peak()
-        if self.hook is not None:
-            self.hook.remove()
+        def backward(_: Any) -> None:
+            cost["tokens_backward"] += tokens
+            cost["flops"] += 2 * (weights + trained) * tokens
 
-    def _forward(self, module: Any, inputs: Any, output: Any) -> None:
-        """Hears of every module; a model's backbone is the one whose output holds last states."""
-        states = getattr(output, "last_hidden_state", None)
-        if states is None or getattr(module, "base_model", None) is not module:
-            return
-        tokens, (weights, trained) = states.shape[0] * states.shape[1], _weights(module)
-        self.values["tokens_forward"] += tokens
-        self.values["flops"] += 2 * weights * tokens
-        if states.requires_grad:
-
-            def backward(_: Any) -> None:
-                self.values["tokens_backward"] += tokens
-                self.values["flops"] += 2 * (weights + trained) * tokens
-
-            states.register_hook(backward)
+        states.register_hook(backward)
 
 
 def merged(costs: list[dict[str, float]]) -> dict[str, float]:
@@ -66,11 +66,6 @@ def merged(costs: list[dict[str, float]]) -> dict[str, float]:
 def stored(directory: Path) -> int:
     """Bytes of all files of a directory."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-
-
-def _weights(module: Any) -> tuple[int, int]:
-    sizes = [(weight.numel(), weight.requires_grad) for weight in module.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 def _peak() -> int:

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,6 @@ class Stage:
     def __call__(self, out: Path, *inputs: Any, **named: Any) -> None:
         self.function(out, *inputs, **named)
 
-    def bind(self, inputs: tuple, named: Mapping[str, Any]) -> dict[str, Any]:
-        """The inputs by the function's names for them. TypeError where they do not fit."""
-        arguments = self.parameters.bind(None, *inputs, **named).arguments
-        return dict(list(arguments.items())[1:])
-
     def __reduce__(self) -> str:
         return self.function.__qualname__  # for other processes, as functions are: by where it is found
 
@@ -51,7 +46,8 @@ class Node:
     """A stage and its inputs by name: dataclasses, plain values, other nodes, or tuples of these."""
 
     def __init__(self, stage: Stage, *inputs: Any, label: str = "", **named: Any):
-        self.stage, self.inputs = stage, stage.bind(inputs, named)
+        _, *bound = stage.parameters.bind(None, *inputs, **named).arguments.items()  # the first is `out`
+        self.stage, self.inputs = stage, dict[str, Any](bound)
         self.own_label = re.sub(r"\W+", "_", label)  # a name of the user's must not leave its folder
 
     @cached_property

@@ -108,7 +108,7 @@ class Lease:
             look = _look(self.marker)
             if look != self.seen:
                 self.seen, self.since = look, time.monotonic()
-            if not look.dead and time.monotonic() - self.since < LEASE:
+            if not _dead(look[0]) and time.monotonic() - self.since < LEASE:
                 return False
             aside = self.marker.with_name(f"{self.marker.name}.{uuid.uuid4().hex[:6]}")
             if _look(self.marker) == look:
@@ -122,24 +122,17 @@ class Lease:
         return True
 
 
-class _Look(NamedTuple):
-    """What a marker is and says. A touch changes it."""
-
-    inode: int
-    touched: int
-    text: str
-
-    @property
-    def dead(self) -> bool:
-        """Of a text that is torn nobody knows whose it is."""
-        words = self.text.split(" ")
-        return len(words) == 4 and words[1].isdecimal() and gone(Owner(words[0], int(words[1]), words[2]))
-
-
-def _look(marker: Path) -> _Look:
+def _look(marker: Path) -> tuple[str, int, int]:
+    """What a marker says and is. A touch changes it."""
     with open(marker, errors="replace") as file:  # opened: a network file system asks its server anew
         status = os.fstat(file.fileno())
-        return _Look(status.st_ino, status.st_mtime_ns, file.read())
+        return file.read(), status.st_ino, status.st_mtime_ns
+
+
+def _dead(text: str) -> bool:
+    """Whether a marker's owner is; of a text that is torn nobody knows whose it is."""
+    words = text.split(" ")
+    return len(words) == 4 and words[1].isdecimal() and gone(Owner(words[0], int(words[1]), words[2]))
 
 
 def _touch(descriptor: int, ended: threading.Event) -> None:
