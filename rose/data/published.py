@@ -56,4 +56,5 @@ def _with_eos(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         raise RoseError(f"preference.format=published: {tokenizer.name_or_path} has no EOS token; say template")
     encoding: Any = tokenizer(text, add_special_tokens=False, verbose=False)
     ids: list[int] = encoding["input_ids"]
-    return ids if tokenizer.eos_token_id in ids else [*ids, tokenizer.eos_token_id]
+    eos: Any = tokenizer.eos_token_id
+    return ids if eos in ids else [*ids, eos]
