@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pandas
-from scipy.stats import t
 
 from rose.report.metrics import bounds, lower_is_better
+from rose.report.statistics import from_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "experiments/README.md")
@@ -40,7 +40,7 @@ def renewed(readme: Path, write: bool) -> list[str]:
 
 
 def table(name: str, columns: list[str]) -> str:
-    """Markdown, `mean (low–high)` a cell: Student's 95 % interval over the seeds, if there are several."""
+    """Markdown, `mean (low–high)` a cell: a report's 95 % interval over the seeds, if there are several."""
     jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{name}.csv")
     jobs = jobs[jobs.state == "done"]
     means = jobs.groupby("method")[columns].mean()
@@ -48,19 +48,16 @@ def table(name: str, columns: list[str]) -> str:
     lines = [f"| method | seeds | {' | '.join(columns)} |", f"|---|---:|{'---:|' * len(columns)}"]
     for method in order:
         of = jobs[jobs.method == method]
-        cells = " | ".join(cell(of[column].dropna(), bounds(column)) for column in columns)
+        cells = " | ".join(cell(of[column].dropna(), column) for column in columns)
         lines.append(f"| {method} | {len(of)} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
-def cell(values: pandas.Series, limits: tuple[float, float]) -> str:
+def cell(values: pandas.Series, column: str) -> str:
     if values.empty:
         return "–"
-    if len(values) == 1:
-        return f"{values.mean():.2f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * values.std() / len(values) ** 0.5
-    low, high = max(limits[0], values.mean() - half), min(limits[1], values.mean() + half)
-    return f"{values.mean():.2f} ({low:.2f}–{high:.2f})"
+    mean = from_seeds(values.to_numpy(), bounds(column))
+    return f"{mean.mean:.2f} ({mean.low:.2f}–{mean.high:.2f})" if mean.has_interval else f"{mean.mean:.2f}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rose.config import CONF, choices
-from rose.config.data import Dataset, Pairs, Plant, Preference
+from rose.config.data import Dataset, Pairs, Preference
 from rose.config.schema import Evaluation, Judge, Method, Model, Projection, Selection, Tasks, Training, Warmup
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.projection import fits
@@ -157,11 +157,6 @@ def pairs(pairs: Pairs) -> Pairs:
     if pairs.world is not None or pairs.planted:
         read["on_bad_row"] = choices.OnBadRow.stop
     return replace(pairs, **read)
-
-
-def plant(plant: Plant) -> Plant:
-    """Without the share, where there is nothing to share."""
-    return plant if plant.faults else replace(plant, share=_base(Plant).share)
 
 
 def tasks(tasks: Tasks) -> Tasks:

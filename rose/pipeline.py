@@ -41,11 +41,15 @@ def _data(config: Config) -> Nodes:
     base, data, target = _frozen(config.model), config.dataset, config.preference.pairs
     source = preferences.fingerprint(target)
     rows = Node(pool.read_pool, dataset=keys.dataset(data), source=pool.fingerprint(data), label=keys.label(data))
-    nodes = {"base": base, "pool": rows}
-    faults = target.faults or config.plant.faults
-    if config.plant.faults or target.planted:
-        nodes |= {"clean_pool": rows, "pool": Node(planting.plant, plant=keys.plant(config.plant), pool=rows)}
-    planted = {"faults": faults, "aside": nodes["pool"]} if target.planted else {}
+    nodes, planted = {"base": base}, {}
+    if target.planted or config.plant.faults:
+        nodes["whole_pool"] = rows
+    if target.planted:
+        rows = nodes["aside"] = Node(planting.set_aside, aside=config.plant.aside, seed=config.plant.seed, pool=rows)
+        planted = {"faults": target.faults or config.plant.faults, "aside": rows}
+    if config.plant.faults:
+        rows = Node(planting.plant, plant=config.plant, pool=rows)
+    nodes["pool"] = rows
     pairs = {"pairs": keys.pairs(target), "source": source, "label": keys.label(target)}
     nodes["preferences"] = Node(preferences.read_preferences, **pairs, **planted)
     nodes["tokens"] = Node(chat.tokenize, max_length=config.model.max_length, base=base, pool=nodes["pool"])
@@ -182,7 +186,13 @@ def _first_looks(config: Config, nodes: Nodes) -> Nodes:
     selects = config.method.lesson is Lesson.selection
     per_example = selects and what is Representation.gradients
     adapts = (Representation.gradients, Representation.loss_drop)
-    reads = selects and what in (*adapts, Representation.hidden, Representation.perplexity, Representation.ifd)
+    reads = selects and what in (
+        *adapts,
+        Representation.perplexity,
+        Representation.ifd,
+        Representation.hidden,
+        Representation.answer_states,
+    )
     answer, trained, looks = _longest_answer(config, nodes), "finetune" in nodes, {}
     if student is None:
         looks["trial"] = _trial("model", model, trained, per_example, answer, nodes["base"])

@@ -38,7 +38,8 @@ NEEDED |= {
     for option in OPTIONS
     if option.startswith(("dataset=", "preference=")) and not option.endswith("=world")
 }
-NEEDED["preference=planted"] = ["plant=mixed", "judge=none"]
+NEEDED["preference=planted"] = ["plant=swap", "judge=none"]
+NEEDED |= {option: ["model=local", "model.base.path=x"] for option in OPTIONS if option.startswith("plant=")}
 
 
 def test_every_group_has_a_place_in_the_schema():

@@ -36,7 +36,7 @@ def test_a_row_without_a_score_counts_as_the_lowest():
     ("value", "m", "n"), [(0.5, 20, 20), (0.83, 12, 30), (1.0, 9, 11), (0.0, 9, 11), (0.99, 200, 150)]
 )
 def test_the_interval_holds_the_value_and_turns_with_it(value, m, n):
-    here, there = interval(value, m, n), interval(1 - value, n, m)
+    here, there = interval(value, [(m, n)]), interval(1 - value, [(n, m)])
     assert 0 <= here.low <= value <= here.high <= 1 and here.low < here.high
     assert (there.low, there.high) == pytest.approx((1 - here.high, 1 - here.low), abs=1e-6)
 
@@ -47,7 +47,7 @@ def test_newcombe_s_interval_near_one_is_the_root_of_its_equation_by_hand():
         v = theta * (1 - theta) * (1 + 9 * (1 - theta) / (2 - theta) + 9 * theta / (1 + theta)) / 100
         return (1 - theta) ** 2 - 1.959964**2 * v
 
-    low = interval(1.0, 10, 10).low
+    low = interval(1.0, [(10, 10)]).low
     assert excess(low - 0.01) > 0 > excess(low + 0.01)
 
 
@@ -59,6 +59,25 @@ def test_nineteen_in_twenty_intervals_hold_the_truth():
         auc = auc_of([frame(numpy.arange(60) < 30, scores)])
         inside += auc.low <= truth <= auc.high
     assert 370 <= inside <= 395  # .925 to .9875
+
+
+def test_a_group_weighs_by_its_pairs_in_the_interval_too():
+    assert interval(0.7, [(10, 20), (10, 20)]).low > interval(0.7, [(10, 20)]).low
+    lopsided = interval(0.7, [(30, 30), (1, 1)])
+    assert lopsided == pytest.approx(interval(0.7, [(30, 30)]), abs=0.01)
+
+
+def test_intervals_over_many_small_groups_hold_the_truth_as_often():
+    rng = numpy.random.default_rng(2)
+    truth, inside = 0.8413447461, 0
+    for _ in range(300):
+        groups = [
+            frame([True, True, False, False], numpy.append(rng.normal(2**0.5, 1, 2), rng.normal(0, 1, 2)))
+            for _ in range(30)
+        ]
+        auc = auc_of(groups)
+        inside += auc.low <= truth <= auc.high
+    assert 276 <= inside <= 297  # .92 to .99
 
 
 def test_the_metrics_of_a_selection_from_a_planted_pool():

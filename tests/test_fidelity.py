@@ -173,8 +173,10 @@ def test_a_method_without_a_score_outside_the_pool_says_why(method, reason):
     assert reason in undefined(composed_method(method))
 
 
-def test_a_row_without_a_score_takes_its_pair_out(tmp_path):
+def test_an_answer_without_a_score_loses_and_a_pair_without_any_is_out(tmp_path):
     from rose.diagnostics.fidelity import compared
 
-    table = compared(pandas.DataFrame({"id": ["p", "q"]}), rows_table(4), pandas.Series([1.0, numpy.nan, 2.0, 1.0]))
-    assert table["id"].tolist() == ["q"]
+    scores = pandas.Series([1.0, numpy.nan, 2.0, 1.0, numpy.nan, numpy.nan, numpy.nan, 3.0])
+    table = compared(pandas.DataFrame({"id": ["p", "q", "r", "s"], "prompt": list("pqrs")}), rows_table(8), scores)
+    assert table["id"].tolist() == ["p", "q", "s"]
+    assert measured(table, 0.1)["fidelity"] == pytest.approx(2 / 3)

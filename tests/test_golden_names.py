@@ -36,7 +36,7 @@ SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name 
     "judge.opponent=zero_shot": [*LLM, "judge.opponent=zero_shot"],
     "tasks=local": ["tasks=local", "tasks.path=some/questions"],
     "diagnostics": ["diagnostics.fidelity=true", "diagnostics.exact_rows=20", "method=rose_whitened"],
-    "plant=mixed": ["plant=mixed", "preference=planted", "judge=none"],
+    "plant=swap": ["plant=swap", "preference=planted", "judge=none"],
     "world.manners=agreement": ["world.manners=agreement", "world.seed=2"],
     "a hub student": ["model@student=local", "student.base.path=some/student"],
     "a hub model and hub data": [

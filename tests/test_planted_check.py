@@ -17,7 +17,7 @@ def pairs(**scores: list[float]) -> pandas.DataFrame:
     """A fault → by how much each row scores above its copy."""
     rows = [(fault, above) for fault, values in scores.items() for above in values]
     table = pandas.DataFrame(rows, columns=["subtask", "chosen_score"])
-    return table.assign(rejected_score=0.0, id=[str(number) for number in range(len(table))])
+    return table.assign(rejected_score=0.0, prompt=[str(number) for number in range(len(table))])
 
 
 def test_the_sentence_says_what_is_seen_what_is_preferred_and_what_cannot_be_told():
@@ -61,7 +61,7 @@ def test_pairs_are_as_many_of_each_fault_and_none_of_a_planted_row(tmp_path):
     ]
     rows[5]["planted"] = "swap"
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    planted_pairs(out, 3, 0, tmp_path)
+    planted_pairs(out, list(Fault), 3, 0, tmp_path)
     made = pandas.DataFrame(files.load(out / "test.jsonl"))
     assert made.subtask.value_counts().to_dict() == {str(fault): 3 for fault in Fault}
     assert "5" not in set(made["id"]) and made["id"].is_unique
@@ -75,7 +75,7 @@ def test_a_pool_without_any_answer_that_can_be_faulty_is_refused(tmp_path):
     }
     (tmp_path / "pool.jsonl").write_text(json.dumps(row))
     with pytest.raises(RoseError, match="diagnostics.planted: none of the pool's 1 rows can have a fault"):
-        planted_pairs(tmp_path, 3, 0, tmp_path)
+        planted_pairs(tmp_path, list(Fault), 3, 0, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["rose_whitened", "perplexity_low", "hidden_contrast", "random"])
@@ -94,9 +94,9 @@ def test_the_finding_is_among_the_diagnostics_when_asked_for_and_no_planted_row_
     directory = tmp_path / "runs" / "longest"
     job.run(typed(composed(*overrides, "dataset.world.rows=60", *SMALL, f"outputs={tmp_path}")), directory, "test")
     findings = {finding["name"]: finding for finding in json.loads((directory / "diagnostics.json").read_text())}
-    # padding makes an answer longer, a cut or a refusal shorter: the longest first must see it so
-    assert findings["planted"]["details"]["padding"]["won"] == 0
+    # a cut makes an answer shorter: the longest first must see it
     assert findings["planted"]["details"]["truncate"]["lost"] == 0
+    assert set(findings["planted"]["details"]) <= {"swap", "truncate", "shuffle", "repeat"}  # words that it knows
     assert not any("planted" in row for row in files.load(directory / "selected.jsonl"))
 
 

@@ -10,7 +10,7 @@ from rose.config.choices import Fault
 from rose.config.data import Plant
 from rose.data import files
 from rose.data.faults import FAULTS, REFUSALS
-from rose.data.planting import pairs_of, plant, truth
+from rose.data.planting import pairs_of, plant, set_aside, truth
 from rose.data.preferences import read_preferences
 from rose.errors import RoseError
 
@@ -80,8 +80,10 @@ def planted(tmp_path, rows, faults=tuple(Fault), share=0.5, aside=0, seed=0, nam
     pool, out = tmp_path / "pool", tmp_path / name
     pool.mkdir(exist_ok=True), out.mkdir()
     (pool / "pool.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    plant(out, Plant(list(faults), share, aside, seed), pool)
-    return list(files.load(out / "pool.jsonl")), list(files.load(out / "aside.jsonl"))
+    if aside:
+        set_aside(out, aside, seed, pool)
+    plant(out, Plant(list(faults), share, aside, seed), out if aside else pool)
+    return list(files.load(out / "pool.jsonl")), list(files.load(out / "aside.jsonl")) if aside else []
 
 
 def test_in_each_source_the_share_has_a_fault_and_as_many_could_have_had_it(tmp_path):
@@ -151,15 +153,41 @@ def test_pairs_of_another_kind_than_the_pool_s_are_made_when_asked_for(tmp_path,
     out.mkdir()
     read_preferences(out, config.preference.pairs, "planted", [Fault.truncate], tmp_path / "out")
     pairs = [*files.load(out / "target.jsonl"), *files.load(out / "test.jsonl")]
-    assert {pair["planted"] for pair in pairs} == {"truncate"} and len(pairs) == 30 - 0
+    assert {pair["planted"] for pair in pairs} == {"truncate"} and len(pairs) == 30
     assert all(pair["chosen"][0]["content"].startswith(pair["rejected"][0]["content"]) for pair in pairs)
 
 
 def test_what_cannot_be_planted_is_refused_with_the_key(tmp_path):
     rows = [row(number) for number in range(4)]
-    with pytest.raises(RoseError, match=r"plant.aside=4: must be fewer than the pool's 4 rows"):
+    with pytest.raises(RoseError, match=r"plant.aside=4: must be fewer than the 4 rows of the pool with an answer"):
         planted(tmp_path, rows, aside=4)
     for each in rows:
         each["messages"][-1]["content"] = "Yes."
-    with pytest.raises(RoseError, match=r"plant.faults=\['truncate'\]: none of 4 rows can have such a fault"):
+    with pytest.raises(RoseError, match=r"plant.share=0.5, plant.faults=\['truncate'\]: no row can have one"):
         planted(tmp_path, rows, [Fault.truncate], name="other")
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.refuse, Fault.swap, Fault.padding)])
+def test_white_space_around_an_answer_is_no_fault(fault):
+    for answer in ("\n It is so. \n", "Yes.\n"):
+        assert faulty(fault, answer) is None
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.5])
+def test_many_small_sources_have_the_share_of_faults_too(tmp_path, share):
+    rows = [row(number, f"source{source}") for source in range(50) for number in range(8)]
+    pool, _ = planted(tmp_path, rows, share=share)
+    kinds = Counter(each["planted"] for each in pool if "planted" in each)
+    assert kinds.total() == share * 400 and set(kinds) == set(map(str, Fault))
+
+
+def test_rows_without_a_prompt_or_of_a_source_that_no_subtask_may_be_called_are_not_set_aside(tmp_path):
+    rows = [row(number, "score") for number in range(9)] + [row(number) for number in range(9)]
+    rows[12]["messages"] = rows[12]["messages"][1:]
+    _, aside = planted(tmp_path, rows, aside=7)
+    assert {each["dataset"] for each in aside} == {"a"} and all(len(each["messages"]) == 2 for each in aside)
+
+
+def test_a_useful_row_with_a_fault_is_useful_no_more(tmp_path):
+    rows = [row(number) | {"useful": True} for number in range(40)]
+    assert all(each["useful"] == ("planted" not in each) for each in planted(tmp_path, rows)[0])

@@ -25,8 +25,8 @@ def results(tmp_path, monkeypatch):
 
 def test_a_table_is_made_from_its_results_best_first(results):
     assert tables.renewed(results, write=True)
-    # Student's t with one degree of freedom, .975: 12.706; half = 12.706·.1414/√2, past the ends of a share
-    rows = ["| b | 1 | 0.90 |", "| a | 2 | 0.30 (0.00–1.00) |", "| c | 1 | – |"]
+    # t of one degree of freedom, 12.706, × .1414/√2 = 1.27 = h; the π with (.3 − π)² = h²π(1 − π)/.21 are .011 and .943
+    rows = ["| b | 1 | 0.90 |", "| a | 2 | 0.30 (0.01–0.94) |", "| c | 1 | – |"]
     expected = ["| method | seeds | auc |", "|---|---:|---:|", *rows]
     written = ["before", "<!-- table toy: auc -->", *expected, "<!-- end -->", "after"]
     assert results.read_text().splitlines() == written
@@ -37,4 +37,4 @@ def test_a_changed_figure_is_found_by_its_line(results):
     tables.renewed(results, write=True)
     results.write_text(results.read_text().replace("0.30", "0.31"))
     difference = tables.renewed(results, write=False)
-    assert "-| a | 2 | 0.31 (0.00–1.00) |" in difference and "+| a | 2 | 0.30 (0.00–1.00) |" in difference
+    assert "-| a | 2 | 0.31 (0.01–0.94) |" in difference and "+| a | 2 | 0.30 (0.01–0.94) |" in difference

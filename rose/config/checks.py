@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import reduce
 from typing import Any
 
-from rose.config.choices import Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
+from rose.config.choices import IN_ITS_OWN_WORDS, Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
 from rose.config.schema import Config, Judge, Method, Model, Selection, Training
 from rose.errors import RoseError
 
@@ -204,10 +204,17 @@ def _unread(config: Config) -> None:
 def _planted(config: Config) -> None:
     """Pairs that are made from rows need rows, and a fault."""
     pairs, plant = config.preference.pairs, config.plant
+    unread = [str(fault) for fault in (*plant.faults, *pairs.faults) if fault not in IN_ITS_OWN_WORDS]
+    if unread and config.model.base.pretraining is not None:
+        fault = f"brings words that model={config.model.name} does not know; it can read {', '.join(IN_ITS_OWN_WORDS)}"
+        raise RoseError(f"plant.faults={list(map(str, plant.faults))}: {unread[0]} {fault}")
     if not pairs.planted:
         if plant.aside:
             fault = "only preference=planted makes pairs from rows that are set aside"
             raise RoseError(f"plant.aside={plant.aside}: {fault}; must be 0")
+        if pairs.faults:
+            fault = "only preference=planted reads it"
+            raise RoseError(f"preference.pairs.faults={list(map(str, pairs.faults))}: {fault}; must be []")
         return
     if not (pairs.faults or plant.faults):
         fault = "preference=planted needs a fault"
@@ -215,7 +222,9 @@ def _planted(config: Config) -> None:
     if not plant.aside:
         fault = "preference=planted makes its pairs from rows that are set aside"
         raise RoseError(f"plant.aside=0: {fault}; must be 1 or more")
-    for key, value in {"path": pairs.path, "test_path": pairs.test_path}.items():
+    read = {"path": pairs.path, "test_path": pairs.test_path}
+    read |= {"pairs.files": pairs.files, "pairs.test_files": pairs.test_files}
+    for key, value in read.items():
         if value:
             raise RoseError(f"preference.{key}={value}: preference=planted does not read it; say preference=local")
 

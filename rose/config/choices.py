@@ -46,6 +46,8 @@ Opponent = StrEnum("Opponent", ["reference", "zero_shot"])
 OnBadRow = StrEnum("OnBadRow", ["stop", "skip"])
 # what can be wrong with a planted row's answer: the definitions are in rose.data.faults
 Fault = StrEnum("Fault", ["swap", "truncate", "shuffle", "repeat", "refuse", "wrong_number", "padding", "garble"])
+# those that bring no new words: what a model that is made here can read
+IN_ITS_OWN_WORDS = (Fault.swap, Fault.truncate, Fault.shuffle, Fault.repeat)
 # what a method knows of a row
 Representation = StrEnum(
     "Representation",

@@ -51,7 +51,7 @@ class Plant:
 
     faults: list[Fault]  # each row is given one of these by lot; empty: none
     share: float  # of the rows that can have theirs
-    aside: int  # rows kept out of the pool, to make planted pairs from
+    aside: int = field(metadata=NOT_IN_KEY)  # rows kept out of the pool, to make planted pairs from
     seed: int
 
 

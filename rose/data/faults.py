@@ -109,7 +109,7 @@ def _join(words: list[str], spaces: list[str]) -> str:
 
 
 def _changed(answer: str, faulty: str) -> str | None:
-    return faulty if faulty != answer.strip() else None
+    return faulty if faulty.strip() != answer.strip() else None
 
 
 def _other_number(digits: str, rng: Generator) -> str:

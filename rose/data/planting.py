@@ -16,6 +16,7 @@ from rose.config.data import Plant
 from rose.data import files
 from rose.data.faults import FAULTS
 from rose.data.messages import is_answer
+from rose.data.preference_formats import RESERVED
 from rose.data.rows import Message, PoolRow, PreferencePair
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
@@ -34,6 +35,30 @@ class Trial(NamedTuple):
     answer: str  # the faulty one
 
 
+@stage("aside", version=1)
+def set_aside(out: Path, aside: int, seed: int, pool: Path) -> None:
+    """Writes aside.jsonl, `aside` rows that pairs can be made of, no two of one prompt; pool.jsonl, the others.
+
+    Rows with the prompt of one that is set aside are in neither. Raises RoseError where there are
+    not as many.
+    """
+    rows = list(files.load(pool / "pool.jsonl"))
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        if _can_be_a_pair(row):
+            first.setdefault(prompt_of(row), number)
+    if aside >= len(first):
+        fault = f"must be fewer than the {len(first)} rows of the pool with an answer to a prompt of their own"
+        raise RoseError(f"plant.aside={aside}: {fault}")
+    order = numpy_generator(seed, "set aside").permutation(list(first.values()))
+    apart = [rows[number] for number in sorted(order[:aside])]
+    prompts = {prompt_of(row) for row in apart}
+    left = [row for row in rows if prompt_of(row) not in prompts]
+    write_lines(out / "aside.jsonl", apart)
+    write_lines(out / "pool.jsonl", left)
+    log.info("plant: %d rows set aside, %d with their prompts left out", aside, len(rows) - len(left) - aside)
+
+
 @stage("planted", version=1)
 def plant(out: Path, plant: Plant, pool: Path) -> None:
     """Writes what `read_pool` writes, a share of the rows with a faulty last answer.
@@ -41,23 +66,17 @@ def plant(out: Path, plant: Plant, pool: Path) -> None:
     In each source every row is given one of `plant.faults` by lot. Of the rows that can have theirs,
     `plant.share`, again by lot, get it and say so, `planted: <fault>`; the others, `control: <fault>`,
     are what they are compared with, so that the kinds of rows that a fault is possible in tell
-    nothing. `plant.aside` rows, one a prompt, are kept out to make pairs from: aside.jsonl; rows with
-    their prompts are left out. Raises RoseError where nothing can be planted.
+    nothing. Raises RoseError where nothing can be planted.
     """
-    rows = [row for row in files.load(pool / "pool.jsonl")]
-    aside = _set_aside(rows, plant)
-    prompts = {prompt_of(row) for row in aside}
-    left = [row for row in rows if prompt_of(row) not in prompts]
-    if dropped := len(rows) - len(left) - len(aside):
-        log.info("plant: %d rows with a prompt of those set aside are left out", dropped)
-    planted = _planted(left, plant)
-    write_lines(out / "pool.jsonl", planted)
-    write_lines(out / "aside.jsonl", aside)
+    rows = list(files.load(pool / "pool.jsonl"))
+    planted = _planted(rows, plant)
     counts = Counter(row["planted"] for row in planted if "planted" in row)
-    if plant.faults and plant.share and not counts:
-        raise RoseError(f"plant.faults={list(map(str, plant.faults))}: none of {len(left)} rows can have such a fault")
-    kinds = ", ".join(f"{fault} {count}" for fault, count in counts.items())
-    unfit = sum("planted" not in row and "control" not in row for row in planted)
+    controls = sum("control" in row for row in planted)
+    if plant.share and not counts:
+        fault = f"of {controls} rows that can have their fault the share is none" if controls else "no row can have one"
+        raise RoseError(f"plant.share={plant.share}, plant.faults={list(map(str, plant.faults))}: {fault}")
+    write_lines(out / "pool.jsonl", planted)
+    kinds, unfit = files.counts(counts), len(planted) - counts.total() - controls
     log.info(
         "plant: %d of %d rows have a fault (%s); %d cannot have theirs", counts.total(), len(planted), kinds, unfit
     )
@@ -66,14 +85,15 @@ def plant(out: Path, plant: Plant, pool: Path) -> None:
 def trials(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[Trial]:
     """Each row's faulty answer, where it can have the fault that it is given by lot; by source, in random order."""
     result = []
-    for source, numbers in _sources(rows).items() if faults else ():
+    for source, numbers in _sources(rows).items():
         others = _neighbours([answer_of(rows[number]) for number in numbers])
-        order = numpy_generator(seed, f"plant {source}").permutation(len(numbers))
-        for turn, place in enumerate(order):
+        rng = numpy_generator(seed, f"plant {source}")
+        order, start = rng.permutation(len(numbers)), int(rng.integers(len(faults)))
+        for turn, place in enumerate(order, start):
             fault, number = faults[turn % len(faults)], numbers[place]
-            rng = numpy_generator(seed, f"plant {rows[number]['id']}")
             answer = answer_of(rows[number])
-            faulty = FAULTS[fault](answer, others[place], rng) if answer.strip() else None
+            draw = numpy_generator(seed, f"plant {rows[number]['id']}")
+            faulty = FAULTS[fault](answer, others[place], draw) if answer.strip() else None
             if faulty is not None:
                 result.append(Trial(number, fault, faulty))
     return result
@@ -90,7 +110,7 @@ def answer_message(text: str) -> Message:
 
 
 def prompt_of(row: PoolRow) -> str:
-    return json.dumps(row["messages"][:-1])
+    return json.dumps([(message["role"], message["content"]) for message in row["messages"][:-1]])
 
 
 def pairs_of(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[PreferencePair]:
@@ -124,18 +144,9 @@ def truth(pool: Path) -> pandas.DataFrame:
     return pandas.DataFrame(columns)
 
 
-def _set_aside(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
-    """`plant.aside` rows that end with an answer, no two of one prompt, in the pool's order."""
-    first: dict[str, int] = {}
-    for number, row in enumerate(rows):
-        if answer_of(row).strip():
-            first.setdefault(prompt_of(row), number)
-    if plant.aside >= len(first):
-        raise RoseError(
-            f"plant.aside={plant.aside}: must be fewer than the pool's {len(first)} rows with a prompt of their own"
-        )
-    order = numpy_generator(plant.seed, "set aside").permutation(list(first.values()))
-    return [rows[number] for number in sorted(order[: plant.aside])]
+def _can_be_a_pair(row: PoolRow) -> bool:
+    asked = any(message["content"].strip() for message in row["messages"][:-1])
+    return asked and bool(answer_of(row).strip()) and row["dataset"] not in RESERVED
 
 
 def _planted(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
@@ -143,12 +154,17 @@ def _planted(rows: Sequence[PoolRow], plant: Plant) -> list[PoolRow]:
     groups: dict[tuple[str, Fault], list[Trial]] = defaultdict(list)
     for trial in trials(rows, plant.faults, plant.seed):
         groups[rows[trial.number]["dataset"], trial.fault].append(trial)
+    due = Fraction(0)  # what rounding left over goes to the next group: there may be many small ones
     for group in groups.values():
-        count = int(part(plant.share, len(group)) + Fraction(1, 2))
+        due += part(plant.share, len(group))
+        count = min(len(group), int(due + Fraction(1, 2)))
+        due -= count
         for trial in group[:count]:
             row = result[trial.number]
             row["messages"] = [*row["messages"][:-1], answer_message(trial.answer)]
             row["planted"] = str(trial.fault)
+            if "useful" in row:
+                row["useful"] = False
         for trial in group[count:]:
             result[trial.number]["control"] = str(trial.fault)
     return result

@@ -71,6 +71,9 @@ def parse(row: FileRow) -> list[PoolRow]:
         raise BadRow("has no answer to learn: each has weight 0 or train=false")
     if origin is not None and not isinstance(origin, str):
         raise BadRow(f"dataset is {kind(origin)}: must be a text")
+    for name in ("planted", "control"):  # ours say what `plant` does (rose.data.planting)
+        if name in values:
+            values[f"pool_{name}"] = values.pop(name)
     return [cast(PoolRow, {"id": files.row_id(row), "dataset": origin or row.source, "messages": messages, **values})]
 
 
@@ -99,9 +102,9 @@ def _messages(values: dict[str, Any]) -> list[Message]:
 
 def _liked(values: dict[str, Any]) -> None:
     """Raises BadRow for an answer marked as a bad one, as KTO's data have them."""
-    no = ("false", "0") if {"prompt", "completion"} <= values.keys() else ("false",)
-    for name in ("label", "kto_tag"):
-        if str(values.get(name)).strip().lower() in no:
+    labelled = ("label",) if {"prompt", "completion"} <= values.keys() else ()
+    for name in (*labelled, "kto_tag"):
+        if str(values.get(name)).strip().lower() in ("false", "0"):
             remedy = "a pool has answers to learn; leave such rows out, or rename the column if it means something else"
             raise BadRow(f"{name} is {kind(values[name])}, which marks the answer as a bad one: {remedy}")
 

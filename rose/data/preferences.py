@@ -106,7 +106,12 @@ def _both_sides(
         sides = [files.numbered(name, rows) for name, rows in named]
     elif faults and aside:
         rows = list(files.load(aside / "aside.jsonl"))
-        sides = [files.numbered("planted", pairs_of(rows, faults, pairs.seed))]
+        made = pairs_of(rows, faults, pairs.seed)
+        log.info("preferences: %d of %d rows that were set aside can have their fault", len(made), len(rows))
+        if not made:
+            fault = f"no answer of the {len(rows)} rows that were set aside can have such a fault"
+            raise RoseError(f"preference.pairs.faults={list(map(str, faults))}: {fault}")
+        sides = [files.numbered("planted", made)]
     else:
         sides = [files.read_rows(source) for source in _sources(pairs)]
     target, *test = (_read(out, pairs, side) for side in sides)

@@ -41,7 +41,7 @@ def undefined(method: Method) -> str | None:
     return None
 
 
-@stage("fidelity", version=2)
+@stage("fidelity", version=3)
 def fidelity(
     out: Path, method: Method, matched_length: float, held_out: Path, representation: tuple, background: tuple
 ) -> None:
@@ -71,14 +71,15 @@ def fidelity(
 def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Series) -> pandas.DataFrame:
     """`pairs` with both answers' scores and lengths; `rows` are chosen, rejected, chosen, …
 
-    Pairs of which an answer has no score are left out.
+    An answer without a score, which as a row is never selected, has −∞; pairs without any are left
+    out.
     """
-    scores, lengths = score.to_numpy(), rows["answer_tokens"].to_numpy()
+    scores, lengths = score.fillna(-numpy.inf).to_numpy(), rows["answer_tokens"].to_numpy()
     table = pairs.assign(chosen_score=scores[0::2], rejected_score=scores[1::2])
     table = table.assign(chosen_length=lengths[0::2], rejected_length=lengths[1::2])
-    scored = table.dropna(subset=["chosen_score", "rejected_score"])
+    scored = table[(table[["chosen_score", "rejected_score"]] > -numpy.inf).any(axis=1)]
     if len(scored) < len(table):
-        log.warning("%d of %d held-out pairs have an answer without a score", len(table) - len(scored), len(table))
+        log.warning("%d of %d held-out pairs have no answer with a score", len(table) - len(scored), len(table))
     return scored
 
 
@@ -93,7 +94,8 @@ def measured(pairs: pandas.DataFrame, matched_length: float) -> dict[str, float]
         if of.any():
             metrics[name], metrics[f"{name}_low"], metrics[f"{name}_high"] = rate_of(higher[of], prompts[of])
     metrics["fidelity_longer"] = float(wins(longer).mean())
-    correlation = spearman(score, longer)
+    finite = numpy.isfinite(score)
+    correlation = spearman(score[finite], longer[finite])
     return metrics if correlation is None else metrics | {"fidelity_length": correlation}
 
 

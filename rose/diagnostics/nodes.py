@@ -4,7 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 from rose import keys
-from rose.config.choices import AdamMap, Keep, Lesson, ProjectionKind, Representation, StoreDtype
+from rose.config.choices import (
+    IN_ITS_OWN_WORDS,
+    AdamMap,
+    Fault,
+    Keep,
+    Lesson,
+    ProjectionKind,
+    Representation,
+    StoreDtype,
+)
 from rose.config.schema import Config, Method, Projection
 from rose.diagnostics import diagnose, exact, fidelity, held_out, leakage, momentum, planted
 from rose.gradients import features
@@ -49,7 +58,8 @@ def _fidelity(config: Config, method: Method, job: dict[str, Node]) -> dict[str,
 def _planted(config: Config, method: Method, job: dict[str, Node]) -> dict[str, Node]:
     """How often the score prefers a pool row to its copy with a planted fault."""
     asked = config.diagnostics
-    pairs = Node(planted.planted_pairs, count=asked.planted_pairs, seed=asked.seed, pool=job["pool"])
+    faults = list(Fault if config.model.base.pretraining is None else IN_ITS_OWN_WORDS)
+    pairs = Node(planted.planted_pairs, faults=faults, count=asked.planted_pairs, seed=asked.seed, pool=job["pool"])
     nodes = _compared(config, method, job, PLANTED, pairs, count=None)
     seen = Node(planted.seen, compared=nodes[f"{PLANTED}fidelity"])
     return {f"{PLANTED}preferences": pairs, **nodes, "planted": seen}

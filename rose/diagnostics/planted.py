@@ -27,14 +27,14 @@ UNTOLD = "It cannot be told from chance on"
 
 
 @stage("planted_pairs", version=1)
-def planted_pairs(out: Path, count: int, seed: int, pool: Path) -> None:
-    """Writes test.jsonl: for each kind of fault, pairs of `count` rows and their faulty copies.
+def planted_pairs(out: Path, faults: list[Fault], count: int, seed: int, pool: Path) -> None:
+    """Writes test.jsonl: for each of `faults`, pairs of `count` rows and their faulty copies.
 
     The subtask is the fault. A row that has a planted fault already is passed over. Raises RoseError
     where no row can have a fault.
     """
     rows = [row for row in files.load(pool / "pool.jsonl") if "planted" not in row]
-    pairs = pairs_of(rows, list(Fault), seed)
+    pairs = pairs_of(rows, faults, seed)
     for pair in pairs:
         pair["subtask"] = pair.get("planted", "")
     if not pairs:
@@ -45,8 +45,10 @@ def planted_pairs(out: Path, count: int, seed: int, pool: Path) -> None:
 @stage("planted_seen", version=1)
 def seen(out: Path, compared: Path) -> None:
     """Writes planted.json, the finding; `compared` is the selector fidelity of `planted_pairs`."""
-    table, reason = compared / "pairs.parquet", "No score outside the pool: planted faults cannot be looked for."
-    finding = judged(pandas.read_parquet(table)) if table.exists() else not_applicable("planted", reason)
+    table = compared / "pairs.parquet"
+    pairs = pandas.read_parquet(table) if table.exists() else pandas.DataFrame()
+    none = not_applicable("planted", "No score outside the pool: planted faults cannot be looked for.")
+    finding = none if pairs.empty else judged(pairs)
     write_json(out / "planted.json", finding.as_json())
 
 
@@ -56,7 +58,7 @@ def judged(pairs: pandas.DataFrame) -> Finding:
     A two-sided sign test for each fault, with Benjamini and Hochberg's correction over the faults.
     """
     table = pairs.assign(higher=wins(pairs.chosen_score - pairs.rejected_score))
-    share, low, high = rate_of(table.higher.to_numpy(), table["id"].to_numpy())
+    share, low, high = rate_of(table.higher.to_numpy(), table["prompt"].to_numpy())
     faults = by_fault(table)
     sentences = [
         f"Of {len(table)} rows, {percent(share)} score higher than a copy with a planted fault "
@@ -64,7 +66,7 @@ def judged(pairs: pandas.DataFrame) -> Finding:
     ]
     for verdict in (SEES, PREFERS, UNTOLD):
         of = faults[faults.verdict == verdict]
-        counts = [f"{fault} ({won} of {pairs})" for fault, won, pairs in zip(of.index, of.won, of.pairs, strict=True)]
+        counts = [f"{fault} ({row.won} of {row.pairs})" for fault, row in of.iterrows()]
         sentences += [f"{verdict} {', '.join(counts)}."] if counts else []
     suspicious = low <= 0.5 or PREFERS in set(faults.verdict)
     return Finding("planted", share, suspicious, " ".join(sentences), faults.to_dict("index"))

@@ -41,30 +41,30 @@ def measured(truth: pandas.DataFrame, table: pandas.DataFrame, selected: set[str
 
 def auc_of(groups: list[pandas.DataFrame]) -> Auc | None:
     """Over the pairs of an intact and a faulty row of one group; None where there is no such pair."""
-    wins = pairs = 0.0
-    intact = faulty = 0
+    wins, sizes = 0.0, []
     for group in groups:
         sound = group.intact.to_numpy()
-        more, less = int(sound.sum()), int((~sound).sum())
-        if more and less:
+        intact, faulty = int(sound.sum()), int((~sound).sum())
+        if intact and faulty:
             ranks = rankdata(group.score.fillna(-numpy.inf))
-            wins += ranks[sound].sum() - more * (more + 1) / 2  # Mann and Whitney's U
-            pairs, intact, faulty = pairs + more * less, intact + more, faulty + less
-    return interval(wins / pairs, intact, faulty) if pairs else None
+            wins += ranks[sound].sum() - intact * (intact + 1) / 2  # Mann and Whitney's U
+            sizes.append((intact, faulty))
+    return interval(wins / sum(intact * faulty for intact, faulty in sizes), sizes) if sizes else None
 
 
-def interval(value: float, intact: int, faulty: int) -> Auc:
+def interval(value: float, sizes: list[tuple[int, int]]) -> Auc:
     """Newcombe's score interval (method 5; Statistics in Medicine 25:559, 2006), which holds near 0 and 1 too.
 
-    The θ with (value − θ)² = z²V(θ), V(θ) = θ(1−θ)[1 + k(1−θ)/(2−θ) + kθ/(1+θ)]/(mn), k = (m+n)/2 − 1.
+    The θ with (value − θ)² = z²V(θ). Of one group of m intact and n faulty rows V(θ) =
+    θ(1−θ)[1 + k(1−θ)/(2−θ) + kθ/(1+θ)]/(mn), k = (m+n)/2 − 1; of several, whose `sizes` these are,
+    that of their mean weighted by mn.
     """
-    k = (intact + faulty) / 2 - 1
+    shape = numpy.array(sizes, dtype=float)
+    pairs, k = shape.prod(1), shape.sum(1) / 2 - 1
 
     def excess(theta: float) -> float:
-        variance = (
-            theta * (1 - theta) * (1 + k * (1 - theta) / (2 - theta) + k * theta / (1 + theta)) / (intact * faulty)
-        )
-        return (value - theta) ** 2 - Z**2 * variance
+        each = theta * (1 - theta) * (1 + k * (1 - theta) / (2 - theta) + k * theta / (1 + theta)) / pairs
+        return (value - theta) ** 2 - Z**2 * float((pairs**2 * each).sum()) / float(pairs.sum()) ** 2
 
     near = 1e-9  # the ends 0 and 1 solve the equation too where the value is one of them
     low = 0.0 if value == 0 else root_scalar(excess, bracket=(0.0, value - near)).root

@@ -16,7 +16,7 @@ from rose.report.statistics import NOTHING, Estimate, from_items, from_seeds
 
 REFERENCES = ("random", "less")
 # Rows compete only where these agree: the same question asked of the same amount of data.
-SETTING = ("model", "student", "dataset", "preference", "world", "evaluation", "judge", "tasks", "ratio")
+SETTING = ("model", "student", "dataset", "plant", "preference", "world", "evaluation", "judge", "tasks", "ratio")
 BUDGET = ("selection", "selection.count", "selection.tokens", "selection.slice", "selection.slices")
 
 

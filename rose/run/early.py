@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+import torch
+
 from rose.errors import RoseError, one_line
 from rose.ranks import Lost
 from rose.stages import leases
@@ -22,6 +24,9 @@ from rose.stages.graph import Node, plan
 FILES = ("pool", "preferences", "questions")
 TRIALS = ("trial", "student_trial")
 ORDER = (*FILES, "base", "tokens", "student_base", "student_tokens", *TRIALS)
+
+# what another job, or another machine, need not meet: a full disk, a hub that is away, a device that others fill
+PASSING = (Lost, OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
 Nodes = dict[str, Node]
 
@@ -78,7 +83,7 @@ def begin(names: Sequence[str], nodes: Nodes, outputs: Path, job: Path, make: Ca
             try:
                 make(nodes[name])
             except Exception as error:
-                lasts = not isinstance(error, Lost) and getattr(error, "errno", None) is None  # no disk that was full
+                lasts = not isinstance(error, PASSING) and not isinstance(error.__cause__, OSError)
                 if lasts:
                     said.write_text(one_line(error))
                 raise

@@ -63,7 +63,7 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,
     **dict.fromkeys(("evaluation", "zero_shot"), lambda c, s: 2 * s.tests),
     **dict.fromkeys(("answers", "zero_shot_answers"), lambda c, s: s.tests),
-    **dict.fromkeys(("pool", "clean_pool", "preferences", "tokens", "student_tokens"), lambda c, s: 0),
+    **dict.fromkeys(("pool", "whole_pool", "aside", "preferences", "tokens", "student_tokens"), lambda c, s: 0),
     **dict.fromkeys(("scores", "selection"), lambda c, s: 0),
 }
 

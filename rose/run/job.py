@@ -126,6 +126,8 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     with tracking.track(*settings) if tracked else nullcontext() as run:
         make = partial(build, outputs=outputs, done=done)
         wanted = goals(config.until, nodes, outputs)
+        if not any(wanted):
+            log.warning("%s: method=%s has nothing to do until=%s", directory.name, config.method.name, config.until)
         early.begin([name for name in wanted[0] if name in early.ORDER], nodes, outputs, directory, make)
         failures = _build_all(wanted, nodes, make)
         by_name = {node.name: node for node in nodes.values()}

@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "base": Kind(shared=True, curve=True),
-    **dict.fromkeys(("pool", "clean_pool", "preferences", "tokens"), Kind(shared=True)),
+    **dict.fromkeys(("pool", "whole_pool", "aside", "preferences", "tokens"), Kind(shared=True)),
     **dict.fromkeys(("questions", "trial"), Kind(shared=True)),
     "student_trial": Kind(shared=True, student=True),
     "warmup": Kind(backward=True, curve=True),
