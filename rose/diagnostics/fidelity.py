@@ -77,7 +77,7 @@ def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Seri
     scores, lengths = score.fillna(-numpy.inf).to_numpy(), rows["answer_tokens"].to_numpy()
     table = pairs.assign(chosen_score=scores[0::2], rejected_score=scores[1::2])
     table = table.assign(chosen_length=lengths[0::2], rejected_length=lengths[1::2])
-    scored = table[(table[["chosen_score", "rejected_score"]] > -numpy.inf).any(axis=1)]
+    scored = table.loc[(table[["chosen_score", "rejected_score"]] > -numpy.inf).any(axis=1)]
     if len(scored) < len(table):
         log.warning("%d of %d held-out pairs have no answer with a score", len(table) - len(scored), len(table))
     return scored
