@@ -53,6 +53,32 @@ def test_stages_of_the_same_jobs_are_one_step_and_the_longest_chain_comes_first(
     assert kinds(plan.steps(stages)) == [("ab", []), ("d", [0]), ("f", [1]), ("e", [1]), ("c", [0])]
 
 
+def test_a_model_is_tried_before_any_of_its_jobs_runs_it_in_earnest(composed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
+    model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
+    methods = ("rose", "less", "random", "perplexity")
+    order = plan.steps(plan.survey([typed(composed(*data, *model, f"method={name}")) for name in methods]))
+    earlier: list[set[int]] = []  # all that each step follows
+    for step in order:
+        earlier.append(set(step.after).union(*(earlier[other] for other in step.after)))
+    tries = {number for number, step in enumerate(order) if "trial" in [stage.kind for stage in step.stages]}
+    assert sorted(job for number in tries for job in order[number].jobs) == [0, 1, 2, 3]
+    for number, step in enumerate(order):
+        if any("numerics" in stage.node.inputs for stage in step.stages) and number not in tries:
+            assert {other for other in tries if set(order[other].jobs) & set(step.jobs)} <= earlier[number]
+    assert any("warmup" in [stage.kind for stage in step.stages] for step in order)
+
+
+def test_what_is_sent_follows_only_what_is_sent(composed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
+    model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
+    order = plan.steps(plan.survey([typed(composed(*data, *model, f"method={name}")) for name in ("rose", "random")]))
+    for step in order:
+        assert not step.shared or all(order[other].shared for other in step.after)
+
+
 def test_what_is_ready_is_in_no_step():
     stages = graph(a=("", [0, 1], 1.0), b=("a", [0], 1.0), c=("a", [1], 2.0))
     next(iter(stages.values())).ready = True

@@ -91,7 +91,7 @@ class LookAhead(Callback):
             _make_folder(outputs)
         announce(Path(config.hydra.sweep.dir), jobs)
         launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
-        _begin(Path(config.hydra.sweep.dir), configs, stages, launched)
+        begin(Path(config.hydra.sweep.dir), configs, stages, launched)
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
@@ -131,14 +131,16 @@ def _make_folder(outputs: str) -> None:
         raise RoseError(f"outputs={outputs}: {error.strerror}{hint}") from error
 
 
-def _begin(sweep: Path, configs: list[Config], stages: list[Any], launched: bool) -> None:
+def begin(sweep: Path, configs: list[Config], stages: list[Any], launched: bool) -> None:
     """What cannot go well ends the sweep here, once; `launched`: its jobs run elsewhere, with the models."""
     from rose.run import early
     from rose.run.job import goals
 
     early.forget(sweep)
-    asked = [(each.until, nodes, Path(each.outputs)) for each, nodes in zip(configs, stages, strict=True)]
-    jobs = [(job[1], partial(goals, *job), job[2]) for job in asked]
+    jobs = []  # goals are asked for anew in each: those before it have made some of them
+    for config, nodes in zip(configs, stages, strict=True):
+        outputs = Path(config.outputs)
+        jobs.append((nodes, partial(goals, config.until, nodes, outputs), outputs))
     for names in (early.FILES,) if launched else (early.FILES, early.TRIALS):
         early.before_all(jobs, sweep, names)
 

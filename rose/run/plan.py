@@ -28,7 +28,7 @@ from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.report.text import counted
-from rose.run import callback
+from rose.run import callback, early
 from rose.run.estimates import Cost, Costs
 from rose.run.job import build_stages, goals
 from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
@@ -41,7 +41,7 @@ from rose.stages.graph import Node, plan
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
 
-Group = tuple[int, ...]  # whether what its stages make is needed, and the jobs that want it
+Group = tuple[int, ...]  # whether what its stages make is needed, whether a trial follows them, and the jobs
 
 
 @dataclass
@@ -91,14 +91,20 @@ def survey(configs: Sequence[Config]) -> dict[str, Wanted]:
 def steps(stages: dict[str, Wanted]) -> list[Step]:
     """The missing stages in the order to run them: the longest chain of work comes first."""
     groups: dict[Group, list[Wanted]] = defaultdict(list)
-    for stage in stages.values():
-        if not stage.ready:
-            groups[stage.needed, *stage.jobs].append(stage)
+    missing = [stage for stage in stages.values() if not stage.ready]
+    tries = any(stage.kind in early.TRIALS for stage in missing)
+    for stage in missing:
+        groups[stage.needed, tries and stage.kind in early.ORDER, *stage.jobs].append(stage)
     place = {stage.node.name: key for key, group in groups.items() for stage in group}
     before = {
         key: {place[node.name] for stage in group for node in stage.node.upstream if node.name in place} - {key}
         for key, group in groups.items()
     }
+    for first, group in groups.items():
+        if len(group[0].jobs) > 1 and any(stage.kind in early.TRIALS for stage in group):  # alone, a job begins with it
+            for key in groups:  # a model is tried before any of its jobs runs it in earnest
+                if not key[1] and set(first[2:]) & set(key[2:]):
+                    before[key].add(first)
 
     @cache
     def ahead(key: Group) -> float:
@@ -235,11 +241,13 @@ def _plan(arguments: list[str], send: bool) -> None:
     jobs = compose_all(master, expand(master))
     configs = [typed(job) for job in jobs]
     slurm = launcher(master, configs) if send else None
+    if slurm:
+        callback.announce(Path(master.hydra.sweep.dir), jobs)
+        callback.begin(Path(master.hydra.sweep.dir), configs, list(map(pipeline.stages, configs)), launched=True)
     stages = survey(configs)
     order = steps(stages)
     print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
     if slurm:
-        callback.announce(Path(master.hydra.sweep.dir), jobs)
         ids = submit(slurm, jobs, configs, stages, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
 
