@@ -38,7 +38,15 @@ def begun(mark: str, before: set[int]) -> Iterator[psutil.Process]:
     for pid in set(psutil.pids()) - before:
         with suppress(psutil.Error):  # gone meanwhile, or another user's
             process = psutil.Process(pid)
-            if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            if not lives(pid):
                 continue
             if psutil.Process() in process.parents() or process.environ().get(MARK) == mark:
                 yield process
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs. A zombie does not: who collects it, and when, is its parent's affair."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,10 +1,12 @@
 """Who computes a stage that several processes need, on one host and on several."""
 
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from stage_processes import begin, begun, computing, other
 from waiting import until
@@ -131,6 +133,17 @@ def test_a_number_given_again_is_not_the_process_that_had_it(tmp_path):
     marker.write_text(" ".join(map(str, (*leases.me()._replace(start="1"), "token"))))
     with leases.held(marker):
         assert leases.Lease(marker).acquire() is None
+
+
+def test_a_zombie_owner_has_ended():
+    """As after a kill in a container whose first process collects nobody."""
+    ended = subprocess.Popen(["sleep", "1e6"])
+    owner = leases.me()._replace(pid=ended.pid, start=leases._start(ended.pid))
+    assert not leases.gone(owner)
+    ended.kill()
+    until(lambda: psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE)
+    assert leases.gone(owner)
+    ended.wait()
 
 
 def test_who_waits_for_a_lease_says_so_once(tmp_path, monkeypatch, caplog):

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
+from nothing_left import lives
 
 LEAVING = """
 import multiprocessing, os, signal, subprocess, sys, time
@@ -56,4 +56,4 @@ def test_a_test_leaves_no_process_behind(tmp_path, kind, code):
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     begun = [int((tmp_path / kind / name).read_text()) for name in ("daemon", "forked")]
-    assert not any(map(psutil.pid_exists, begun))
+    assert not any(map(lives, begun))

@@ -51,11 +51,19 @@ def host() -> str:
 
 
 def gone(owner: Owner) -> bool:
-    """Whether a process of this host has ended; another's cannot be asked."""
+    """Whether a process of this host has ended; another's cannot be asked.
+
+    A zombie has ended: in a container whose first process collects none, it stays for ever.
+    """
     if owner.host != host():
         return False
-    start = _start(owner.pid) if psutil.pid_exists(owner.pid) else None
-    return start is None or ("" not in (start, owner.start) and start != owner.start)
+    try:
+        if psutil.Process(owner.pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+    except psutil.NoSuchProcess:
+        return True
+    start = _start(owner.pid)
+    return "" not in (start, owner.start) and start != owner.start
 
 
 def _start(pid: int) -> str:
