@@ -24,6 +24,7 @@ def write_job(
     student: str = "",
     ratio: float = 0.05,
     count: int | str = "null",
+    part: int | str = "null",
     seed: int = 0,
     warmup_seed: int | str = "${seed}",
     overrides: tuple[str, ...] = (),
@@ -39,7 +40,7 @@ def write_job(
         dataset: {{name: world}}
         preference: {{name: {preference}, beta: {beta}}}
         projection: {{kind: trak, seed: "${{seed}}"}}
-        selection: {{ratio: {ratio}, count: {count}}}
+        selection: {{ratio: {ratio}, count: {count}, slice: {part}}}
         warmup: {{seed: "{warmup_seed}"}}
         finetune: {{seed: "${{seed}}"}}
         broken: "${{only_the_job_knows:this}}"

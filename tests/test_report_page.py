@@ -17,7 +17,7 @@ from report_jobs import write_items, write_job, write_selection
 
 from rose.report.comparison import compare
 from rose.report.drawing import inline, short
-from rose.report.figures import curve, pareto
+from rose.report.figures import pareto
 from rose.report.report import write_report
 from rose.report.results import read_jobs
 from rose.report.selection_figures import overlap as overlap_figure
@@ -243,42 +243,6 @@ def test_what_nothing_beats_in_cost_and_quality_is_the_pareto_front():
     costs, qualities = [1, 2, 2, 3, 4], [0.1, 0.5, 0.4, 0.5, 0.9]
     assert pareto(costs, qualities) == [0, 1, 4]
     assert pareto([1, 1], [0.5, 0.5]) == [0, 1]
-
-
-def legend_of(sweep: Path, column: str) -> dict[str, list[list[float]]]:
-    """The points of each line of a curve, by what the legend calls it."""
-    drawing = curve(compare(read_jobs(sweep)), "reward", column)
-    axes = drawing.figure.axes[0]
-    handles, labels = axes.get_legend_handles_labels()
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == labels
-    assert len(set(labels)) == len(handles)
-    lines = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]
-    return {label: line.get_xydata().tolist() for label, line in zip(labels, lines, strict=True)}
-
-
-def test_the_legend_of_a_ratio_sweep_names_each_line_by_its_method(tmp_path: Path):
-    for method, reward in (("random", 1), ("less", 2), ("rose", 3)):
-        for ratio in (0.25, 0.5):
-            metrics = {"reward": reward + ratio, "zero_shot/reward": 0.0}
-            write_job(tmp_path / f"{method}-{ratio}", metrics, method=method, ratio=ratio)
-    assert legend_of(tmp_path, "ratio") == {
-        "zero_shot": [[0.0, 0.0], [1.0, 0.0]],  # a level, from side to side
-        "less": [[0.25, 2.25], [0.5, 2.5]],
-        "random": [[0.25, 1.25], [0.5, 1.5]],
-        "rose": [[0.25, 3.25], [0.5, 3.5]],
-    }
-
-
-def test_a_number_in_a_legend_has_its_column_s_name_and_zero_is_a_number(tmp_path: Path):
-    for beta in (0, 2):
-        for ratio in (0.25, 0.5):
-            job, overrides = tmp_path / f"{beta}-{ratio}", (f"preference.beta={beta}",)
-            write_job(job, {"reward": beta + ratio}, beta=beta, ratio=ratio, overrides=overrides)
-    assert legend_of(tmp_path, "ratio") == {
-        "rose preference.beta 0": [[0.25, 0.25], [0.5, 0.5]],
-        "rose preference.beta 2": [[0.25, 2.25], [0.5, 2.5]],
-    }
-    assert legend_of(tmp_path, "preference.beta")["rose ratio 0.5"] == [[0.0, 0.5], [2.0, 2.5]]
 
 
 def test_a_long_label_is_cut_where_arms_do_not_differ():

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
@@ -17,17 +17,9 @@ from rose.report.selections import SweepSelections
 from rose.report.statistics import Estimate
 from rose.report.table import interval
 from rose.report.text import number, printable
+from rose.report.trends import Line, lines_along, numeric_columns
 
 MOST_ARMS, MOST_LINES = 40, 8
-
-
-class Point(NamedTuple):
-    x: float  # NaN where the arm has none
-    arm: Arm
-    estimate: Estimate
-
-
-Line = tuple[str, list[Point]]  # its label, and its points by x
 
 
 def draw(comparison: Comparison, selections: SweepSelections, folder: Path) -> list[Plot]:
@@ -71,22 +63,12 @@ def by_method(comparison: Comparison, metric: str) -> Plot:
     return Plot(f"{metric}_by_method", caption, _alt(rows), figure)
 
 
-def numeric_columns(comparison: Comparison) -> list[str]:
-    """Columns that differ between arms, with numbers alone in them: ratios, slices, dimensions."""
-    columns = []
-    for name, cells in zip(comparison.columns, zip(*(arm.key for arm in comparison.arms), strict=True), strict=True):
-        values = set(cells) - {""}
-        if name != "method" and len(values) > 1 and not any(math.isnan(_number(value)) for value in values):
-            columns.append(name)
-    return columns
-
-
 def curve(comparison: Comparison, metric: str, column: str) -> Plot | None:
     """A metric against a column of numbers, a line for each combination of the other cells.
 
     A line with a blank in that column is a level.
     """
-    lines = _lines(comparison, metric, column)
+    lines = lines_along(comparison, metric, column)
     across = sorted({point.x for _, points in lines for point in points if not math.isnan(point.x)})
     if len(across) < 2:
         return None
@@ -110,22 +92,6 @@ def curve(comparison: Comparison, metric: str, column: str) -> Plot | None:
     caption = f"{metric} against {column}: mean and 95 % interval.{left_out}"
     alt = _alt([(point.arm, point.estimate) for _, points in shown for point in points])
     return Plot(f"{metric}_against_{column}", caption, alt, figure)
-
-
-def _lines(comparison: Comparison, metric: str, column: str) -> list[Line]:
-    """The arms that have the metric, those that differ in `column` alone on one line.
-
-    Its label is the cells that are not blank; a number says nothing without its column's name.
-    """
-    lines: dict[tuple[tuple[str, str], ...], Line] = {}
-    for arm, estimate in comparison.estimates[metric].items():
-        if estimate.seeds:
-            cells = dict(zip(comparison.columns, arm.key, strict=True))
-            x = _number(cells.pop(column))
-            named = (cell if math.isnan(_number(cell)) else f"{name} {cell}" for name, cell in cells.items() if cell)
-            line = lines.setdefault(tuple(cells.items()), (printable(" ".join(named)), []))
-            line[1].append(Point(x, arm, estimate))
-    return [(label, sorted(points, key=lambda point: point.x)) for label, points in lines.values()]
 
 
 def _styles(lines: list[Line], comparison: Comparison) -> list[dict[str, Any]]:
@@ -190,11 +156,3 @@ def _error(estimate: Estimate) -> numpy.ndarray:
 
 def _alt(means: Sequence[tuple[Arm, Estimate]]) -> str:
     return "; ".join(f"{arm.label} {interval(estimate)}" for arm, estimate in means)
-
-
-def _number(cell: str) -> float:
-    """NaN where the cell is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan

@@ -8,6 +8,7 @@ from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, swept_keys
 from rose.report.statistics import Estimate
 from rose.report.text import number
+from rose.report.trends import orders
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
 SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # do not follow `seed`
@@ -92,6 +93,7 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> Iterator[str]:
         groups = comparison.frame.groupby("preference", dropna=False)["longer_wins"]
         text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
         yield f"Longer wins: always taking the longer answer has accuracy {text}."
+    yield from orders(comparison)
     yield from comparison.problems
     yield "Every metric of every job: results.csv."
 
