@@ -81,7 +81,7 @@ def order(slices: Sequence[float], qualities: Sequence[float]) -> tuple[float, f
     places = -numpy.array(slices)
     test = permutation_test(
         (numpy.array(qualities),),
-        lambda values: spearmanr(values, places).statistic,
+        lambda values: spearmanr(values, places)[0],
         permutation_type="pairings",
         n_resamples=PERMUTATIONS,
         rng=0,
