@@ -123,7 +123,10 @@ def _choice(config: Config, nodes: Nodes) -> Nodes:
     if config.method.lesson is not Lesson.selection:
         return {}
     method, parts = keys.method(config.method, config.warmup.epochs), _representation(config, nodes)
-    scored = Node(scores.score, method=method, tokens=nodes["tokens"], representation=parts, label=method.name)
+    planted = {"planted": nodes["pool"]} if config.plant.faults else {}
+    scored = Node(
+        scores.score, method=method, tokens=nodes["tokens"], representation=parts, label=method.name, **planted
+    )
     amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     in_world = config.dataset.world is not None
     known: dict[str, Any] = {"planted": True} if config.plant.faults else {}

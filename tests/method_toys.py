@@ -61,13 +61,13 @@ def tokens_of(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def scored(path: Path, method: Method, *representation) -> pandas.DataFrame:
+def scored(path: Path, method: Method, *representation, planted: Path | None = None) -> pandas.DataFrame:
     """The scores table of three rows of one, two and three tokens, the last one the answer."""
     rows = [{"input_ids": [1] * n, "labels": [-100] * (n - 1) + [1]} for n in (1, 2, 3)]
     out = path / "scores"
     tokens_of(path / "tokens", rows)
     out.mkdir()
-    score(out, method, path / "tokens", representation)
+    score(out, method, path / "tokens", representation, planted)
     return pandas.read_parquet(out / "scores.parquet")
 
 

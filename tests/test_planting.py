@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy
 import pytest
+from method_toys import composed_method, lines, scored
 
 from rose.config.choices import Fault
 from rose.config.data import Plant
@@ -191,3 +192,11 @@ def test_rows_without_a_prompt_or_of_a_source_that_no_subtask_may_be_called_are_
 def test_a_useful_row_with_a_fault_is_useful_no_more(tmp_path):
     rows = [row(number) | {"useful": True} for number in range(40)]
     assert all(each["useful"] == ("planted" not in each) for each in planted(tmp_path, rows)[0])
+
+
+def test_a_planted_row_s_scores_name_its_fault_and_another_s_none(tmp_path):
+    rows = [{"id": f"r{n}", "dataset": "s", "messages": []} for n in range(3)]
+    lines(tmp_path / "pool" / "pool.jsonl", [rows[0] | {"planted": "swap"}, rows[1] | {"control": "swap"}, rows[2]])
+    table = scored(tmp_path, composed_method("longest"), planted=tmp_path / "pool")
+    assert table["planted"].fillna("").tolist() == ["swap", "", ""]
+    assert "planted" not in scored(tmp_path / "plain", composed_method("longest"))

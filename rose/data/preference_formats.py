@@ -13,7 +13,7 @@ from rose.data.rows import Message, PreferencePair
 
 Sides = tuple[list[Message], list[Message], list[Message]]  # prompt, chosen, rejected
 
-RESERVED = ("id", "score", "length")
+RESERVED = ("id", "score", "length", "planted")
 SUBTASK = "all"  # of pairs that name none
 UNBOUNDED = 2.0**1000  # a ratio to nothing; JSON has no infinity
 

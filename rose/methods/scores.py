@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from rose.config.choices import Representation
 from rose.config.schema import Method
+from rose.data.planting import truth
 from rose.methods import answer_states, embedding, gradient, hidden, lexical, losses
 from rose.methods.influence import Influence, lengths, nothing
 from rose.methods.rules import RULES
@@ -39,8 +40,10 @@ INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, 
 
 
 @stage("scores", version=5)
-def score(out: Path, method: Method, tokens: Path, representation: tuple) -> None:
+def score(out: Path, method: Method, tokens: Path, representation: tuple, planted: Path | None = None) -> None:
     """Writes scores.parquet: id, score (NaN: none), a column a subtask, length (tokens).
+
+    Of a `planted` pool, whose artifact that is, also the fault a row has, if any, as `planted`.
 
     influence.safetensors holds what they were made of: values, float32 [rows, targets], and
     subtasks as metadata. `representation` is the artifacts that the method's is made of, if any.
@@ -52,6 +55,9 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple) -> Non
     if missing:
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
+    if planted:
+        faulty = truth(planted).query("not intact").set_index("id")["fault"]
+        table["planted"] = table["id"].map(faulty)
     table.to_parquet(out / "scores.parquet", index=False)
     values = numpy.ascontiguousarray(influence.values, dtype=numpy.float32)
     save_file({"values": values}, out / "influence.safetensors", {"subtasks": json.dumps(influence.subtasks)})
