@@ -53,9 +53,14 @@ def test_stages_of_the_same_jobs_are_one_step_and_the_longest_chain_comes_first(
     assert kinds(plan.steps(stages)) == [("ab", []), ("d", [0]), ("f", [1]), ("e", [1]), ("c", [0])]
 
 
-def test_a_model_is_tried_before_any_of_its_jobs_runs_it_in_earnest(composed, monkeypatch, tmp_path):
+PAIRS = ("preference=local", "preference.path=some/pairs")
+TASKS = ("tasks=local", "tasks.path=some/questions")
+
+
+@pytest.mark.parametrize("rest", [PAIRS, (*PAIRS, *TASKS), ("plant=mixed", "preference=planted")])
+def test_a_model_is_tried_before_any_of_its_jobs_runs_it_in_earnest(composed, monkeypatch, tmp_path, rest):
     monkeypatch.chdir(tmp_path)
-    data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
+    data = ("dataset=local", "dataset.path=some/pool", *rest, "judge=none")
     model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
     methods = ("rose", "less", "random", "perplexity")
     order = plan.steps(plan.survey([typed(composed(*data, *model, f"method={name}")) for name in methods]))

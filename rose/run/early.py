@@ -23,7 +23,8 @@ from rose.stages.graph import Node, plan
 
 FILES = ("pool", "preferences", "questions")
 TRIALS = ("trial", "student_trial")
-ORDER = (*FILES, "base", "tokens", "student_base", "student_tokens", *TRIALS)
+# with all that a trial rests on: `rose.run.plan` lets whatever is not here wait for the trials
+ORDER = ("whole_pool", "aside", *FILES, "base", "tokens", "student_base", "student_tokens", *TRIALS)
 
 # what another job, or another machine, need not meet: a full disk, a hub that is away, a device that others fill
 PASSING = (Lost, OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
