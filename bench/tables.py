@@ -2,13 +2,15 @@
 
 A table stands between `<!-- table FILE: COLUMN … -->` and `<!-- end -->`, FILE a sweep's results.csv
 kept as experiments/results/FILE.csv: a row a method, a mean over seeds a column, best first by the
-first column. It differs from what is written: exit code 1, and the lines that differ.
+first column. `<!-- table FILE METHOD …: COLUMN … -->` turns it: a row a column, the methods in that
+order. It differs from what is written: exit code 1, and the lines that differ.
 """
 
 import argparse
 import difflib
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas
@@ -18,7 +20,7 @@ from rose.report.statistics import from_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "experiments/README.md")
-TABLE = re.compile(r"(<!-- table (\S+): ([^>]+?) -->\n).*?(<!-- end -->)", re.S)
+TABLE = re.compile(r"(<!-- table (\S+?)((?: \S+)*): ([^>]+?) -->\n).*?(<!-- end -->)", re.S)
 
 
 def main() -> None:
@@ -33,24 +35,27 @@ def main() -> None:
 def renewed(readme: Path, write: bool) -> list[str]:
     """The lines of a README that its tables, made again, would change."""
     text = readme.read_text()
-    anew = TABLE.sub(lambda found: f"{found[1]}{table(found[2], found[3].split())}{found[4]}", text)
+    anew = TABLE.sub(lambda it: f"{it[1]}{table(it[2], it[3].split(), it[4].split())}{it[5]}", text)
     if write:
         readme.write_text(anew)
     return [*difflib.unified_diff(text.splitlines(), anew.splitlines(), str(readme), "results", lineterm="", n=0)]
 
 
-def table(name: str, columns: list[str]) -> str:
+def table(name: str, methods: list[str], columns: list[str]) -> str:
     """Markdown, `mean (low–high)` a cell: a report's 95 % interval over the seeds, if there are several."""
     jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{name}.csv")
     jobs = jobs[jobs.state == "done"]
-    means = jobs.groupby("method")[columns].mean()
-    order = means.sort_values(columns[0], ascending=lower_is_better(columns[0]), kind="stable").index
-    lines = [f"| method | seeds | {' | '.join(columns)} |", f"|---|---:|{'---:|' * len(columns)}"]
-    for method in order:
-        of = jobs[jobs.method == method]
-        cells = " | ".join(cell(of[column].dropna(), column) for column in columns)
-        lines.append(f"| {method} | {len(of)} | {cells} |")
-    return "\n".join(lines) + "\n"
+    cells = {method: [cell(of[column].dropna(), column) for column in columns] for method, of in jobs.groupby("method")}
+    if methods:
+        return markdown(["", *methods], zip(columns, *(cells[method] for method in methods), strict=True))
+    means, seeds = jobs.groupby("method")[columns[0]].mean(), jobs.groupby("method").size()
+    order = means.sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
+    return markdown(["method", "seeds", *columns], ([method, str(seeds[method]), *cells[method]] for method in order))
+
+
+def markdown(header: list[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |\n" for cells in (header, *rows)]
+    return "".join([lines[0], f"|---|{'---:|' * (len(header) - 1)}\n", *lines[1:]])
 
 
 def cell(values: pandas.Series, column: str) -> str:

@@ -33,6 +33,16 @@ def test_a_table_is_made_from_its_results_best_first(results):
     assert tables.renewed(results, write=False) == []
 
 
+def test_a_table_of_named_methods_has_a_row_a_metric(results):
+    results.write_text("<!-- table toy b a: auc -->\n<!-- end -->\n")
+    tables.renewed(results, write=True)
+    assert results.read_text().splitlines()[1:4] == [
+        "|  | b | a |",
+        "|---|---:|---:|",
+        "| auc | 0.90 | 0.30 (0.01–0.94) |",
+    ]
+
+
 def test_a_changed_figure_is_found_by_its_line(results):
     tables.renewed(results, write=True)
     results.write_text(results.read_text().replace("0.30", "0.31"))
