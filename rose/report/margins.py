@@ -15,7 +15,7 @@ from rose.report.text import interval, number
 
 MARGIN, _, MATCHED = MARGINS
 ACCURACY = "preference_accuracy"
-SHORT = dict(zip(MARGINS, (MARGIN, "per token", "at matched length"), strict=True))
+SHORT: dict[str, str] = dict(zip(MARGINS, (MARGIN, "per token", "at matched length"), strict=True))
 
 
 def headline(comparison: Comparison, arm: Arm) -> Iterator[str]:
