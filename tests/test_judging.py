@@ -205,7 +205,18 @@ def test_preference_metrics_are_as_worked_out_by_hand():
     assert metrics["chosen_loss"] == [1, 1, 1]
     assert metrics["log_ratio_margin"] == [2, 3, 0]  # (-2+4) - 0, (-6+9) - 0, 0
     assert metrics["preference_accuracy_vs_base"] == [1, 1, 0.5]
-    assert "log_ratio_margin" not in preference_metrics(own, None)
+    assert metrics["log_ratio_margin_per_token"] == [1, 0.5, 0]  # 2/2 - 0, 3/6 - 0, 0
+    assert not [name for name in preference_metrics(own, None) if name.startswith("log_ratio_margin")]
+
+
+def test_at_matched_length_only_pairs_within_a_fifth_are_measured():
+    own = pandas.DataFrame(
+        {"chosen": [-1.0] * 5, "rejected": [-9.0] * 5}
+        | {"chosen_tokens": [10, 12, 13, 10, 10], "rejected_tokens": [10, 10, 10, 12, 13]}
+    )
+    margin = preference_metrics(own, own.assign(chosen=-4.0))["log_ratio_margin_matched"]
+    assert numpy.isnan(margin).tolist() == [False, False, True, False, True]  # 12 is 1.2 times 10
+    assert numpy.nanmean(margin) == 3
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,23 @@ import json
 from collections import Counter
 
 import numpy
+import pandas
 import pytest
 from method_toys import composed_method, lines, scored
+from tiny_models import LORA, NUMERICS, TRAINING
 
 from rose.config.choices import Fault
+from rose.config.compose import typed
 from rose.config.data import Plant
-from rose.data import files
+from rose.data import files, world
+from rose.data.chat import tokenize
 from rose.data.faults import FAULTS, REFUSALS
 from rose.data.planting import pairs_of, plant, set_aside, truth
 from rose.data.preferences import read_preferences
 from rose.errors import RoseError
+from rose.evaluation.evaluate import evaluate
+from rose.methods.losses import row_losses
+from rose.training.pairs import tune_on_chosen
 
 ANSWER = "One fine day,\nsix small birds  flew 12 miles to 305 Elm Street."
 WORDS = ANSWER.split()
@@ -146,8 +153,6 @@ def test_a_planted_pair_is_a_row_s_own_answer_over_a_faulty_one(tmp_path):
 
 
 def test_pairs_of_another_kind_than_the_pool_s_are_made_when_asked_for(tmp_path, composed):
-    from rose.config.compose import typed
-
     config = typed(composed("plant=swap", "preference=planted", "preference.pairs.faults=[truncate]", "judge=none"))
     planted(tmp_path, [row(number) for number in range(60)], [Fault.swap], aside=30)
     out = tmp_path / "pairs"
@@ -200,3 +205,30 @@ def test_a_planted_row_s_scores_name_its_fault_and_another_s_none(tmp_path):
     table = scored(tmp_path, composed_method("longest"), planted=tmp_path / "pool")
     assert table["planted"].fillna("").tolist() == ["swap", "", ""]
     assert "planted" not in scored(tmp_path / "plain", composed_method("longest"))
+
+
+def test_after_fine_tuning_planted_pairs_give_margin_accuracy_and_the_loss_on_intact_rows_kept_out(
+    tmp_path, base, composed
+):
+    config = typed(composed("plant=swap", "preference=planted", "judge=none", "dataset.world.rows=60"))
+    _, aside = planted(tmp_path, world.pool(config.dataset.world), [Fault.swap], aside=40)
+    folders = {name: tmp_path / name for name in ("pairs", "tuned", "before", "after", "kept", "tokens", "losses")}
+    for folder in folders.values():
+        folder.mkdir()
+    read_preferences(folders["pairs"], config.preference.pairs, "planted", [Fault.swap], tmp_path / "out")
+    tune_on_chosen(folders["tuned"], TRAINING, LORA, NUMERICS, 128, base, folders["pairs"])
+    for name, adapter, zero_shot in (("before", None, None), ("after", folders["tuned"], folders["before"])):
+        evaluate(folders[name], 512, NUMERICS, 128, base, adapter, zero_shot, folders["pairs"])
+    (folders["kept"] / "pool.jsonl").write_text("".join(json.dumps(each) + "\n" for each in aside))
+    tokenize(folders["tokens"], 128, base, folders["kept"])
+    row_losses(folders["losses"], NUMERICS, base, folders["tuned"], folders["tokens"])
+    items = pandas.read_parquet(folders["after"] / "items.parquet").set_index("id")
+    intact = pandas.read_parquet(folders["losses"] / "losses.parquet").set_index("id")["loss"]
+    assert len(items) == 36  # nine of ten
+    assert items["chosen_loss"].to_numpy() == pytest.approx(intact[items.index].to_numpy(), rel=1e-4)
+    sums = [pandas.read_parquet(folders[name] / "log_probs.parquet") for name in ("after", "before")]
+    after, before = (each.chosen - each.rejected for each in sums)
+    metrics = json.loads((folders["after"] / "metrics.json").read_text())
+    assert metrics["preference_accuracy"] == pytest.approx((after > 0).mean())
+    assert metrics["log_ratio_margin"] == pytest.approx((after - before).mean())
+    assert metrics["test_pairs"] == 36 and metrics["test_pairs_matched"] == items["log_ratio_margin_matched"].count()

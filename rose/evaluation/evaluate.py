@@ -17,9 +17,10 @@ from rose.models.log_probs import answer_log_probs
 from rose.stages.graph import stage
 
 COLUMNS = ["chosen", "rejected", "chosen_tokens", "rejected_tokens"]
+MATCHED = 1.2  # the longer answer has at most so many times the tokens of the shorter
 
 
-@stage("evaluation", version=4)
+@stage("evaluation", version=5)
 def evaluate(
     out: Path,
     batch_tokens: int,
@@ -43,6 +44,7 @@ def evaluate(
     reference = None if zero_shot is None else pandas.read_parquet(zero_shot / "log_probs.parquet")
     items = [Item(pair["id"], prompt_text(pair["prompt"]), pair["subtask"]) for pair in pairs]
     counts = {"test_pairs": len(pairs), "test_pairs_dropped": len(dropped)}
+    counts["test_pairs_matched"] = int(of_matched_length(log_probs).sum())
     write_items(out, items, preference_metrics(log_probs, reference), counts)
 
 
@@ -59,6 +61,9 @@ def preference_metrics(own: pandas.DataFrame, base: pandas.DataFrame | None) -> 
     longer answer is the chosen one" would score; chosen_loss: nats a token. Against the base model,
     where there is one: log_ratio_margin = (log π(y_w) − log π_base(y_w)) − (log π(y_l) −
     log π_base(y_l)), DPO's reward margin over β (arXiv 2305.18290), and …_vs_base: is it positive?
+    log_ratio_margin_per_token: each ratio over its answer's tokens, so that a model that makes all text
+    likelier gains nothing by the length of what is chosen; …_matched: the margin of the pairs
+    `of_matched_length`, NaN for the others.
     """
     margin = own.chosen - own.rejected
     chosen, rejected = own.chosen / own.chosen_tokens, own.rejected / own.rejected_tokens
@@ -69,9 +74,18 @@ def preference_metrics(own: pandas.DataFrame, base: pandas.DataFrame | None) -> 
         "chosen_loss": -chosen.to_numpy(),
     }
     if base is not None:
-        ratio = margin - (base.chosen - base.rejected)
+        liked, disliked = own.chosen - base.chosen, own.rejected - base.rejected
+        ratio, per_token = liked - disliked, liked / own.chosen_tokens - disliked / own.rejected_tokens
         metrics |= {"preference_accuracy_vs_base": wins(ratio), "log_ratio_margin": ratio.to_numpy()}
+        metrics["log_ratio_margin_per_token"] = per_token.to_numpy()
+        metrics["log_ratio_margin_matched"] = ratio.where(of_matched_length(own)).to_numpy()
     return metrics
+
+
+def of_matched_length(pairs: pandas.DataFrame) -> pandas.Series:
+    """Which of `pair_log_probs` have answers of about one length, at most `MATCHED` times the shorter."""
+    tokens = pairs[["chosen_tokens", "rejected_tokens"]]
+    return tokens.max(axis=1) <= MATCHED * tokens.min(axis=1)
 
 
 def wins(difference: ArrayLike) -> numpy.ndarray:

@@ -15,8 +15,7 @@ from rose.report.metrics import direction, is_quality, lower_is_better
 from rose.report.selection_figures import lengths, overlap, sources
 from rose.report.selections import SweepSelections
 from rose.report.statistics import Estimate
-from rose.report.table import interval
-from rose.report.text import number, printable
+from rose.report.text import interval, number, printable
 from rose.report.trends import Line, lines_along, numeric_columns
 
 MOST_ARMS, MOST_LINES = 40, 8

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from rose.report.arms import REFERENCES, Arm, words
 from rose.report.comparison import Comparison
+from rose.report.margins import headline
 from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord
 from rose.report.statistics import Estimate
-from rose.report.table import answers_of, interval
-from rose.report.text import counted, number
+from rose.report.table import answers_of
+from rose.report.text import counted, interval, number
 
 MOST_SETTINGS = 12
 SECONDS = "cost/seconds"
@@ -48,12 +49,13 @@ def _first(comparison: Comparison, setting: tuple[str, ...], ranking: list[tuple
 
 
 def is_it_real(comparison: Comparison) -> list[str]:
-    """The verdicts on the best arm of each setting."""
+    """The verdicts on the best arm of each setting, and its margins."""
     lines = []
     for where, _, ((arm, _), *_) in _rankings(comparison):
         answers = [f", {line}" for line in answers_of(comparison, arm, "; ")]
         answers = answers or [f" has nothing to be compared with ({' or '.join(REFERENCES)} in its setting)"]
         lines += [f"{where}{arm.name}{answer}." for answer in answers]
+        lines += [f"{where}{line}" for line in headline(comparison, arm)]
     return lines or ["There is nothing to compare."]
 
 

@@ -5,7 +5,7 @@ import math
 LOWER_IS_BETTER = ("chosen_loss", "cost/")
 SHARES = ("win_rate", "preference_accuracy", "accuracy_", "precision", "intact", "auc", "longer_wins")  # from 0 to 1
 # The table's columns, in order. QUALITY: what a reader wants to win at; accuracy_: of any task.
-QUALITY = ("reward", "win_rate", "preference_accuracy", "accuracy_", "chosen_loss")
+QUALITY = ("reward", "win_rate", "preference_accuracy", "log_ratio_margin", "accuracy_", "chosen_loss")
 HEADLINE = (*QUALITY, "precision", "auc", "cost/seconds")
 SELECTION = (
     "precision",
@@ -14,8 +14,10 @@ SELECTION = (
     "selected_",
     "length_correlation",
 )  # what a selection is, whoever is trained on it
+# How far the fine-tuning set the answers of test pairs apart; the same without what length alone can do.
+MARGINS = ("log_ratio_margin", "log_ratio_margin_per_token", "log_ratio_margin_matched")
 # What the page has beside these.
-MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base")
+MORE = ("win_rate_length_controlled", "preference_accuracy_per_token", "preference_accuracy_vs_base", *MARGINS[1:])
 
 
 def lower_is_better(metric: str) -> bool:

@@ -9,6 +9,7 @@ from rose.report.arms import words
 from rose.report.comparison import Comparison, verdict
 from rose.report.drawing import Plot
 from rose.report.headlines import is_it_real, is_told, what_it_cost, who_won
+from rose.report.margins import gains, legend, power
 from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord
 from rose.report.selections import SweepSelections
@@ -23,11 +24,14 @@ SECTIONS = {
     "unfinished": "Not finished",
     "results": "Results",
     "verdicts": "Against random and LESS",
+    "margins": "Margins of the test pairs",
     "figures": "Figures",
     "suspicious": "What looks suspicious",
     "rows": "Rows to read",
     "costs": "What each stage took",
 }
+
+MARGIN_TABLES = ("Paired differences in the margins and in accuracy", "What these pairs and seeds could tell")
 
 
 def render_page(
@@ -42,7 +46,8 @@ def render_page(
     lines, missing = suspicions(comparison, selections, findings, jobs), not_done(jobs)
     others = {metric: entries for metric, entries in comparison.differences.items() if entries}
     main, done = others.pop(comparison.main, []), sum(job.state == "done" for job in jobs)
-    there = {"unfinished": missing, "verdicts": main, "figures": plots, "rows": selections.arms}
+    apart = [table for table in (gains(comparison), power(comparison)) if table]
+    there = {"unfinished": missing, "verdicts": main, "margins": apart, "figures": plots, "rows": selections.arms}
     return _template().render(
         title=title,
         style=(HERE / "page.css").read_text(),
@@ -62,6 +67,8 @@ def render_page(
         notes=notes(jobs, comparison),
         verdicts=main,
         others=others,
+        margins=dict(zip(MARGIN_TABLES, apart, strict=False)),
+        legend=legend(comparison),
         stability=[(words(setting), _shares(wins)) for setting, wins in comparison.stability.items()],
         plots=plots,
         missing=_missing(selections),

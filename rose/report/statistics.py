@@ -50,7 +50,7 @@ from typing import Any
 
 import numpy
 import pandas
-from scipy import stats
+from scipy import special, stats
 
 RESAMPLES = 2000
 TILES = 16  # draws of t beside each resample of the prompts: its tails are heavy
@@ -71,6 +71,8 @@ class Estimate:
     p: float = numpy.nan  # two-sided, of a true mean of zero; NaN too where two seeds have the same mean
     seed_variance: float = numpy.nan  # of one seed's value
     prompt_variance: float = 0.0  # of the mean, from the choice of prompts; more seeds leave it
+    prompts: int = 0  # that the items belong to
+    deviation: float = numpy.nan  # of the prompts' values, each the mean over seeds
 
     @property
     def has_interval(self) -> bool:
@@ -100,7 +102,7 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     if numpy.nanmin(values) == numpy.nanmax(values) and mean in bounds:
         low, high = _never_seen(mean, bounds, table.shape[1])
         sign_test = min(1.0, 2 * 0.5 ** table.shape[1])
-        return Estimate(seeds, items, mean, low, high, sign_test, seed_variance=0.0)
+        return Estimate(seeds, items, mean, low, high, sign_test, 0.0, prompts=table.shape[1], deviation=0.0)
     shared, total = _prompt_variance(table, means)
     variance = float(means.var(ddof=1)) if seeds > 1 else numpy.nan
     if seeds > 1:  # where they agree by luck, never narrower than the prompts alone
@@ -113,7 +115,8 @@ def from_items(values: numpy.ndarray, prompts: numpy.ndarray, bounds: tuple[floa
     low, high = _within(mean, numpy.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), bounds)
     alike = seeds == 2 and total > 0 and numpy.ptp(means) <= 1e-12 * abs(mean)
     p = numpy.nan if alike else _outside(draws)
-    return Estimate(seeds, items, mean, low, high, p, variance, float(shared))
+    deviation = (total * table.shape[1]) ** 0.5
+    return Estimate(seeds, items, mean, low, high, p, variance, float(shared), table.shape[1], deviation)
 
 
 def _never_seen(mean: float, bounds: tuple[float, float], prompts: int) -> tuple[float, float]:
@@ -188,24 +191,54 @@ def holm(p: list[float]) -> list[float]:
 def more_seeds(difference: Estimate, comparisons: int) -> float:
     """About how many more seeds would tell `difference` from zero; inf where only prompts would.
 
-    Supposes that difference and spread are as seen: with K seeds the mean has variance
-    seed_variance / K + prompt_variance and Satterthwaite's degrees of freedom. The least K is taken
-    at which a test at the 5 % level, divided by the number of `comparisons`, finds the difference
-    with a chance of 80 %. NaN where the spread between seeds is unknown, or where the answer is
+    Supposes that difference and spread are as seen, and takes the least number of seeds that
+    `least_told` says finds it. NaN where the spread between seeds is unknown, or where the answer is
     beyond `MOST_SEEDS`.
     """
     if difference.seeds < 2 or numpy.isnan(difference.seed_variance):
         return numpy.nan
-    level, effect = 1 - (1 - LEVEL) / 2 / comparisons, abs(difference.mean)
-    if effect <= (stats.norm.ppf(level) + stats.norm.ppf(POWER)) * numpy.sqrt(difference.prompt_variance):
+    effect, variances = abs(difference.mean), (difference.seed_variance, difference.prompt_variance)
+    if effect <= errors_needed(comparisons=comparisons) * numpy.sqrt(difference.prompt_variance):
         return numpy.inf
     seeds = numpy.arange(difference.seeds + 1, difference.seeds + MOST_SEEDS + 1)
-    from_seeds = difference.seed_variance / seeds
-    variance = from_seeds + difference.prompt_variance
-    freedom = variance**2 / numpy.maximum(from_seeds**2 / (seeds - 1), 1e-300)
-    needed = (stats.t.ppf(level, freedom) + stats.t.ppf(POWER, freedom)) * numpy.sqrt(variance)
-    enough = seeds[effect >= needed]
+    enough = seeds[effect >= least_told(seeds, *variances, comparisons)]
     return float(enough[0] - difference.seeds) if len(enough) else numpy.nan
+
+
+def errors_needed(freedom: Any = numpy.inf, comparisons: int = 1) -> Any:
+    """How many standard errors a difference must be, to be found with a chance of 80 % at the 5 % level.
+
+    The noncentrality at which a two-sided t test, its level divided by the number of `comparisons`,
+    has that power; with unlimited degrees of freedom z.975 + z.8 = 2.80, the usual formula for the
+    size of a sample (Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, chapter 2).
+    """
+    freedom = numpy.minimum(freedom, 1e6)
+    return special.nctdtrinc(freedom, 1 - POWER, stats.t.ppf(1 - (1 - LEVEL) / 2 / comparisons, freedom))
+
+
+def least_told(seeds: Any, seed_variance: float, prompt_variance: float, comparisons: int = 1) -> Any:
+    """The least true difference that `from_items` tells from zero with a chance of 80 % at the 5 % level.
+
+    What it would be for the seeds alone and for the prompts alone, added as squares: right where
+    either is the whole spread. Of 2,000 simulated experiments each, with 2, 3 and 5 seeds, 100
+    prompts and spreads as above, .79 to .83 tell such a difference.
+    """
+    of_seeds = errors_needed(seeds - 1, comparisons) ** 2 * seed_variance / seeds
+    return numpy.sqrt(of_seeds + errors_needed(comparisons=comparisons) ** 2 * prompt_variance)
+
+
+def least_told_by_prompts(deviation: float, prompts: Any) -> Any:
+    """The same between given models, whose prompts' paired differences have this standard deviation."""
+    return errors_needed(prompts - 1) * deviation / numpy.sqrt(prompts)
+
+
+def prompts_needed(difference: Estimate) -> float:
+    """The least number of prompts that tells it between these models; NaN where it or its spread is none or unknown."""
+    if not abs(difference.mean) * difference.deviation > 0:
+        return numpy.nan
+    least = numpy.ceil((errors_needed() * difference.deviation / difference.mean) ** 2)
+    prompts = max(2, least) + numpy.arange(4)  # Student's t wants a few more than the normal
+    return float(prompts[abs(difference.mean) >= least_told_by_prompts(difference.deviation, prompts)][0])
 
 
 def _by_prompt(values: numpy.ndarray, prompts: numpy.ndarray) -> numpy.ndarray:

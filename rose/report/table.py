@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from rose.report.arms import REFERENCES, Arm, is_seed
 from rose.report.comparison import Comparison, Difference, verdict
+from rose.report.margins import gains, legend, power
 from rose.report.metrics import lower_is_better
 from rose.report.results import JobRecord, swept_keys
-from rose.report.statistics import Estimate
-from rose.report.text import number
+from rose.report.text import interval
 from rose.report.trends import orders
 
 SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.seed", "evaluation.seed"]
@@ -15,13 +15,15 @@ SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # do not follo
 
 
 def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
-    """The table, a verdict a row, notes, and the jobs that did not finish."""
+    """The table, a verdict a row, notes, what the margins tell, and the jobs that did not finish."""
     same = [f"{name} {value}" for name, value in comparison.same.items()]
     parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_markdown(cells(comparison), len(comparison.columns)))
     answers = [(arm, answers_of(comparison, arm)) for arm in comparison.arms]
     parts.append(_bullets(f"{arm.label}: {'; '.join(lines)}." for arm, lines in answers if lines))
     parts.append(_bullets([*planned(comparison), *notes(jobs, comparison)]))
+    parts += [_markdown(table, 2) for table in (gains(comparison), power(comparison)) if table]
+    parts.append(_bullets(legend(comparison)))
     if lines := not_done(jobs):
         parts.append(f"Not finished, {len(lines)} of {len(jobs)} jobs:\n\n{_bullets(lines)}")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -43,19 +45,6 @@ def _cell(comparison: Comparison, arm: Arm, metric: str) -> str:
     estimate = comparison.estimates[metric][arm]
     text = interval(estimate) + (f", n={estimate.seeds}" if estimate.seeds not in (0, arm.done) else "")
     return f"**{text}**" if arm in comparison.best[metric] else text
-
-
-def interval(estimate: Estimate, sign: str = "") -> str:
-    """`0.610 (0.245–0.975)`; the mean alone without an interval, nothing without a mean.
-
-    `sign="+"` shows signs.
-    """
-    if not estimate.seeds:
-        return ""
-    if not estimate.has_interval:
-        return number(estimate.mean, sign)
-    between = " to " if sign or estimate.low < 0 else "–"
-    return f"{number(estimate.mean, sign)} ({number(estimate.low, sign)}{between}{number(estimate.high, sign)})"
 
 
 def gain(difference: Difference) -> str:

@@ -92,6 +92,8 @@ class LookAhead(Callback):
         announce(Path(config.hydra.sweep.dir), jobs)
         launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
         begin(Path(config.hydra.sweep.dir), configs, stages, launched)
+        for line in _design(configs, stages):
+            print(line)
 
     def _report(self, sweep: Path, tracking: DictConfig) -> None:
         from rose.report.report import write_report
@@ -149,6 +151,12 @@ def _stages(config: Config) -> Any:
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
     return pipeline.stages(config)
+
+
+def _design(configs: list[Config], stages: list[Any]) -> list[str]:
+    from rose.run.design import foretell
+
+    return foretell(configs, stages)
 
 
 def _result(nodes: Any) -> str:

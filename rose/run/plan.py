@@ -29,6 +29,7 @@ from rose.errors import RoseError, one_line
 from rose.report.report import write_report
 from rose.report.text import counted
 from rose.run import callback, early
+from rose.run.design import foretell
 from rose.run.estimates import Cost, Costs
 from rose.run.job import build_stages, goals
 from rose.run.launchers.common import SweepJob, Worker, directory, mark, numbered
@@ -241,12 +242,15 @@ def _plan(arguments: list[str], send: bool) -> None:
     jobs = compose_all(master, expand(master))
     configs = [typed(job) for job in jobs]
     slurm = launcher(master, configs) if send else None
+    nodes = list(map(pipeline.stages, configs))
     if slurm:
         callback.announce(Path(master.hydra.sweep.dir), jobs)
-        callback.begin(Path(master.hydra.sweep.dir), configs, list(map(pipeline.stages, configs)), launched=True)
+        callback.begin(Path(master.hydra.sweep.dir), configs, nodes, launched=True)
     stages = survey(configs)
     order = steps(stages)
     print(show(stages, order, [job.hydra.sweep.subdir for job in jobs]))
+    for line in foretell(configs, nodes):
+        print(f"\n{line}")
     if slurm:
         ids = submit(slurm, jobs, configs, stages, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
