@@ -1,9 +1,10 @@
-"""python -m bench.tables [--write]: the READMEs' tables, made again from experiments/results without a model.
+"""python -m bench.tables [--keep SWEEP …] [--write]: the READMEs' tables, made again without a model.
 
 A table stands between `<!-- table FILE: COLUMN … -->` and `<!-- end -->`, FILE a sweep's results.csv
 kept as experiments/results/FILE.csv: a row a method, a mean over seeds a column, best first by the
 first column. `<!-- table FILE METHOD …: COLUMN … -->` turns it: a row a column, the methods in that
-order. It differs from what is written: exit code 1, and the lines that differ.
+order. It differs from what is written: exit code 1, and the lines that differ. `--keep` takes the
+results of a sweep's folder into experiments/results first, but for what single stages cost.
 """
 
 import argparse
@@ -26,10 +27,19 @@ TABLE = re.compile(r"(<!-- table (\S+?)((?: \S+)*): ([^>]+?) -->\n).*?(<!-- end 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the tables instead of comparing them")
-    write = parser.parse_args().write
-    differences = [line for name in READMES for line in renewed(ROOT / name, write)]
+    parser.add_argument("--keep", metavar="SWEEP", type=Path, nargs="+", default=[], help="a sweep's folder")
+    arguments = parser.parse_args()
+    for sweep in arguments.keep:
+        keep(sweep)
+    differences = [line for name in READMES for line in renewed(ROOT / name, arguments.write)]
     print("\n".join(differences) or "every table is as its results say")
-    sys.exit(bool(differences) and not write)
+    sys.exit(bool(differences) and not arguments.write)
+
+
+def keep(sweep: Path) -> None:
+    jobs = pandas.read_csv(sweep / "results.csv")
+    columns = [name for name in jobs if name not in ("result", "job") and name.count("/") < 2]
+    jobs[columns].to_csv(ROOT / "experiments" / "results" / f"{sweep.resolve().name}.csv", index=False)
 
 
 def renewed(readme: Path, write: bool) -> list[str]:

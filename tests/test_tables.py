@@ -48,3 +48,13 @@ def test_a_changed_figure_is_found_by_its_line(results):
     results.write_text(results.read_text().replace("0.30", "0.31"))
     difference = tables.renewed(results, write=False)
     assert "-| a | 2 | 0.31 (0.01–0.94) |" in difference and "+| a | 2 | 0.30 (0.01–0.94) |" in difference
+
+
+def test_a_sweep_s_results_are_kept_without_paths_and_what_stages_cost(results, tmp_path):
+    sweep = tmp_path / "outputs" / "other"
+    sweep.mkdir(parents=True)
+    columns = {"method": "rose", "auc": 0.5, "cost/seconds": 1.0, "cost/warmup/seconds": 1.0}
+    pandas.DataFrame([columns | {"result": "outputs/x", "job": "y"}]).to_csv(sweep / "results.csv", index=False)
+    tables.keep(sweep)
+    kept = (tmp_path / "experiments" / "results" / "other.csv").read_text()
+    assert kept == "method,auc,cost/seconds\nrose,0.5,1.0\n"
