@@ -73,7 +73,7 @@ def test_the_text_is_the_templates_own(template):
         assert row["input_ids"] == tokenizer.apply_chat_template(messages)["input_ids"]
 
 
-@pytest.mark.parametrize("template", [None, CHATML, MISTRAL])
+@pytest.mark.parametrize("template", [None, CHATML])
 def test_a_system_message_is_not_learned(template):
     tokenizer = by_character(template)
     row = encode(tokenizer, talk("Hi?", "Hi!", system="Hi!"), 1000)

@@ -31,7 +31,7 @@ TULU = (  # line breaks as expressions: transformers' Jinja eats one that follow
 )
 # for templates that print the date: a stage must not read the clock
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
-START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
+START, END, SYSTEM = "\ufdd0", "\ufdd1", "\ufdd2"  # code points that Unicode keeps out of texts
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
@@ -179,17 +179,14 @@ def _answers(
     """The rendered conversation and the character range of each answer, end-of-turn included.
 
     Answers are found by rendering with marks around them, which holds for any template that prints
-    them whole.
+    them whole. System turns have a mark at their end, lest one is lost.
     """
-    marked = [
-        Message(role="assistant", content=f"{START}{message['content']}{END}")
-        if index >= first and message["role"] == "assistant" and message.get("train", True)
-        else message
-        for index, message in enumerate(messages)
-    ]
-    pieces = re.split(f"[{START}{END}]", render(tokenizer, marked))
+    marked = [_marked(message, index >= first) for index, message in enumerate(messages)]
+    rendered, systems, answers = render(tokenizer, marked), _holding(marked, SYSTEM), _holding(marked, START)
+    pieces = re.split(f"[{START}{END}]", rendered.replace(SYSTEM, ""))
     text = "".join(pieces)
-    answers = sum(message is not other for message, other in zip(messages, marked, strict=True))
+    if rendered.count(SYSTEM) < systems:
+        raise RoseError("the chat template leaves out a system turn of this conversation")
     if len(pieces) != 2 * answers + 1 or text != render(tokenizer, messages):
         raise RoseError("the chat template changes or leaves out an answer of this conversation")
     end, spans, position = _end_of_turn(tokenizer), [], 0
@@ -198,6 +195,19 @@ def _answers(
         position = start + len(answer)
         spans.append((start, position + (len(end) if text.startswith(end, position) else 0)))
     return text, spans
+
+
+def _marked(message: Message, learned: bool) -> Message:
+    role, content = message["role"], message["content"]
+    if role == "system" and (said := content.rstrip()):  # before white space, which some templates strip
+        return Message(role=role, content=f"{said}{SYSTEM}{content[len(said) :]}")
+    if role == "assistant" and learned and message.get("train", True):
+        return Message(role=role, content=f"{START}{content}{END}")
+    return message
+
+
+def _holding(messages: list[Message], mark: str) -> int:
+    return sum(mark in message["content"] for message in messages)
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:

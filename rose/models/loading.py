@@ -22,6 +22,7 @@ from rose.stages import checksums
 
 log = logging.getLogger(__name__)
 TOLD = "chat_template_kwargs.json"  # beside a base model: what its template is told besides the messages
+BEFORE = "before_chat_template.jinja"  # likewise: what is done to the messages before its template sees them
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output's
 GIVEN = ("messages", "add_generation_prompt")
 transformers.utils.logging.disable_progress_bar()
@@ -117,6 +118,8 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     if (base / TOLD).exists():
         tokenizer.chat_template = _told(tokenizer.chat_template, json.loads((base / TOLD).read_text()))
+    if (base / BEFORE).exists():
+        tokenizer.chat_template = _preceded(tokenizer.chat_template, (base / BEFORE).read_text())
     one_template(tokenizer)
     return tokenizer
 
@@ -143,8 +146,14 @@ def _told(template: Any, values: dict[str, Any]) -> Any:
             raise RoseError(
                 f"model.chat_template_kwargs.{name}={values[name]}: {what}; leave it out, or give a name it reads"
             )
-    # Jinja eats the line break after a block
-    return "".join(f"{{% set {name} = {value!r} %}}\n" for name, value in values.items()) + template
+    return _preceded(template, "".join(f"{{% set {name} = {value!r} %}}\n" for name, value in values.items()))
+
+
+def _preceded(template: Any, before: str) -> Any:
+    """A chat template, or each of several, after something that ends in a line break: Jinja eats it after a block."""
+    if isinstance(template, dict):
+        return {name: before + text for name, text in template.items()}
+    return before + template
 
 
 def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreTrainedModel:
