@@ -98,17 +98,10 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[str]]
 
     What is learned as the end of a turn, and what begins the next one where nothing ends it.
     """
-    turns: list[Message] = [
-        {"role": "user", "content": "?"},
-        {"role": "assistant", "content": f"!{END}"},
-        {"role": "user", "content": f"{START}?"},
-    ]
-    between = render(tokenizer, turns).partition(END)[2].partition(START)[0]
     ids, texts = [], []
-    for end in dict.fromkeys((_end_of_turn(tokenizer), _to_special(tokenizer, between))):
-        special = _special(tokenizer, end)
-        if special:
-            ids.append(tokenizer.convert_tokens_to_ids(special.group()))
+    for end in dict.fromkeys((end_of_turn(tokenizer), next_turn(tokenizer))):
+        if found := special(tokenizer, end):
+            ids.append(tokenizer.convert_tokens_to_ids(found.group()))
         else:  # as the tokenizer writes it: some know no line breaks
             texts.append(str(tokenizer.decode(tokenizer(end, add_special_tokens=False)["input_ids"])).rstrip())
     return ids, [text for text in texts if text]
@@ -189,7 +182,7 @@ def _answers(
         raise RoseError("the chat template leaves out a system turn of this conversation")
     if len(pieces) != 2 * answers + 1 or text != render(tokenizer, messages):
         raise RoseError("the chat template changes or leaves out an answer of this conversation")
-    end, spans, position = _end_of_turn(tokenizer), [], 0
+    end, spans, position = end_of_turn(tokenizer), [], 0
     for before, answer in zip(pieces[:-1:2], pieces[1::2], strict=True):
         start = position + len(before)
         position = start + len(answer)
@@ -210,18 +203,28 @@ def _holding(messages: list[Message], mark: str) -> int:
     return sum(mark in message["content"] for message in messages)
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template puts after an answer, up to a special token: `<|im_end|>`, ` </s>`, …"""
     turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
     return _to_special(tokenizer, render(tokenizer, turn).partition(END)[2])
 
 
+def next_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The same where a user's turn follows: that one's beginning, if nothing ends an answer."""
+    turns: list[Message] = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": f"!{END}"},
+        {"role": "user", "content": f"{START}?"},
+    ]
+    return _to_special(tokenizer, render(tokenizer, turns).partition(END)[2].partition(START)[0])
+
+
 def _to_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    match = _special(tokenizer, text)
+    match = special(tokenizer, text)
     return text[: match.end()] if match else text.rstrip()
 
 
-def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | None:
+def special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | None:
     """The first special token in a text."""
     added: Any = tokenizer.get_added_vocab  # every tokenizer's method, which their base class lacks
     special = [re.escape(token) for token in added() if token.strip()]

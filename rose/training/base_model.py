@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from rose import ranks
 from rose.config.choices import SystemTurns
 from rose.config.schema import Base, Pretraining
-from rose.data import chat, system_turns, world
+from rose.data import chat, template_gaps, world
 from rose.models import loading
 from rose.seeds import derive
 from rose.stages.graph import stage
@@ -33,8 +33,7 @@ def prepare(
 ) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is.
 
-    What its chat template is told besides the messages is noted with it, and what is done to system turns that
-    it does not take.
+    What its chat template is told besides the messages is noted with it, and what the template lacks.
     """
     _made(out, base, fingerprint)
     if not ranks.is_first():
@@ -42,8 +41,8 @@ def prepare(
     if chat_template_kwargs:
         (out / loading.TOLD).write_text(json.dumps(chat_template_kwargs))
     tokenizer = loading.load_tokenizer(out)  # refuses what the template does not read
-    if before := system_turns.taken(tokenizer, system):
-        (out / loading.BEFORE).write_text(before)
+    if lacking := template_gaps.around(tokenizer, system):
+        (out / loading.AROUND).write_text(json.dumps(lacking))
 
 
 def _made(out: Path, base: Base, fingerprint: str) -> None:
