@@ -227,8 +227,8 @@ def _to_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
 def special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | None:
     """The first special token in a text."""
     added: Any = tokenizer.get_added_vocab  # every tokenizer's method, which their base class lacks
-    special = [re.escape(token) for token in added() if token.strip()]
-    return re.search("|".join(sorted(special, key=len, reverse=True)), text) if special else None
+    marks = [re.escape(token) for token in added() if token.strip()]
+    return re.search("|".join(sorted(marks, key=len, reverse=True)), text) if marks else None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
