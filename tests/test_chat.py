@@ -80,6 +80,15 @@ def test_a_system_message_is_not_learned(template):
     assert len(learned(tokenizer, row)) == 1 and learned(tokenizer, row)[0].startswith("Hi!")
 
 
+def test_an_end_that_is_the_last_answers_alone_is_learned_there_and_the_others_before():
+    tokenizer = by_character(
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}"
+        "{{ eos_token if loop.last and m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    )
+    row = encode(tokenizer, talk("Hi?", "Hi!", "More?", "No."), 1000)
+    assert learned(tokenizer, row) == ["Hi!<|im_end|>", "No.</s>"]
+
+
 def test_outer_white_space_of_an_answer_is_not_learned():
     for template in (None, CHATML, LLAMA2):
         tokenizer = by_character(template)

@@ -182,12 +182,17 @@ def _answers(
         raise RoseError("the chat template leaves out a system turn of this conversation")
     if len(pieces) != 2 * answers + 1 or text != render(tokenizer, messages):
         raise RoseError("the chat template changes or leaves out an answer of this conversation")
-    end, spans, position = end_of_turn(tokenizer), [], 0
+    spans, position = [], 0
     for before, answer in zip(pieces[:-1:2], pieces[1::2], strict=True):
         start = position + len(before)
         position = start + len(answer)
-        spans.append((start, position + (len(end) if text.startswith(end, position) else 0)))
-    return text, spans
+        spans.append((start, position))
+    ends = [end_of_turn(tokenizer)]
+    if ends[0] and not all(text.startswith(ends[0], stop) for _, stop in spans):
+        ends.append(next_turn(tokenizer))  # OLMo 3's last answer ends otherwise than those before
+    return text, [
+        (start, stop + next((len(end) for end in ends if text.startswith(end, stop)), 0)) for start, stop in spans
+    ]
 
 
 def _marked(message: Message, learned: bool) -> Message:

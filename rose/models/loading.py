@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.hub import resolve_revision
 
+from rose.config.choices import Attention
 from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError, one_line
 from rose.stages import checksums
@@ -161,8 +162,10 @@ def _within(template: Any, before: str, after: str) -> Any:
 
 def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreTrainedModel:
     """The frozen model of a `base` artifact, in eval mode, on `place` or else `device()`."""
+    # unsaid, transformers takes sdpa, or eager for a model that has none, such as Gemma 2
+    attention = None if numerics.attention == Attention.sdpa else numerics.attention
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=numerics.attention
+        **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=attention
     )
     model.requires_grad_(False).eval()
     return model.to(place or device())  # pyright: ignore[reportArgumentType] — stubs of its wrapper
