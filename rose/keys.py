@@ -126,9 +126,10 @@ def judge(judge: Judge) -> Judge:
     return replace(judge, **dict.fromkeys(unread))
 
 
-def chat_template_kwargs(model: Model) -> dict[str, dict[str, Any]]:
-    """Nothing where a template is told nothing."""
-    return {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
+def template(model: Model) -> dict[str, Any]:
+    """Nothing where a template is told nothing, and system turns that it does not take are folded."""
+    told: dict[str, Any] = {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
+    return told if model.system is choices.SystemTurns.fold else told | {"system": model.system}
 
 
 def pair_format(preference: Preference) -> dict[str, choices.PairFormat]:

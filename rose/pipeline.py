@@ -58,9 +58,8 @@ def _data(config: Config) -> Nodes:
 
 def _frozen(model: Model) -> Node:
     """A base model as it comes."""
-    told = keys.chat_template_kwargs(model)
     source = {"base": model.base, "fingerprint": loading.fingerprint(model.base)}
-    return Node(base_model.prepare, **source, **told, label=model.name)
+    return Node(base_model.prepare, **source, **keys.template(model), label=model.name)
 
 
 def _gradients(config: Config, nodes: Nodes) -> Nodes:

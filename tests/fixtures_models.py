@@ -41,6 +41,10 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture
 def double(monkeypatch):
+    in_float64(monkeypatch)
+
+
+def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers computes norms, softmax and rotations in float32 whatever the model's type: here in
     float64.
     """

@@ -73,11 +73,20 @@ def test_the_text_is_the_templates_own(template):
         assert row["input_ids"] == tokenizer.apply_chat_template(messages)["input_ids"]
 
 
-@pytest.mark.parametrize("template", [None, CHATML, MISTRAL])
+@pytest.mark.parametrize("template", [None, CHATML])
 def test_a_system_message_is_not_learned(template):
     tokenizer = by_character(template)
     row = encode(tokenizer, talk("Hi?", "Hi!", system="Hi!"), 1000)
     assert len(learned(tokenizer, row)) == 1 and learned(tokenizer, row)[0].startswith("Hi!")
+
+
+def test_an_end_that_is_the_last_answers_alone_is_learned_there_and_the_others_before():
+    tokenizer = by_character(
+        "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}"
+        "{{ eos_token if loop.last and m.role == 'assistant' else '<|im_end|>' }}{% endfor %}"
+    )
+    row = encode(tokenizer, talk("Hi?", "Hi!", "More?", "No."), 1000)
+    assert learned(tokenizer, row) == ["Hi!<|im_end|>", "No.</s>"]
 
 
 def test_outer_white_space_of_an_answer_is_not_learned():

@@ -61,7 +61,7 @@ def adapter(config, lora: Lora) -> set[str]:
 @pytest.mark.parametrize(
     ("config", "targets", "wrong"),
     [
-        (PHI3, ["q_proj", "k_proj", "v_proj", "o_proj"], "q_proj names no layer"),
+        (PHI3, ["q_proj", "k_proj", "v_proj"], "q_proj names no layer"),
         (llama(), ["q_proj", "embed_tokens"], "embed_tokens is no linear layer"),
         (llama(), ["q_proj", "norm"], "norm is no linear layer"),
         (GPT2, ["c_attn", "q_proj"], "q_proj names no layer"),
@@ -80,6 +80,24 @@ def test_layers_of_the_model_are_taken(tmp_path):
     for number, (config, targets) in enumerate(((PHI3, ["qkv_proj", "o_proj"]), (GPT2, ["c_attn"]))):
         sizes.append(adapter_size(saved(config, tmp_path / str(number)), replace(LORA, targets=targets)))
     assert sizes == [4 * (32 + 96) + 4 * (32 + 32), 4 * (32 + 96)]
+
+
+@pytest.mark.parametrize(
+    ("config", "layers"),
+    [
+        (llama(), ["self_attn.k_proj", "self_attn.o_proj", "self_attn.q_proj", "self_attn.v_proj"]),
+        (PHI3, ["self_attn.o_proj", "self_attn.qkv_proj"]),
+        (OPT, ["self_attn.k_proj", "self_attn.out_proj", "self_attn.q_proj", "self_attn.v_proj"]),
+        (GPT2, ["attn.c_attn", "attn.c_proj"]),  # not mlp.c_proj
+    ],
+)
+def test_the_default_targets_are_the_attention_of_models_that_call_it_otherwise(tmp_path, config, layers):
+    lora = replace(LORA, targets=["q_proj", "k_proj", "v_proj", "o_proj"])
+    found = adapter(config, lora)
+    assert sorted({".".join(name.split(".")[-2:]) for name in found}) == layers
+    assert len(found) == len(layers) * config.num_hidden_layers
+    model = loading.new_adapter(AutoModelForCausalLM.from_config(config), lora, seed=0)
+    assert adapter_size(saved(config, tmp_path), lora) == model.get_nb_trainable_parameters()[0]
 
 
 def test_a_target_that_names_no_layer_is_named_for_every_model_that_is_trained(tmp_path):

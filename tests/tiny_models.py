@@ -85,7 +85,8 @@ def slow_log_probs(model: PeftModel, row: dict) -> torch.Tensor:
 
 def slow_gradient(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    gradients = torch.autograd.grad(loss, weights, retain_graph=True)
+    # those that the loss does not reach, as of a model that also sees, have gradients of zero
+    gradients = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
     return torch.cat([gradient.flatten().double() for gradient in gradients])
 
 

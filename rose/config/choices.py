@@ -22,6 +22,9 @@ ProjectionKind = StrEnum("ProjectionKind", ["trak", "sketch", "srht", "none"])
 PreferenceLoss = StrEnum("PreferenceLoss", ["dpo", "ipo", "ipo_mean", "simpo", "contrast"])
 Reference = StrEnum("Reference", ["base", "warmup", "none"])
 Normalize = StrEnum("Normalize", ["per_pair", "after_mean", "none"])
+# what becomes of a system turn where the chat template takes none: it goes before the first user turn; the model, or
+# the row, is refused
+SystemTurns = StrEnum("SystemTurns", ["fold", "keep", "refuse"])
 # how a target pair is written for its gradient: by the chat template, or as ROSE's own code does
 PairFormat = StrEnum("PairFormat", ["template", "published"])
 # what of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)

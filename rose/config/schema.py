@@ -71,6 +71,7 @@ class Model:
     numerics: Numerics
     lora: Lora
     chat_template_kwargs: dict[str, Any]  # what its chat template is told besides the messages
+    system: choices.SystemTurns  # what becomes of system turns that its chat template does not take
     max_length: int  # tokens a row
     learning_rate: float  # what its warm-up and fine-tuning use unless they say otherwise
     batch_size: int  # rows a step, likewise

@@ -31,7 +31,7 @@ TULU = (  # line breaks as expressions: transformers' Jinja eats one that follow
 )
 # for templates that print the date: a stage must not read the clock
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
-START, END = "\ufdd0", "\ufdd1"  # code points that Unicode keeps out of texts
+START, END, SYSTEM = "\ufdd0", "\ufdd1", "\ufdd2"  # code points that Unicode keeps out of texts
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
@@ -98,17 +98,10 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[str]]
 
     What is learned as the end of a turn, and what begins the next one where nothing ends it.
     """
-    turns: list[Message] = [
-        {"role": "user", "content": "?"},
-        {"role": "assistant", "content": f"!{END}"},
-        {"role": "user", "content": f"{START}?"},
-    ]
-    between = render(tokenizer, turns).partition(END)[2].partition(START)[0]
     ids, texts = [], []
-    for end in dict.fromkeys((_end_of_turn(tokenizer), _to_special(tokenizer, between))):
-        special = _special(tokenizer, end)
-        if special:
-            ids.append(tokenizer.convert_tokens_to_ids(special.group()))
+    for end in dict.fromkeys((end_of_turn(tokenizer), next_turn(tokenizer))):
+        if found := special(tokenizer, end):
+            ids.append(tokenizer.convert_tokens_to_ids(found.group()))
         else:  # as the tokenizer writes it: some know no line breaks
             texts.append(str(tokenizer.decode(tokenizer(end, add_special_tokens=False)["input_ids"])).rstrip())
     return ids, [text for text in texts if text]
@@ -179,43 +172,68 @@ def _answers(
     """The rendered conversation and the character range of each answer, end-of-turn included.
 
     Answers are found by rendering with marks around them, which holds for any template that prints
-    them whole.
+    them whole. System turns have a mark at their end, lest one is lost.
     """
-    marked = [
-        Message(role="assistant", content=f"{START}{message['content']}{END}")
-        if index >= first and message["role"] == "assistant" and message.get("train", True)
-        else message
-        for index, message in enumerate(messages)
-    ]
-    pieces = re.split(f"[{START}{END}]", render(tokenizer, marked))
+    marked = [_marked(message, index >= first) for index, message in enumerate(messages)]
+    rendered, systems, answers = render(tokenizer, marked), _holding(marked, SYSTEM), _holding(marked, START)
+    pieces = re.split(f"[{START}{END}]", rendered.replace(SYSTEM, ""))
     text = "".join(pieces)
-    answers = sum(message is not other for message, other in zip(messages, marked, strict=True))
+    if rendered.count(SYSTEM) < systems:
+        raise RoseError("the chat template leaves out a system turn of this conversation")
     if len(pieces) != 2 * answers + 1 or text != render(tokenizer, messages):
         raise RoseError("the chat template changes or leaves out an answer of this conversation")
-    end, spans, position = _end_of_turn(tokenizer), [], 0
+    spans, position = [], 0
     for before, answer in zip(pieces[:-1:2], pieces[1::2], strict=True):
         start = position + len(before)
         position = start + len(answer)
-        spans.append((start, position + (len(end) if text.startswith(end, position) else 0)))
-    return text, spans
+        spans.append((start, position))
+    ends = [end_of_turn(tokenizer)]
+    if ends[0] and not all(text.startswith(ends[0], stop) for _, stop in spans):
+        ends.append(next_turn(tokenizer))  # OLMo 3's last answer ends otherwise than those before
+    return text, [
+        (start, stop + next((len(end) for end in ends if text.startswith(end, stop)), 0)) for start, stop in spans
+    ]
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+def _marked(message: Message, learned: bool) -> Message:
+    role, content = message["role"], message["content"]
+    if role == "system" and (said := content.rstrip()):  # before white space, which some templates strip
+        return Message(role=role, content=f"{said}{SYSTEM}{content[len(said) :]}")
+    if role == "assistant" and learned and message.get("train", True):
+        return Message(role=role, content=f"{START}{content}{END}")
+    return message
+
+
+def _holding(messages: list[Message], mark: str) -> int:
+    return sum(mark in message["content"] for message in messages)
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     """What the template puts after an answer, up to a special token: `<|im_end|>`, ` </s>`, …"""
     turn: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": f"!{END}"}]
     return _to_special(tokenizer, render(tokenizer, turn).partition(END)[2])
 
 
+def next_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The same where a user's turn follows: that one's beginning, if nothing ends an answer."""
+    turns: list[Message] = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": f"!{END}"},
+        {"role": "user", "content": f"{START}?"},
+    ]
+    return _to_special(tokenizer, render(tokenizer, turns).partition(END)[2].partition(START)[0])
+
+
 def _to_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    match = _special(tokenizer, text)
+    match = special(tokenizer, text)
     return text[: match.end()] if match else text.rstrip()
 
 
-def _special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | None:
+def special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | None:
     """The first special token in a text."""
     added: Any = tokenizer.get_added_vocab  # every tokenizer's method, which their base class lacks
-    special = [re.escape(token) for token in added() if token.strip()]
-    return re.search("|".join(sorted(special, key=len, reverse=True)), text) if special else None
+    marks = [re.escape(token) for token in added() if token.strip()]
+    return re.search("|".join(sorted(marks, key=len, reverse=True)), text) if marks else None
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:

@@ -14,15 +14,19 @@ import transformers
 import xxhash
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.hub import resolve_revision
 
+from rose.config.choices import Attention
 from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError, one_line
 from rose.stages import checksums
 
 log = logging.getLogger(__name__)
 TOLD = "chat_template_kwargs.json"  # beside a base model: what its template is told besides the messages
+AROUND = "around_chat_template.json"  # likewise: what its template lacks, before and after it
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output's
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # what most models call the linear layers of their attention
 GIVEN = ("messages", "add_generation_prompt")
 transformers.utils.logging.disable_progress_bar()
 
@@ -117,6 +121,8 @@ def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     if (base / TOLD).exists():
         tokenizer.chat_template = _told(tokenizer.chat_template, json.loads((base / TOLD).read_text()))
+    if (base / AROUND).exists():
+        tokenizer.chat_template = _within(tokenizer.chat_template, *json.loads((base / AROUND).read_text()))
     one_template(tokenizer)
     return tokenizer
 
@@ -147,10 +153,19 @@ def _told(template: Any, values: dict[str, Any]) -> Any:
     return "".join(f"{{% set {name} = {value!r} %}}\n" for name, value in values.items()) + template
 
 
+def _within(template: Any, before: str, after: str) -> Any:
+    """A chat template, or each of several, between what it lacks."""
+    if isinstance(template, dict):
+        return {name: _within(text, before, after) for name, text in template.items()}
+    return before + template + after
+
+
 def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreTrainedModel:
     """The frozen model of a `base` artifact, in eval mode, on `place` or else `device()`."""
+    # unsaid, transformers takes sdpa, or eager for a model that has none, such as Gemma 2
+    attention = None if numerics.attention == Attention.sdpa else numerics.attention
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=numerics.attention
+        **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=attention
     )
     model.requires_grad_(False).eval()
     return model.to(place or device())  # pyright: ignore[reportArgumentType] — stubs of its wrapper
@@ -158,12 +173,34 @@ def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreT
 
 def new_adapter(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     """A fresh trainable adapter in float32; its initial weights depend on `seed` alone."""
+    named = targeting(model, lora)
+    if named != lora:
+        log.info("model.lora.targets=%s: are %s in this model", lora.targets, named.targets)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, lora_config(lora))
+            return get_peft_model(model, lora_config(named))
         except ValueError as error:
             raise RoseError(f"model.lora.targets={lora.targets}: {error}") from error
+
+
+def targeting(model: torch.nn.Module, lora: Lora) -> Lora:
+    """The adapter with the linear layers of a model's attention for targets, where it has not all of ATTENTION.
+
+    Some fuse them (qkv_proj, c_attn), or call the last one otherwise (dense, out_proj).
+    """
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if lora.targets != ATTENTION or names.issuperset(ATTENTION):
+        return lora
+    # with the attention's own name: GPT-2 has a c_proj outside it too
+    found = {
+        f"{name.rpartition('.')[2]}.{part}"
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith("Attention")
+        for part, layer in module.named_children()
+        if isinstance(layer, (torch.nn.Linear, Conv1D))
+    }
+    return dataclasses.replace(lora, targets=sorted(found)) if found else lora
 
 
 def lora_config(lora: Lora) -> LoraConfig:

@@ -100,7 +100,7 @@ def _read(config: PreTrainedConfig, settings: str, linear: bool, name: str) -> B
         return None
     places = positions(model)
     if (values := json.loads(settings)) is not None:
-        lora = Lora(**values)
+        lora = loading.targeting(model, Lora(**values))
         _check_targets(model, lora, linear, name)
         with suppress(ValueError), torch.device("meta"):
             adapted = get_peft_model(model, loading.lora_config(lora))

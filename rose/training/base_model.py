@@ -10,8 +10,9 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from rose import ranks
+from rose.config.choices import SystemTurns
 from rose.config.schema import Base, Pretraining
-from rose.data import chat, world
+from rose.data import chat, template_gaps, world
 from rose.models import loading
 from rose.seeds import derive
 from rose.stages.graph import stage
@@ -23,15 +24,25 @@ CONTEXT = 512  # tokens; the world's longest conversation takes a tenth
 
 
 @stage("base", version=1, resumable=True, together=True)
-def prepare(out: Path, base: Base, fingerprint: str, chat_template_kwargs: dict[str, Any] | None = None) -> None:
+def prepare(
+    out: Path,
+    base: Base,
+    fingerprint: str,
+    chat_template_kwargs: dict[str, Any] | None = None,
+    system: SystemTurns = SystemTurns.fold,
+) -> None:
     """Makes the tiny model, converts a .gguf file once, or notes where the model is.
 
-    What its chat template is told besides the messages is noted with it.
+    What its chat template is told besides the messages is noted with it, and what the template lacks.
     """
     _made(out, base, fingerprint)
-    if chat_template_kwargs and ranks.is_first():
+    if not ranks.is_first():
+        return
+    if chat_template_kwargs:
         (out / loading.TOLD).write_text(json.dumps(chat_template_kwargs))
-        loading.load_tokenizer(out)  # refuses what the template does not read
+    tokenizer = loading.load_tokenizer(out)  # refuses what the template does not read
+    if lacking := template_gaps.around(tokenizer, system):
+        (out / loading.AROUND).write_text(json.dumps(lacking))
 
 
 def _made(out: Path, base: Base, fingerprint: str) -> None:
