@@ -278,7 +278,7 @@ def test_what_would_cost_many_rows_stops_the_run_even_where_bad_rows_are_skipped
         (b'{"prompt": "1", "completion": NaN}', "completion is NaN"),
         (b'{"messages": [{"role": "system", "content": "only"}]}', "no answer"),
         (b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}', "no answer"),
-        (b'{"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a"}]}]}', "must be a text"),
+        (b'{"messages": [{"role": "assistant", "content": [{"type": "text", "text": 1}]}]}', "must be a text"),
         (b'{"instruction": "a", "input": 0, "output": "b"}', "input is 0"),
         (b'{"prompt": "\\udc80", "completion": "b"}', "not valid Unicode"),
     ],

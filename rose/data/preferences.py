@@ -34,7 +34,7 @@ def fingerprint(pairs: Pairs) -> str:
     return "+".join(map(files.fingerprint, _sources(pairs)))
 
 
-@stage("preferences", version=2)
+@stage("preferences", version=3)
 def read_preferences(
     out: Path, pairs: Pairs, source: str, faults: list[Fault] | None = None, aside: Path | None = None
 ) -> None:
