@@ -1,5 +1,5 @@
-# make run | test | test-faults | verify | check-peers | install | lint | audit | format | smollm2 | minilm | bench | bench-gpu |
-# bench-scale | help
+# make run | test | test-faults | verify | tables | check-peers | install | lint | audit | format | smollm2 | minilm | bench |
+# bench-gpu | bench-scale | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults verify check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale
+.PHONY: help install run test test-faults verify tables check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,6 +31,9 @@ test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; wha
 
 verify: $(READY)  ## the READMEs' tables again, from experiments/results, without a model; fails on any difference
 	$(BIN)/python -m bench.tables
+
+tables: $(READY)  ## the documents' tables again, as their tests find them
+	$(BIN)/python tests/test_layouts.py
 
 check-peers: $(PEERS)/.ready  ## our numbers beside TRL's, dattri's and others', installed in .venv/peers; writes docs/CHECKS.md
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m bench.peers

@@ -36,7 +36,7 @@ def found(layout: Layout, names: Collection[str]) -> list[str]:
 
 
 def described(layout: Layout) -> str:
-    return ", ".join(column.replace("|", " or ") for column in layout.columns)
+    return ", ".join(column.replace("|", "/") for column in layout.columns)
 
 
 def _likeness(layout: Layout, names: Collection[str]) -> float:

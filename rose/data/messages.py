@@ -130,6 +130,27 @@ def as_prompt(value: object, name: str) -> list[Message]:
     return [Message(role="system", content=before), *turns] if before else turns
 
 
+def asked(values: dict[str, Any], prompt: object, name: str, more: tuple[str, ...] = ()) -> list[Message]:
+    """A prompt that goes on in columns of their own, `more`, which are taken out of `values`. Raises BadRow."""
+    messages = as_prompt(prompt, name)
+    for column in more:
+        text = values.pop(column, None)
+        if given(text):
+            messages[-1]["content"] += "\n\n" + as_messages(text, column, "user")[0]["content"]
+    return messages
+
+
+def answers_in(value: Any) -> list[Any]:
+    """The answers of a column: one, or a list of texts, or of lists of messages."""
+    several = isinstance(value, list) and len(value) > 0 and all(isinstance(each, str | list) for each in value)
+    return value if several else [value]
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """The ids of what a row holds `count` of: its own, or its own and a number."""
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+
+
 def transcript(text: str, name: str) -> list[Message]:
     r"""The messages of "\n\nHuman: …\n\nAssistant: …"; turns of one speaker in a row become one."""
     before, *turns = re.split(TURN, text)

@@ -10,7 +10,7 @@ from rose.config.data import Dataset
 from rose.data import files, world
 from rose.data.bad_rows import BadRow, kind
 from rose.data.files import FileRow, Location
-from rose.data.messages import is_answer, says_something
+from rose.data.messages import is_answer, numbered, says_something
 from rose.data.pool_layouts import conversations
 from rose.data.rows import PoolRow
 from rose.data.sources import Split
@@ -76,10 +76,8 @@ def parse(row: FileRow) -> list[PoolRow]:
     for name in ("planted", "control"):  # ours say what `plant` does (rose.data.planting)
         if name in values:
             values[f"pool_{name}"] = values.pop(name)
-    name, source = files.row_id(row), origin or row.source
-    ids = [name] if len(found) == 1 else [f"{name}-{number}" for number in range(1, len(found) + 1)]
-    pairs = zip(ids, found, strict=True)
-    return [cast(PoolRow, {"id": id_, "dataset": source, "messages": messages, **values}) for id_, messages in pairs]
+    named, source = zip(numbered(files.row_id(row), len(found)), found, strict=True), origin or row.source
+    return [cast(PoolRow, {"id": name, "dataset": source, "messages": messages, **values}) for name, messages in named]
 
 
 def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:

@@ -3,10 +3,10 @@
 from functools import partial
 from typing import Any
 
-from rose.data.bad_rows import BadRow, given, kind
+from rose.data.bad_rows import BadRow, kind
 from rose.data.calls import take_tools
 from rose.data.layouts import Layout, fitting, found
-from rose.data.messages import as_messages, as_prompt, followed, opened
+from rose.data.messages import answers_in, as_messages, asked, followed, opened
 from rose.data.rows import Message
 
 WHOLE = ("messages", "conversations")  # columns that hold a conversation
@@ -42,17 +42,9 @@ def _conversation(values: dict[str, Any], column: str) -> list[list[Message]]:
 
 def _answered(values: dict[str, Any], question: str, answer: str, more: tuple[str, ...] = ()) -> list[list[Message]]:
     """A question and its answer, or a list of answers: a conversation each. Columns `more` go on with the question."""
-    asked = opened(values, as_prompt(values.pop(question), question))
-    for name in more:
-        text = values.pop(name, None)
-        if given(text):
-            asked[-1]["content"] += "\n\n" + as_messages(text, name, "user")[0]["content"]
-    replies = values.pop(answer)
-    several = isinstance(replies, list) and len(replies) > 0 and all(isinstance(reply, str | list) for reply in replies)
-    return [
-        followed(asked, as_messages(reply, answer, "assistant"), answer)
-        for reply in (replies if several else [replies])
-    ]
+    before = opened(values, asked(values, values.pop(question), question, more))
+    replies = answers_in(values.pop(answer))
+    return [followed(before, as_messages(reply, answer, "assistant"), answer) for reply in replies]
 
 
 def _liked(values: dict[str, Any]) -> None:
@@ -64,11 +56,10 @@ def _liked(values: dict[str, Any]) -> None:
             raise BadRow(f"{name} is {kind(values[name])}, which marks the answer as a bad one: {remedy}")
 
 
-ANSWERS = "completion|response|output|answer|completions|responses|outputs|answers"
-LAYOUTS = {
+LAYOUTS = {  # an answer's column in the plural has a list of them, as may any
     "messages": Layout(("messages",), _conversation),
     "sharegpt": Layout(("conversations",), _conversation),
-    "prompt": Layout(("prompt", ANSWERS), _answered),
+    "prompt": Layout(("prompt", "completion|response|answer|completions|responses|answers"), _answered),
     "alpaca": Layout(
         ("instruction", "output|response|outputs|responses"), partial(_answered, more=("input", "context"))
     ),
