@@ -80,7 +80,7 @@ def span(write: Writer, messages: list[Message], index: int, text: str, end: str
     here and where nothing comes after it.
     """
     message = messages[index]
-    *names, last = (call["function"]["name"] for call in message["tool_calls"])
+    *names, last = (call["function"]["name"] for call in message.get("tool_calls", []))
     named = [*messages[:index], _renamed(message, [*names, f"{START}{last}"])]
     before, _, rest = write([*named, *messages[index + 1 :]]).partition(START)
     own = _common(rest, write(named).partition(START)[2]).rstrip()
@@ -106,9 +106,9 @@ def _common(one: str, other: str) -> str:
 
 def _renamed(message: Message, names: list[str]) -> Message:
     """The message with other names in its calls."""
-    if not names:
+    calls = list(zip(message.get("tool_calls", []), names, strict=True))
+    if not calls:
         return message
-    calls = zip(message["tool_calls"], names, strict=True)
     return {**message, "tool_calls": [{**call, "function": {**call["function"], "name": name}} for call, name in calls]}
 
 

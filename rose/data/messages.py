@@ -46,7 +46,7 @@ def _message(value: object, place: str) -> Message:
         raise BadRow(f"{place} is {kind(value)}: must have role and content")
     said = value.get("role") or value.get("from")
     role = CALLED.get(said, said) if isinstance(said, str) else None
-    if role not in ROLES:
+    if not isinstance(said, str) or role not in ROLES:
         raise BadRow(f"{place}: role={said!r} must be one of {', '.join(ROLES)}")
     refuse(value, SPOKEN, f"{place}: ")
     content = value["content"] if value.get("content") is not None else value.get("value")
@@ -81,8 +81,9 @@ def _text(content: object, place: str) -> str:
         if isinstance(part, dict) and part.get("type", "text") != "text":
             fault = "is not supported; only texts are: write it into one, or take it out of the file"
             raise BadRow(f"{place}: content, part {number}: type={part['type']!r} {fault}")
-    texts = [part.get("text") if isinstance(part, dict) and isinstance(content, list) else part for part in parts]
-    if not texts or not all(isinstance(text, str) for text in texts):
+    said = [part.get("text") if isinstance(part, dict) and isinstance(content, list) else part for part in parts]
+    texts = [text for text in said if isinstance(text, str)]
+    if not said or len(texts) < len(said):
         raise BadRow(f"{place}: content is {kind(content)}, must be a text")
     return "\n".join(texts)
 

@@ -261,7 +261,7 @@ def number_of(value: Any, name: str) -> float:
     return number
 
 
-LAYOUTS = {
+LAYOUTS: dict[str, Layout] = {
     PairLayout.pairs: Layout(("prompt", "chosen", "rejected"), _sided),
     PairLayout.hh: Layout(("chosen", "rejected"), _sided),
     PairLayout.orca: Layout(("question|input", "chosen", "rejected"), _sided, ("prompt", "instruction")),
