@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from datasets.data_files import sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
@@ -67,7 +68,8 @@ def declared(folder: Path, files: list[str], split: Split | None) -> list[str]:
     if not (folder / "README.md").is_file():
         return of_split(files, split)
     try:
-        subsets = MetadataConfigs.from_dataset_card_data(DatasetCard.load(folder / "README.md").data)
+        header: Any = DatasetCard.load(folder / "README.md").data
+        subsets = MetadataConfigs.from_dataset_card_data(header)
         name = subsets.get_default_config_name()
         subset = subsets[name] if name else {}
         splits = sanitize_patterns(subset.get("data_files") or {})
