@@ -32,8 +32,9 @@ test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; wha
 verify: $(READY)  ## the READMEs' tables again, from experiments/results, without a model; fails on any difference
 	$(BIN)/python -m bench.tables
 
-tables: $(READY)  ## docs/MODELS.md's table again, by running its checks on tiny models; the tests compare it
+tables: $(READY)  ## the tables of docs/MODELS.md and docs/DATA.md again, as their tests find them
 	$(BIN)/python tests/test_families.py
+	$(BIN)/python tests/test_layouts.py
 
 check-peers: $(PEERS)/.ready  ## our numbers beside TRL's, dattri's and others', installed in .venv/peers; writes docs/CHECKS.md
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m bench.peers

@@ -156,7 +156,7 @@ def pairs(pairs: Pairs) -> Pairs:
     if not held_out and pairs.shots is None and pairs.tests is None:
         read["seed"] = base.seed
     if pairs.world is not None or pairs.planted:
-        read["on_bad_row"] = choices.OnBadRow.stop
+        read |= {"on_bad_row": choices.OnBadRow.stop, "layout": None}
     return replace(pairs, **read)
 
 

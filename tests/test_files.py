@@ -6,12 +6,15 @@ import json
 import os
 
 import pandas
+import pyarrow
+import pyarrow.ipc
 import pytest
 
 from rose.config.choices import OnBadRow
 from rose.data import files
 from rose.data.bad_rows import BadRow
 from rose.data.files import Location
+from rose.data.sources import Split
 from rose.errors import RoseError
 
 ROWS = [{"id": "a", "text": "één\nline"}, {"id": "b", "text": 'zwei, "drei"'}]
@@ -29,19 +32,40 @@ def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz", "r.json", "lines.json", "r.parquet", "r.csv"])
-def test_every_format_gives_the_same_rows(tmp_path, name):
-    path = tmp_path / name
-    if name == "r.jsonl.gz":
-        path.write_bytes(gzip.compress(lines(ROWS).encode()))
-    elif name == "r.json":
-        path.write_text(json.dumps(ROWS, indent=2))
-    elif name == "r.parquet":
-        pandas.DataFrame(ROWS).to_parquet(path)
-    elif name == "r.csv":
-        pandas.DataFrame(ROWS).to_csv(path, index=False)
+PLAIN = ["r.jsonl", "r.json", "lines.json", "r.csv", "r.tsv"]
+
+
+def write(path, rows=ROWS):
+    """Rows in the format that the path's name says, packed if it says so."""
+    name = path.name.removesuffix(".gz").removesuffix(".zst")
+    if name == "r.json":
+        data = json.dumps(rows, indent=2).encode()
+    elif name in ("r.csv", "r.tsv"):
+        data = pandas.DataFrame(rows).to_csv(index=False, sep="\t" if name == "r.tsv" else ",").encode()
     else:
-        path.write_text(lines(ROWS))
+        data = lines(rows).encode()
+    with pyarrow.output_stream(str(path)) as file:  # packs by the name
+        file.write(data)
+
+
+@pytest.mark.parametrize("name", [f"{name}{packed}" for name in PLAIN for packed in ("", ".gz", ".zst")])
+def test_every_format_packed_or_not_gives_the_same_rows(tmp_path, name):
+    write(tmp_path / name)
+    marks = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5"}
+    assert (tmp_path / name).read_bytes().startswith(marks.get((tmp_path / name).suffix, b""))
+    assert values(tmp_path / name) == ROWS
+
+
+@pytest.mark.parametrize("kind", ["parquet", "stream", "file"])
+def test_every_table_gives_the_same_rows(tmp_path, kind):
+    table = pyarrow.Table.from_pylist(ROWS)
+    path = tmp_path / ("r.parquet" if kind == "parquet" else "r.arrow")
+    if kind == "parquet":
+        pandas.DataFrame(ROWS).to_parquet(path)
+    else:
+        new = pyarrow.ipc.new_stream if kind == "stream" else pyarrow.ipc.new_file
+        with new(str(path), table.schema) as sink:
+            sink.write_table(table)
     assert values(path) == ROWS
 
 
@@ -78,7 +102,9 @@ def test_a_broken_first_line_of_json_lines_costs_that_line_alone(tmp_path):
     assert isinstance(first, BadRow) and rest == [{"x": 2}, {"x": 3}]
 
 
-@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet", "r.csv", "r.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name", ["r.jsonl", "r.json", "r.parquet", "r.arrow", "r.csv", "r.tsv", "r.jsonl.gz", "r.json.zst"]
+)
 def test_a_pointer_of_git_lfs_is_named_before_anything_is_read(tmp_path, name):
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
     for read in (files.fingerprint, lambda source: list(files.read_rows(source))):
@@ -124,7 +150,7 @@ def test_a_csv_row_of_the_wrong_width_is_a_bad_row(tmp_path):
     assert [isinstance(row, BadRow) for row in values(tmp_path / "r.csv")] == [False, True, True, False]
 
 
-@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.parquet"])
+@pytest.mark.parametrize("name", ["r.jsonl.gz", "r.csv.gz", "r.jsonl.zst", "r.parquet", "r.arrow"])
 def test_a_damaged_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(lines(ROWS * 99).encode())[:60])
     with pytest.raises(RoseError, match=f"dataset.path=.*cannot read {name} to its end"):
@@ -147,6 +173,71 @@ def test_a_folder_is_read_by_pattern_then_name(tmp_path):
         values(tmp_path, ["d.jsonl"])
     with pytest.raises(RoseError, match=r"c.jsonl: is one file.*files=\['c\*'\]"):
         values(tmp_path / "c.jsonl", ["c*"])
+
+
+def test_a_path_with_wildcards_is_what_it_matches_and_tests_join_no_pool_unsaid(tmp_path):
+    for name in ("train.jsonl", "more.jsonl", "test.jsonl", "sub/train.jsonl", "more.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(lines([{"x": name}]) if name.endswith("l") else f"x\n{name}\n")
+
+    def found(pattern, patterns=()):
+        where = Location("dataset.path", f"{tmp_path}/{pattern}", list(patterns), None, Split.train)
+        assert files.fingerprint(where)
+        return [row.values["x"] for row in files.read_rows(where)]
+
+    assert found("*.jsonl") == ["more.jsonl", "train.jsonl"]
+    assert found("more.*") == ["more.csv", "more.jsonl"]
+    assert found("**/train.jsonl") == ["sub/train.jsonl", "train.jsonl"]
+    assert found("s[tu]b/*") == ["sub/train.jsonl"]
+    assert found("test*") == ["test.jsonl"]
+    assert found("*.jsonl", ["test.jsonl"]) == ["test.jsonl"]
+    with pytest.raises(RoseError, match=r"none.*: the folder holds no file ending in"):
+        found("none*")
+
+
+HUB = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train_sft
+    path: data/a-*
+  - split: test_sft
+    path: [data/b-*, "../../outside*"]
+{more}---
+# A dataset
+"""
+
+
+def hub_folder(tmp_path, more=""):
+    for name in ("data/a-0.jsonl", "data/b-0.jsonl", "other/a-0.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(lines([{"x": name}]))
+    (tmp_path / "README.md").write_text(HUB.format(more=more))
+
+
+@pytest.mark.parametrize(
+    ("split", "read"),
+    [(Split.train, ["data/a-0.jsonl"]), (Split.test, ["data/b-0.jsonl"]), (None, ["data/a-0.jsonl", "data/b-0.jsonl"])],
+)
+def test_a_datasets_own_readme_says_which_files_are_which_split(tmp_path, split, read):
+    hub_folder(tmp_path, "- config_name: other\n  data_dir: other\n")
+    (tmp_path.parent / "outside.jsonl").write_text(lines([{"x": "outside"}]))
+    found = files.read_rows(Location("dataset.path", str(tmp_path), [], None, split))
+    assert [row.values["x"] for row in found] == read
+    assert [row["x"] for row in values(tmp_path, ["other/*"])] == ["other/a-0.jsonl"]
+
+
+def test_subsets_of_which_none_is_the_default_are_named(tmp_path):
+    hub_folder(tmp_path)
+    text = (tmp_path / "README.md").read_text().replace("default", "one")
+    (tmp_path / "README.md").write_text(text)
+    assert [row["x"] for row in values(tmp_path)] == ["data/a-0.jsonl", "data/b-0.jsonl"]  # one alone
+    (tmp_path / "README.md").write_text(text.replace("---\n#", "- config_name: two\n  data_dir: other\n---\n#"))
+    with pytest.raises(RoseError, match="has the subsets one, two, and none is the default; dataset.files says"):
+        values(tmp_path)
+    (tmp_path / "README.md").write_text("---\nconfigs: 3\n---\n")
+    with pytest.raises(RoseError, match="README.md cannot be read .*; dataset.files says"):
+        values(tmp_path)
 
 
 @pytest.mark.parametrize(

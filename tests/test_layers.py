@@ -16,6 +16,7 @@ from rose.__main__ import ROOT
 
 PROGRAMS = {"__main__", "duel", "fetch"}
 FORMER = {"minilm", "plan", "smollm2", "store"}  # commands under their first names
+COMMANDS = {"data/__main__": "__main__"}  # whose program is another file
 LAYERS: list[set[str]] = [  # lowest first; what shares a layer does not import one another
     {"errors"},
     {"ranks", "seeds", "shares"},
@@ -38,7 +39,8 @@ PLACES = {name: place for place, layer in enumerate(LAYERS) for name in layer}
 HYDRAS_INSIDE = "rose/config/compose.py"  # the one file that knows it
 PARTS: dict[str, list[Path]] = defaultdict(list)  # the files of rose/ by the names that LAYERS has for them
 for _path in sorted((ROOT / "rose").rglob("*.py")):
-    PARTS[_path.relative_to(ROOT / "rose").with_suffix("").parts[0]].append(_path)
+    _name = _path.relative_to(ROOT / "rose").with_suffix("")
+    PARTS[COMMANDS.get(_name.as_posix(), _name.parts[0])].append(_path)
 FILES = [path for folder in ("rose", "hydra_plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 

@@ -64,10 +64,13 @@ def test_a_prompt_of_pairs_is_the_same_whatever_is_learned_of_its_answers():
     ("more", "reason"),
     [
         ({"tool_calls": [{"id": "1"}]}, "message 2: tool_calls is "),
-        ({"content": None, "function_call": {"name": "f"}}, "message 2: function_call is "),
+        ({"content": None, "function_call": {"arguments": "{}"}}, "message 2: function_call is .*a function's name"),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "x"}}]}, "message 2: tool_calls is .*JSON object"),
         ({"reasoning_content": "hm"}, 'message 2: reasoning_content is "hm": is not supported; write it into the text'),
         ({"thinking": "hm"}, "message 2: thinking is "),
-        ({"content": [{"type": "image_url"}]}, r'content is \[{"type": "image_url"}\], must be a text'),
+        ({"content": [{"type": "image_url"}]}, "content, part 1: type='image_url' is not supported"),
+        ({"content": [{"type": "text", "text": 3}]}, r"content is \[.*must be a text"),
+        ({"content": []}, r"content is \[\], must be a text"),
         ({"images": ["x.png"]}, "message 2: images is "),
         ({"weight": 0.5}, "message 2: weight is 0.5, must be 0 or 1"),
         ({"train": "no"}, 'message 2: train is "no", must be 0 or 1'),
@@ -86,7 +89,7 @@ def test_a_message_that_none_learns_cannot_ask_to_be_learned():
         messages(messages=[{**user("q"), "weight": 1}, assistant("a")])
 
 
-@pytest.mark.parametrize("name", ["tools", "documents", "images", "chat_template_kwargs"])
+@pytest.mark.parametrize("name", ["documents", "images", "chat_template_kwargs"])
 def test_what_a_row_would_show_the_model_beside_its_texts_is_refused_by_name(name):
     for layout in ({"messages": [user("q"), assistant("a")]}, {"prompt": "q", "completion": "a"}):
         with pytest.raises(BadRow, match=f"{name} is .*not supported"):

@@ -60,7 +60,7 @@ def test_own_ids_sources_and_columns_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"question": "q", "answer": "a"}, "needs messages, or .*found question, answer"),
+        ({"query": "q", "reply": "a"}, "fits no layout: found query, reply; the nearest are .*, .*, "),
         ({"messages": "hello"}, 'messages is "hello": must be a list'),
         ({"messages": []}, "messages is an empty list"),
         ({"messages": ["hello"]}, 'message 1 is "hello"'),

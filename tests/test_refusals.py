@@ -57,6 +57,8 @@ def refusal(*arguments: str) -> str:
         ("preference=local preference.path=x", ["preference=local", "model=tiny", "model=local model.base.path="]),
         ("model.base.path=x", ["model.base.path=x", "model=tiny", "model=local"]),
         ("dataset.path=x", ["dataset.path=x", "dataset=world", "dataset=local"]),
+        ("preference.pairs.layout=kto", ["preference.pairs.layout=kto", "preference=world", "preference=local"]),
+        ("preference.pairs.layout=orcas", ["preference.pairs.layout", "orcas", "pairs, hh, orca"]),
         ("preference.test_path=x", ["preference.test_path=x", "preference=world", "preference=local"]),
         ("tasks=local", ["tasks.path"]),
         ("dataset.world.manners=agreement", ["preference.pairs.world.manners=phrases", "world.manners sets them all"]),

@@ -195,6 +195,7 @@ def _unread(config: Config) -> None:
     if pairs.world is not None:
         unread |= {"preference.path": pairs.path, "preference.test_path": pairs.test_path}
         unread |= {"preference.pairs.files": pairs.files, "preference.pairs.test_files": pairs.test_files}
+        unread |= {"preference.pairs.layout": pairs.layout}
     for key, value in unread.items():
         if value:
             group = key.partition(".")[0]
@@ -223,7 +224,7 @@ def _planted(config: Config) -> None:
         fault = "preference=planted makes its pairs from rows that are set aside"
         raise RoseError(f"plant.aside=0: {fault}; must be 1 or more")
     read = {"path": pairs.path, "test_path": pairs.test_path}
-    read |= {"pairs.files": pairs.files, "pairs.test_files": pairs.test_files}
+    read |= {"pairs.files": pairs.files, "pairs.test_files": pairs.test_files, "pairs.layout": pairs.layout}
     for key, value in read.items():
         if value:
             raise RoseError(f"preference.{key}={value}: preference=planted does not read it; say preference=local")

@@ -27,6 +27,12 @@ Normalize = StrEnum("Normalize", ["per_pair", "after_mean", "none"])
 SystemTurns = StrEnum("SystemTurns", ["fold", "keep", "refuse"])
 # how a target pair is written for its gradient: by the chat template, or as ROSE's own code does
 PairFormat = StrEnum("PairFormat", ["template", "published"])
+# in whose columns preference pairs stand: rose.data.pair_layouts has one function each
+PairLayout = StrEnum(
+    "PairLayout",
+    "pairs hh orca alpaca sharegpt nectar safe_rlhf helpsteer helpsteer2 helpsteer3 kto arena shp stack_exchange "
+    "stack_exchange_paired",
+)
 # what of a pair gradients are compared with: its preference loss (ROSE), its chosen answer (LESS)
 Target = StrEnum("Target", ["preference", "chosen"])
 Balance = StrEnum("Balance", ["none", "segments", "tokens"])

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from rose.config.choices import NOT_IN_KEY, Fault, Manners, Normalize, OnBadRow, PairFormat, PreferenceLoss, Reference
+from rose.config import choices
+from rose.config.choices import IN_KEY_IF_SET, NOT_IN_KEY, Fault, Manners, OnBadRow
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Pairs:
     on_bad_row: OnBadRow
     seed: int
     world: WorldPairs | None
+    # in whose columns the pairs stand, where these leave it open; null: by the columns
+    layout: choices.PairLayout | None = field(default=None, metadata=IN_KEY_IF_SET)
 
 
 @dataclass
@@ -81,10 +84,10 @@ class Preference:
     path: str | None  # short for pairs.path
     test_path: str | None  # short for pairs.test_path
     pairs: Pairs
-    loss: PreferenceLoss
+    loss: choices.PreferenceLoss
     beta: float
     gamma: float  # SimPO's target margin
-    reference: Reference
+    reference: choices.Reference
     first_tokens: int | None  # only so many tokens of each answer count; null: all
-    normalize: Normalize
-    format: PairFormat
+    normalize: choices.Normalize
+    format: choices.PairFormat

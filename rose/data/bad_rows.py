@@ -1,4 +1,4 @@
-"""Which rows and files are refused: what JSON cannot say, and what has no end."""
+"""Which rows and files are refused: what JSON cannot say, and what has no end. How a value is named that is."""
 
 import json
 from collections import Counter
@@ -50,3 +50,12 @@ def limit_of(path: Path) -> int:
 def bound(unfolded: int, limit: int) -> None:
     if unfolded > limit:
         raise Damaged(f"unfolds to more than {limit >> 20} MiB, {MAX_RATIO} times its size: unpack it yourself")
+
+
+def given(value: object) -> bool:
+    """Tables have null, NaN or an empty text where a row has nothing."""
+    return value not in (None, "", [], {}) and value == value and not (isinstance(value, str) and not value.strip())
+
+
+def kind(value: object) -> str:
+    return "missing or null" if value is None else f"{json.dumps(value)[:40]}"

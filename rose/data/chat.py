@@ -1,5 +1,6 @@
 """Conversations as tokens: the one place that knows chat templates, answer masks and truncation."""
 
+import json
 import logging
 import re
 from bisect import bisect_left, bisect_right
@@ -14,9 +15,10 @@ import pyarrow
 from datasets.table import MemoryMappedTable
 from transformers import PreTrainedTokenizerBase
 
-from rose.data import files
+from rose.data import calls, files
+from rose.data.calls import END, START
 from rose.data.dropping import kept
-from rose.data.rows import DroppedRow, EncodedPair, EncodedRow, Message, PreferencePair
+from rose.data.rows import DroppedRow, EncodedPair, EncodedRow, Message, PoolRow, PreferencePair
 from rose.errors import RoseError
 from rose.models import loading
 from rose.models.batching import IGNORED, Encoded
@@ -31,16 +33,18 @@ TULU = (  # line breaks as expressions: transformers' Jinja eats one that follow
 )
 # for templates that print the date: a stage must not read the clock
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
-START, END, SYSTEM = "\ufdd0", "\ufdd1", "\ufdd2"  # code points that Unicode keeps out of texts
+SYSTEM = "\ufdd2"  # as calls.START and calls.END, a code point that Unicode keeps out of texts
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> Encoded | None:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int, tools: str | None = None
+) -> Encoded | None:
     """One training row: loss on every answer that is to be learned, and its end of turn; cut on the right.
 
-    None when no label is left that has a token before it. Raises RoseError if the template refuses
-    the messages.
+    `tools` is a pool row's JSON list of them. None when no label is left that has a token before it.
+    Raises RoseError if the template refuses the messages, or does not show what they say of tools.
     """
-    ids, labels = _encode(tokenizer, messages, 0)
+    ids, labels = _encode(tokenizer, messages, 0, tools)
     row: Encoded = {"input_ids": ids[:max_length], "labels": labels[:max_length]}
     return row if _learns(row) else None
 
@@ -78,8 +82,8 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], ans
 
 
 def said(messages: list[Message]) -> str:
-    """The text of a conversation, whoever says it."""
-    return "\n".join(message["content"] for message in messages)
+    """The text of a conversation, whoever says it; calls of tools as JSON."""
+    return "\n".join(message["content"] + calls.said(message) for message in messages)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int) -> list[int]:
@@ -142,11 +146,17 @@ def save_rows(out: Path, rows: Iterator[EncodedRow]) -> int:
 def _rows(tokenizer: PreTrainedTokenizerBase, pool: Path, max_length: int, dropped: Path) -> Iterator[EncodedRow]:
     rows = track(files.load(pool), "tokens", files.count(pool))
     nothing, drop = f"no answer token within {max_length} tokens", partial(files.append, dropped)
-    for row, encoded in kept(rows, lambda row: encode(tokenizer, row["messages"], max_length), nothing, drop):
+
+    def in_tokens(row: PoolRow) -> Encoded | None:
+        return encode(tokenizer, row["messages"], max_length, row.get("tools"))
+
+    for row, encoded in kept(rows, in_tokens, nothing, drop):
         yield {"id": row["id"], "dataset": row["dataset"], **encoded}
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int) -> tuple[list[int], list[int]]:
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int, tools: str | None = None
+) -> tuple[list[int], list[int]]:
     """ids and labels of the whole conversation; answers among `messages[first:]` are labelled.
 
     The text is tokenized in one piece, as pieces would come out differently at their seams; a token
@@ -156,7 +166,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: 
         raise RoseError(
             f"{tokenizer.name_or_path}: needs a fast tokenizer, to know which characters a token stands for"
         )
-    text, spans = _answers(tokenizer, _stripped(messages), first)
+    text, spans = _answers(tokenizer, _stripped(messages), first, tools)
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, labels = encoding["input_ids"], [IGNORED] * len(encoding["input_ids"])
     lefts, rights = ([offset[side] for offset in encoding["offset_mapping"]] for side in (0, 1))
@@ -167,45 +177,51 @@ def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: 
 
 
 def _answers(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], first: int, tools: str | None
 ) -> tuple[str, list[tuple[int, int]]]:
     """The rendered conversation and the character range of each answer, end-of-turn included.
 
     Answers are found by rendering with marks around them, which holds for any template that prints
-    them whole. System turns have a mark at their end, lest one is lost.
+    them whole; those that call tools by `calls.span`. System turns have a mark at their end, lest one
+    is lost.
     """
-    marked = [_marked(message, index >= first) for index, message in enumerate(messages)]
-    rendered, systems, answers = render(tokenizer, marked), _holding(marked, SYSTEM), _holding(marked, START)
+    learned = [i for i, each in enumerate(messages) if i >= first and each["role"] == "assistant" and _trains(each)]
+    calling = [index for index in learned if "tool_calls" in messages[index]]
+    marked = [_marked(each, i in learned and i not in calling) for i, each in enumerate(messages)]
+    rendered = render(tokenizer, marked, tools)
+    if rendered.count(SYSTEM) < sum(SYSTEM in message["content"] for message in marked):
+        raise RoseError("the chat template leaves out a system turn of this conversation")
     pieces = re.split(f"[{START}{END}]", rendered.replace(SYSTEM, ""))
     text = "".join(pieces)
-    if rendered.count(SYSTEM) < systems:
-        raise RoseError("the chat template leaves out a system turn of this conversation")
-    if len(pieces) != 2 * answers + 1 or text != render(tokenizer, messages):
+    if len(pieces) != 2 * (len(learned) - len(calling)) + 1 or text != render(tokenizer, messages, tools):
         raise RoseError("the chat template changes or leaves out an answer of this conversation")
     spans, position = [], 0
     for before, answer in zip(pieces[:-1:2], pieces[1::2], strict=True):
         start = position + len(before)
         position = start + len(answer)
         spans.append((start, position))
+    spans = _with_ends(tokenizer, text, spans)
+    if tools and text == render(tokenizer, messages):
+        raise RoseError("the chat template takes no tools, which this row has")
+    write = partial(render, tokenizer, tools=tools)
+    calls.all_shown(write, messages)
+    spans += [calls.span(write, messages, index, text, end_of_turn(tokenizer).strip()) for index in calling]
+    return text, sorted(spans)
+
+
+def _with_ends(tokenizer: PreTrainedTokenizerBase, text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Answers together with what ends their turns."""
     ends = [end_of_turn(tokenizer)]
     if ends[0] and not all(text.startswith(ends[0], stop) for _, stop in spans):
         ends.append(next_turn(tokenizer))  # OLMo 3's last answer ends otherwise than those before
-    return text, [
-        (start, stop + next((len(end) for end in ends if text.startswith(end, stop)), 0)) for start, stop in spans
-    ]
+    return [(start, stop + next((len(end) for end in ends if text.startswith(end, stop)), 0)) for start, stop in spans]
 
 
 def _marked(message: Message, learned: bool) -> Message:
     role, content = message["role"], message["content"]
     if role == "system" and (said := content.rstrip()):  # before white space, which some templates strip
         return Message(role=role, content=f"{said}{SYSTEM}{content[len(said) :]}")
-    if role == "assistant" and learned and message.get("train", True):
-        return Message(role=role, content=f"{START}{content}{END}")
-    return message
-
-
-def _holding(messages: list[Message], mark: str) -> int:
-    return sum(mark in message["content"] for message in messages)
+    return Message(role=role, content=f"{START}{content}{END}") if learned else message
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -236,7 +252,7 @@ def special(tokenizer: PreTrainedTokenizerBase, text: str) -> re.Match[str] | No
     return re.search("|".join(sorted(marks, key=len, reverse=True)), text) if marks else None
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: str | None = None) -> str:
     """The conversation as its template writes it. Raises RoseError where it refuses, or has none."""
     first, template = "", TULU
     if tokenizer.chat_template:
@@ -246,9 +262,10 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> str:
         raise RoseError(f"{tokenizer.name_or_path}: has neither a chat template nor an EOS token to end an answer")
     elif tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
         first = tokenizer.bos_token
-    conversation: Any = messages  # the library's type knows no TypedDict
+    conversation = [calls.for_template(message) for message in messages]
+    more: dict[str, Any] = {"tools": json.loads(tools)} if tools else {}
     try:
-        text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, first=first)
+        text = tokenizer.apply_chat_template(conversation, chat_template=template, tokenize=False, first=first, **more)
     except Exception as err:  # a template is a program of other people, which may fail in any way
         raise RoseError(f"the chat template refuses this conversation ({' '.join(str(err).split())})") from err
     assert isinstance(text, str)
@@ -272,6 +289,10 @@ def _cut_left(tokenizer: PreTrainedTokenizerBase, ids: list[int], length: int) -
 
 def _first_label(labels: list[int]) -> int:
     return next((i for i, label in enumerate(labels) if label != IGNORED), len(labels))
+
+
+def _trains(message: Message) -> bool:
+    return message.get("train", True)
 
 
 def _learns(row: Encoded) -> bool:

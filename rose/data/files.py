@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 from huggingface_hub import snapshot_download
 
 from rose.config.choices import OnBadRow
-from rose.data.bad_rows import BadRow
+from rose.data.bad_rows import BadRow, Damaged
 from rose.data.formats import BROKEN, READERS, suffix_of
 from rose.data.messages import unread
-from rose.data.sources import Split, of_split, source_names
+from rose.data.sources import Split, declared, source_names
 from rose.errors import RoseError, one_line
 from rose.stages import checksums
 
@@ -205,16 +205,26 @@ def _local(location: Location) -> Path | None:
             f"{location.key}={path}: the environment variable {unset[1]} is not set; "
             f"set it to the folder of your data, or give {location.key} itself"
         )
-    if Path(path).expanduser().exists():
-        return Path(path).expanduser()
+    folder, _ = _wild(path)
+    if folder.exists():
+        return folder
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not suffix_of(path):
         return None
     raise RoseError(f"{location.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
 
 
+def _wild(path: str) -> tuple[Path, str]:
+    """A path as a folder and what is meant of all below it: a pattern, where the path has one and is nothing itself."""
+    whole = Path(path).expanduser()
+    first = next((place for place, part in enumerate(whole.parts) if re.search(r"[*?[]", part)), None)
+    if first is None or whole.exists():
+        return whole, "**/*"
+    return Path(*whole.parts[:first]), str(Path(*whole.parts[first:]))
+
+
 def _download(location: Location) -> Path:
     assert location.path is not None  # `_local` has refused it
-    patterns = list(location.files) or [f"*{suffix}" for suffix in READERS]
+    patterns = list(location.files) or ["README.md", *(f"*{suffix}" for suffix in READERS)]
     try:
         where = {"repo_type": "dataset", "revision": location.revision}
         folder = snapshot_download(location.path, allow_patterns=patterns, **where)
@@ -237,16 +247,20 @@ def _local_files(location: Location, path: Path, told: bool = False) -> list[tup
                 "must be a folder, or files=[]"
             )
         return [(path.name, _data(location, path.name, path))]
-    inside = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    pattern = _wild(location.path or "")[1]
+    inside = {file.relative_to(path).as_posix(): file for file in sorted(path.glob(pattern)) if file.is_file()}
     inside = {name: file for name, file in inside.items() if suffix_of(name) and not re.search(r"(^|/)\.", name)}
     rows = [name for name, file in inside.items() if name in location.files or not NO_ROWS.fullmatch(file.name)]
     names = _matching(location, rows) if rows and location.files else rows
     if not names:
         raise RoseError(f"{location.key}={location.path}: the folder holds no file ending in {', '.join(READERS)}")
-    read = names if location.files else of_split(names, location.split)
+    files = re.sub(r"^preference", "preference.pairs", location.key).replace("path", "files")
+    try:
+        read = names if location.files else declared(path, names, location.split)
+    except Damaged as error:
+        raise RoseError(f"{location.key}={location.path}: {error}; {files} says which files to read") from error
     if told and len(read) < len(names):
         left = _few([name for name in names if name not in read])
-        files = re.sub(r"^preference", "preference.pairs", location.key).replace("path", "files")
         what = f"{len(names) - len(read)} files are left out, named as not of the {location.split} part ({left})"
         log.warning("%s=%s: %s; %s says which to read", location.key, location.path, what, files)
     return [(name, _data(location, name, _inside(location, path, inside[name]))) for name in read]

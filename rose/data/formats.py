@@ -1,13 +1,16 @@
-"""JSON, JSON lines, CSV, Parquet and Arrow files row by row, a BadRow in the place of a broken one."""
+"""JSON, JSON lines, CSV, Parquet and Arrow files row by row, a BadRow in the place of a broken one.
+
+The readers of the library `datasets` know no lines: one broken row costs them its block, or the
+file. So texts are read here, and tables by Arrow, as that library does.
+"""
 
 import csv
-import gzip
 import io
 import json
 import sys
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,30 +25,54 @@ from rose.errors import one_line
 BOM = b"\xef\xbb\xbf"
 
 # What readers raise for a file that is not what its name says.
-BROKEN = (OSError, EOFError, zlib.error, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
+BROKEN = (OSError, EOFError, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
+PACKED = {".gz": "gzip", ".zst": "zstd"}  # an ending after another: how a file is packed
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a file that may be packed; Damaged where they are many times as many as the file's."""
+
+    def __init__(self, path: Path):
+        self.source = pyarrow.input_stream(str(path), compression=PACKED.get(path.suffix.lower()))
+        self.limit, self.unfolded = limit_of(path), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self.source.read(len(buffer))
+        self.unfolded += len(piece)
+        bound(self.unfolded, self.limit)
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self.source.close()
+        super().close()
+
+
+def _open(path: Path) -> io.BufferedReader:
+    return io.BufferedReader(_Unpacked(path), 1 << 18)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Checked]]:
-    with gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        for number, line in enumerate(_lines(file, path), 1):
+    with _open(path) as file:
+        for number, line in enumerate(_lines(file), 1):
             if isinstance(line, BadRow):
                 yield number, line
             elif line.strip():
                 yield number, _parse(line)
 
 
-def _lines(file: io.BufferedIOBase, path: Path) -> Iterator[bytes | BadRow]:
+def _lines(file: io.BufferedReader) -> Iterator[bytes | BadRow]:
     """The lines of a file, never more than MAX_ROW of it in memory."""
-    limit, unfolded = limit_of(path), 0
+    first = True
     while piece := file.readline(bad_rows.MAX_ROW):
-        line: bytes | BadRow = piece if unfolded else piece.removeprefix(BOM)
-        unfolded += len(piece)
+        line: bytes | BadRow = piece.removeprefix(BOM) if first else piece
         while len(piece) == bad_rows.MAX_ROW and not piece.endswith(b"\n"):  # passes over the rest of such a line
             line = BadRow(bad_rows.TOO_LONG)
             piece = file.readline(bad_rows.MAX_ROW)
-            unfolded += len(piece)
-            bound(unfolded, limit)
-        bound(unfolded, limit)
+        first = False
         yield line
 
 
@@ -55,7 +82,8 @@ def _json(path: Path) -> Iterator[tuple[int, Checked]]:
         yield from _json_lines(path)
         return
     try:
-        rows = _load(path.read_bytes().removeprefix(BOM))
+        with _open(path) as file:
+            rows = _load(file.read().removeprefix(BOM))
     except BadRow as err:
         raise Damaged(str(err)) from err  # one slip costs every row of the list
     for number, row in enumerate(rows if isinstance(rows, list) else _listed(rows), 1):
@@ -64,7 +92,7 @@ def _json(path: Path) -> Iterator[tuple[int, Checked]]:
 
 def _is_whole(path: Path) -> bool:
     """Whether the file is one value: a list, one object alone, or one that goes on in its second line."""
-    with open(path, "rb") as file:
+    with _open(path) as file:
         lines = (line.removeprefix(BOM).strip() for line in iter(lambda: file.readline(bad_rows.MAX_ROW), b""))
         first, second = ([*islice(filter(None, lines), 2), b"", b""])[:2]
     if first[:1] != b"{":
@@ -86,10 +114,10 @@ def _listed(whole: object) -> list:
     return next(iter(lists.values()), [whole])
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Checked]]:
+def _csv(path: Path, delimiter: str = ",") -> Iterator[tuple[int, Checked]]:
     csv.field_size_limit(sys.maxsize)  # the default refuses an answer of more than 128 KiB
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, strict=True, delimiter=delimiter)
         header = next((cells for cells in reader if cells), [])
         distinct(header)
         while True:
@@ -134,13 +162,17 @@ def _object(pairs: list[tuple[str, object]]) -> dict:
     return values
 
 
-READERS: dict[str, Callable[[Path], Iterator[tuple[int, Checked]]]] = {
+TEXTS: dict[str, Callable[[Path], Iterator[tuple[int, Checked]]]] = {
     ".jsonl": _json_lines,
-    ".jsonl.gz": _json_lines,
     ".json": _json,
+    ".csv": _csv,
+    ".tsv": partial(_csv, delimiter="\t"),
+}
+READERS = {
+    **TEXTS,
+    **{f"{suffix}{packed}": reader for suffix, reader in TEXTS.items() for packed in PACKED},
     ".parquet": read_parquet,
     ".arrow": read_arrow,
-    ".csv": _csv,
 }
 
 

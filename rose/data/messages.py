@@ -1,14 +1,19 @@
 """What a row says, as messages: what can be honoured is, and the rest refused by its name."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-from rose.data.bad_rows import BadRow
-from rose.data.rows import Message
+from rose.data.bad_rows import BadRow, given, kind
+from rose.data.calls import as_calls
+from rose.data.rows import Message, ToolCall
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+CALLED = {  # other words for them: ShareGPT's and OpenAI's
+    **{"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"},
+    **{"developer": "system", "function": "tool"},
+}
+OF_RESULTS = ("name", "tool_call_id")  # what a tool's result says beside its text
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 TURN = r"(?:^|\n\n)(Human|Assistant):"
 LEARNED = ("weight", "train", "training", "trainable", "loss")  # keys by which files say whether a message is learned
@@ -17,7 +22,7 @@ BESIDE = (
     *("tools", "functions", "documents", "chat_template_kwargs", "reasoning_content"),
     *("image", "images", "audio", "audios", "video", "videos"),
 )
-SPOKEN = (*BESIDE, "tool_calls", "function_call", "reasoning", "thinking", "refusal")
+SPOKEN = (*BESIDE, "reasoning", "thinking", "refusal")
 
 
 def as_messages(value: object, name: str, role: str | None = None) -> list[Message]:
@@ -36,31 +41,77 @@ def as_messages(value: object, name: str, role: str | None = None) -> list[Messa
 
 
 def _message(value: object, place: str) -> Message:
+    """A message in OpenAI's words (role, content) or ShareGPT's (from, value)."""
     if not isinstance(value, dict):
         raise BadRow(f"{place} is {kind(value)}: must have role and content")
-    if value.get("role") not in ROLES:
-        raise BadRow(f"{place}: role={value.get('role')!r} must be one of {', '.join(ROLES)}")
+    said = value.get("role") or value.get("from")
+    role = CALLED.get(said, said) if isinstance(said, str) else None
+    if not isinstance(said, str) or role not in ROLES:
+        raise BadRow(f"{place}: role={said!r} must be one of {', '.join(ROLES)}")
     refuse(value, SPOKEN, f"{place}: ")
-    if not isinstance(value.get("content"), str):
-        raise BadRow(f"{place}: content is {kind(value.get('content'))}, must be a text")
-    message: Message = {"role": value["role"], "content": value["content"]}
-    return message if _learned(value, place) else {**message, "train": False}
+    content = value["content"] if value.get("content") is not None else value.get("value")
+    calls = _calls(value, said, content, place)
+    if calls and (content is None or said == "function_call"):
+        content = ""
+    message: Message = {"role": role, "content": _text(content, place)}
+    if calls:
+        message["tool_calls"] = calls
+    if role == "tool":
+        named = {name: str(value[name]) for name in OF_RESULTS if given(value.get(name))}
+        message = cast(Message, {**message, **named})
+    return message if _learned(value, role, place) else {**message, "train": False}
 
 
-def _learned(message: Mapping[str, Any], place: str) -> bool:
+def _calls(message: Mapping[str, Any], said: str, content: object, place: str) -> list[ToolCall]:
+    """What a message calls: its tool_calls, or a function_call, which ShareGPT has in the place of a text."""
+    names = {name: message[name] for name in ("tool_calls", "function_call") if given(message.get(name))}
+    if said == "function_call":
+        names["content"] = content
+    for name, value in names.items():
+        if CALLED.get(said, said) != "assistant":
+            raise BadRow(f"{place}: {name} is {kind(value)}, but only an assistant calls tools")
+        return as_calls(value, f"{place}: {name}")
+    return []
+
+
+def _text(content: object, place: str) -> str:
+    """A text; of a list of parts those that are texts, a line each. Raises BadRow for other kinds of parts."""
+    parts = content if isinstance(content, list) else [content]
+    for number, part in enumerate(parts, 1):
+        if isinstance(part, dict) and part.get("type", "text") != "text":
+            fault = "is not supported; only texts are: write it into one, or take it out of the file"
+            raise BadRow(f"{place}: content, part {number}: type={part['type']!r} {fault}")
+    said = [part.get("text") if isinstance(part, dict) and isinstance(content, list) else part for part in parts]
+    texts = [text for text in said if isinstance(text, str)]
+    if not said or len(texts) < len(said):
+        raise BadRow(f"{place}: content is {kind(content)}, must be a text")
+    return "\n".join(texts)
+
+
+def _learned(message: Mapping[str, Any], role: str, place: str) -> bool:
     """Whether nothing says that an answer is not to be learned; of other messages none ever is."""
     said = {key: message[key] for key in LEARNED if given(message.get(key))}
     for key, value in said.items():
         if value not in (0, 1):
             raise BadRow(f"{place}: {key} is {kind(value)}, must be 0 or 1 (false or true)")
-        if value and message["role"] != "assistant":
+        if value and role != "assistant":
             raise BadRow(f"{place}: {key} is {kind(value)}, but only an assistant's messages are learned; leave it out")
-    return message["role"] != "assistant" or all(said.values())
+    return role != "assistant" or all(said.values())
 
 
 def is_answer(message: Message) -> bool:
     """Whether there is something to learn from it."""
-    return message["role"] == "assistant" and bool(message["content"].strip()) and message.get("train", True)
+    return says_something(message) and message.get("train", True)
+
+
+def says_something(message: Message) -> bool:
+    """Whether it is an answer that is a text, or calls a tool."""
+    return message["role"] == "assistant" and (bool(message["content"].strip()) or "tool_calls" in message)
+
+
+def of_tools(message: Message) -> bool:
+    """Whether it calls a tool, or is a tool's result."""
+    return message["role"] == "tool" or "tool_calls" in message
 
 
 def as_prompt(value: object, name: str) -> list[Message]:
@@ -78,6 +129,27 @@ def as_prompt(value: object, name: str) -> list[Message]:
     if turns[-1]["role"] == "assistant":
         raise BadRow(f"{name} ends in the midst of an answer: must end in 'Assistant:', or after a user's turn")
     return [Message(role="system", content=before), *turns] if before else turns
+
+
+def asked(values: dict[str, Any], prompt: object, name: str, more: tuple[str, ...] = ()) -> list[Message]:
+    """A prompt that goes on in columns of their own, `more`, which are taken out of `values`. Raises BadRow."""
+    messages = as_prompt(prompt, name)
+    for column in more:
+        text = values.pop(column, None)
+        if given(text):
+            messages[-1]["content"] += "\n\n" + as_messages(text, column, "user")[0]["content"]
+    return messages
+
+
+def answers_in(value: Any) -> list[Any]:
+    """The answers of a column: one, or a list of texts, or of lists of messages."""
+    several = isinstance(value, list) and len(value) > 0 and all(isinstance(each, str | list) for each in value)
+    return value if several else [value]
+
+
+def numbered(name: str, count: int) -> list[str]:
+    """The ids of what a row holds `count` of: its own, or its own and a number."""
+    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
 
 
 def transcript(text: str, name: str) -> list[Message]:
@@ -162,19 +234,12 @@ def unread(values: Mapping[str, Any]) -> Iterator[str]:
     """The keys of a row's messages that nothing reads, such as messages.name."""
     for column, messages in values.items():
         for message in messages if isinstance(messages, list) else ():
-            if isinstance(message, dict) and "role" in message:
-                known = ("role", "content", *LEARNED)
+            if isinstance(message, dict) and ("role" in message or "from" in message):
+                known = ("role", "from", "content", "value", "tool_calls", "function_call", *LEARNED)
+                said = str(message.get("role") or message.get("from"))
+                known += OF_RESULTS if CALLED.get(said, said) == "tool" else ()
                 yield from (f"{column}.{key}" for key in message if key not in known and given(message[key]))
-
-
-def given(value: object) -> bool:
-    """Tables have null, NaN or an empty text where a row has nothing."""
-    return value not in (None, "", [], {}) and value == value and not (isinstance(value, str) and not value.strip())
 
 
 def texts(messages: list[Message]) -> list[tuple[str, str]]:
     return [(message["role"], message["content"].strip()) for message in messages]
-
-
-def kind(value: object) -> str:
-    return "missing or null" if value is None else f"{json.dumps(value)[:40]}"

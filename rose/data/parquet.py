@@ -12,6 +12,7 @@ from rose.data import bad_rows
 from rose.data.bad_rows import BadRow, Checked, bound, checked, distinct, limit_of
 
 AT_ONCE = 32 << 20  # bytes of a table's rows to unfold together
+WHOLE_FILE = b"ARROW1"  # an Arrow file's first bytes; a stream has none of its own
 ITEM = 8  # bytes that a value takes in a list at least
 TEXTS = (pyarrow.string(), pyarrow.large_string(), pyarrow.binary(), pyarrow.large_binary())
 FOLDABLE = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}  # what Arrow keeps as a dictionary
@@ -40,11 +41,14 @@ def read_parquet(path: Path) -> Iterator[tuple[int, Checked]]:
 
 
 def read_arrow(path: Path) -> Iterator[tuple[int, Checked]]:
-    """A stream of record batches, as `save_to_disk` of the library `datasets` writes them."""
+    """A stream of record batches, as `save_to_disk` of the library `datasets` writes them, or an Arrow file."""
     number, limit, unfolded = 0, limit_of(path), 0
-    with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
-        distinct(stream.schema.names)
-        for batch in stream:
+    with pyarrow.memory_map(str(path)) as file:
+        whole = file.read(len(WHOLE_FILE)) == WHOLE_FILE
+        file.seek(0)
+        source = pyarrow.ipc.open_file(file) if whole else pyarrow.ipc.open_stream(file)
+        distinct(source.schema.names)
+        for batch in map(source.get_batch, range(source.num_record_batches)) if whole else source:
             batch.validate(full=True)
             unfolded += sum(map(_size, batch.columns))
             bound(unfolded, limit)

@@ -15,7 +15,7 @@ from rose.config.choices import Fault
 from rose.config.data import Plant
 from rose.data import files
 from rose.data.faults import FAULTS
-from rose.data.messages import is_answer
+from rose.data.messages import is_answer, of_tools
 from rose.data.preference_formats import RESERVED
 from rose.data.rows import Message, PoolRow, PreferencePair
 from rose.errors import RoseError
@@ -100,9 +100,10 @@ def trials(rows: Sequence[PoolRow], faults: Sequence[Fault], seed: int) -> list[
 
 
 def answer_of(row: PoolRow) -> str:
-    """The last message, if it is an answer that is learned."""
+    """The last message, if it is an answer that is learned; none where tools are called, which pairs cannot show."""
     last = row["messages"][-1]
-    return last["content"] if is_answer(last) else ""
+    tools = "tools" in row or any(map(of_tools, row["messages"]))
+    return last["content"] if is_answer(last) and not tools else ""
 
 
 def answer_message(text: str) -> Message:

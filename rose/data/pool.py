@@ -4,14 +4,15 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from rose.config.data import Dataset
 from rose.data import files, world
-from rose.data.bad_rows import BadRow
+from rose.data.bad_rows import BadRow, kind
 from rose.data.files import FileRow, Location
-from rose.data.messages import as_messages, as_prompt, followed, given, is_answer, kind, opened
-from rose.data.rows import Message, PoolRow
+from rose.data.messages import is_answer, numbered, says_something
+from rose.data.pool_layouts import conversations
+from rose.data.rows import PoolRow
 from rose.data.sources import Split
 from rose.errors import RoseError
 from rose.seeds import numpy_generator
@@ -26,7 +27,7 @@ def fingerprint(dataset: Dataset) -> str:
     return "world" if dataset.world is not None else files.fingerprint(_source(dataset))
 
 
-@stage("pool", version=2)
+@stage("pool", version=3)
 def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     """Writes pool.jsonl, a PoolRow a line; on_bad_row=skip adds skipped.jsonl.
 
@@ -60,53 +61,23 @@ def read_pool(out: Path, dataset: Dataset, source: str) -> None:
 
 
 def parse(row: FileRow) -> list[PoolRow]:
-    """The pool row that `row` stands for, alone in a list. Raises BadRow."""
+    """The pool rows that `row` stands for: one, or one an answer, then called ID-1, ID-2, … Raises BadRow."""
     values = dict(row.values)
     values.pop("id", None)
     origin = values.pop("dataset", None)
-    messages = _messages(values)
-    if not any(message["role"] == "assistant" and message["content"].strip() for message in messages):
-        raise BadRow("has no answer: no assistant message with text")
-    if not any(map(is_answer, messages)):
-        raise BadRow("has no answer to learn: each has weight 0 or train=false")
+    found = conversations(values)  # leaves the other columns
+    for messages in found:
+        if not any(map(says_something, messages)):
+            raise BadRow("has no answer: no assistant message with text")
+        if not any(map(is_answer, messages)):
+            raise BadRow("has no answer to learn: each has weight 0 or train=false")
     if origin is not None and not isinstance(origin, str):
         raise BadRow(f"dataset is {kind(origin)}: must be a text")
     for name in ("planted", "control"):  # ours say what `plant` does (rose.data.planting)
         if name in values:
             values[f"pool_{name}"] = values.pop(name)
-    return [cast(PoolRow, {"id": files.row_id(row), "dataset": origin or row.source, "messages": messages, **values})]
-
-
-def _messages(values: dict[str, Any]) -> list[Message]:
-    """Takes the conversation out of `values`, which keep the other columns."""
-    _liked(values)
-    if values.get("messages") is not None:
-        return opened(values, as_messages(values.pop("messages"), "messages"), whole=True)
-    values.pop("messages", None)
-    if {"prompt", "completion"} <= values.keys():
-        prompt = opened(values, as_prompt(values.pop("prompt"), "prompt"))
-        return followed(prompt, as_messages(values.pop("completion"), "completion", "assistant"), "completion")
-    answer = next((name for name in ("output", "response") if name in values), None)
-    if "instruction" in values and answer:
-        question = opened(values, as_prompt(values.pop("instruction"), "instruction"))
-        for name in ("input", "context"):
-            text = values.pop(name, None)
-            if given(text):
-                question[-1]["content"] += "\n\n" + as_messages(text, name, "user")[0]["content"]
-        return question + as_messages(values.pop(answer), answer, "assistant")
-    raise BadRow(
-        "needs messages, or prompt and completion, or instruction and output (or response); "
-        f"found {', '.join(values) or 'no columns'}"
-    )
-
-
-def _liked(values: dict[str, Any]) -> None:
-    """Raises BadRow for an answer marked as a bad one, as KTO's data have them."""
-    labelled = ("label",) if {"prompt", "completion"} <= values.keys() else ()
-    for name in (*labelled, "kto_tag"):
-        if str(values.get(name)).strip().lower() in ("false", "0"):
-            remedy = "a pool has answers to learn; leave such rows out, or rename the column if it means something else"
-            raise BadRow(f"{name} is {kind(values[name])}, which marks the answer as a bad one: {remedy}")
+    named, source = zip(numbered(files.row_id(row), len(found)), found, strict=True), origin or row.source
+    return [cast(PoolRow, {"id": name, "dataset": source, "messages": messages, **values}) for name, messages in named]
 
 
 def _thin(path: Path, lines: dict[str, list[int]], per_source: int, seed: int) -> int:

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from rose.config.choices import Fault
+from rose.config.choices import Fault, PairLayout
 from rose.config.data import Pairs
 from rose.data import files, world
 from rose.data.bad_rows import BadRow
 from rose.data.files import FileRow, Location
 from rose.data.planting import pairs_of
-from rose.data.preference_formats import parse
+from rose.data.preference_formats import gathered, parse
 from rose.data.rows import PreferencePair
 from rose.data.sources import Split
 from rose.errors import RoseError
@@ -34,7 +34,7 @@ def fingerprint(pairs: Pairs) -> str:
     return "+".join(map(files.fingerprint, _sources(pairs)))
 
 
-@stage("preferences", version=2)
+@stage("preferences", version=3)
 def read_preferences(
     out: Path, pairs: Pairs, source: str, faults: list[Fault] | None = None, aside: Path | None = None
 ) -> None:
@@ -121,8 +121,10 @@ def _both_sides(
 def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[PreferencePair]:
     skipped = out / "skipped.jsonl"
     before = files.count(skipped)
-    read = partial(_scored, ratio=pairs.min_score_ratio)
-    rows = list(files.sift(source, read, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped))
+    read = partial(_scored, ratio=pairs.min_score_ratio, layout=pairs.layout)
+    rows = list(
+        files.sift(gathered(source, pairs.layout), read, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped)
+    )
     bad = files.count(skipped) - before
     if bad:
         log.warning("preferences: skipped %d bad rows; they are listed in %s", bad, skipped.name)
@@ -131,9 +133,9 @@ def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[Preference
     return rows if pairs.min_score_ratio is None else _clear(rows, pairs.min_score_ratio)
 
 
-def _scored(row: FileRow, ratio: float | None) -> list[PreferencePair]:
+def _scored(row: FileRow, ratio: float | None, layout: PairLayout | None) -> list[PreferencePair]:
     """The row's pairs, each with a score ratio where there is a least `ratio`. Raises BadRow."""
-    pairs = parse(row, scored=ratio is not None)
+    pairs = parse(row, scored=ratio is not None, layout=layout)
     for pair in pairs:
         if ratio is not None and "score_ratio" not in pair:
             raise BadRow(

@@ -5,10 +5,24 @@ from typing import NotRequired, TypedDict
 from rose.models.batching import Encoded
 
 
+class Function(TypedDict):
+    name: str
+    arguments: str  # a JSON object
+
+
+class ToolCall(TypedDict):
+    id: NotRequired[str]
+    type: str
+    function: Function
+
+
 class Message(TypedDict):
     role: str
     content: str
     train: NotRequired[bool]  # False: an answer that is read, but not learned
+    tool_calls: NotRequired[list[ToolCall]]  # of an answer
+    name: NotRequired[str]  # of a tool's result: which one's
+    tool_call_id: NotRequired[str]
 
 
 class Conversation(TypedDict):
@@ -20,6 +34,7 @@ class PoolRow(Conversation):
     """A row of pool.jsonl: a conversation to learn from, and its file's other columns."""
 
     dataset: str  # its source
+    tools: NotRequired[str]  # those that may be called: a JSON list, for the chat template
     useful: NotRequired[bool]  # known of the embedded world's rows
     planted: NotRequired[str]  # the fault that it was given (rose.data.planting)
     control: NotRequired[str]  # the fault that it could have been given

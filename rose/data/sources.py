@@ -3,6 +3,16 @@
 import re
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from datasets.data_files import sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
+from fsspec.utils import glob_translate
+from huggingface_hub import DatasetCard
+
+from rose.data.bad_rows import Damaged
+from rose.errors import one_line
 
 # "-00000-of-00004" with or without the digest that older tools append, "part-0", "shard_1", "_000"
 SHARD = re.compile(
@@ -48,6 +58,30 @@ def of_split(files: list[str], split: Split | None) -> list[str]:
     elif split is Split.test:
         wanted = [file for file in tests if file in held_back] or [file for file in files if file in held_back]
     return wanted or files
+
+
+def declared(folder: Path, files: list[str], split: Split | None) -> list[str]:
+    """The files of a split as the folder's README.md says it, by which the hub knows subsets and splits; else as named.
+
+    Raises Damaged where there are several subsets and none is the default, or it cannot be read.
+    """
+    if not (folder / "README.md").is_file():
+        return of_split(files, split)
+    try:
+        header: Any = DatasetCard.load(folder / "README.md").data
+        subsets = MetadataConfigs.from_dataset_card_data(header)
+        name = subsets.get_default_config_name()
+        subset = subsets[name] if name else {}
+        splits = sanitize_patterns(subset.get("data_files") or {})
+        top = f"{subset['data_dir'].strip('/')}/" if subset.get("data_dir") else ""
+    except Exception as error:  # whatever is wrong with other people's YAML
+        raise Damaged(f"README.md cannot be read ({one_line(error, 100)})") from error
+    if subsets and not name:
+        raise Damaged(f"README.md has the subsets {', '.join(subsets)}, and none is the default")
+    inside = [file for file in files if file.startswith(top)]
+    patterns = [f"{top}{pattern}" for part in of_split(list(splits), split) for pattern in splits[part]]
+    found = [file for file in inside if any(re.fullmatch(glob_translate(pattern), file) for pattern in patterns)]
+    return found or of_split(inside or files, split)
 
 
 def _has_word(file: str, words: str) -> bool:

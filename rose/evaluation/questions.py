@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, TypedDict
 
 from rose.config.schema import Tasks
 from rose.data import files
-from rose.data.bad_rows import BadRow
+from rose.data.bad_rows import BadRow, given
 from rose.data.chat import Message
 from rose.data.files import FileRow, Location
-from rose.data.messages import given
 from rose.errors import RoseError
 from rose.evaluation.marking import final
 from rose.evaluation.statements import ENDING
