@@ -126,7 +126,7 @@ def _call(value: object) -> ToolCall | None:
 
 def _function(value: object) -> dict[str, Any]:
     """What has a name: a function, or OpenAI's object around it; nothing where neither is there."""
-    inside = value.get("function", value) if isinstance(value, dict) else None
+    inside = (value.get("function") or value) if isinstance(value, dict) else None
     return (
         _filled(inside) if isinstance(inside, dict) and isinstance(inside.get("name"), str) and inside["name"] else {}
     )

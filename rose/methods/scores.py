@@ -56,8 +56,8 @@ def score(out: Path, method: Method, tokens: Path, representation: tuple, plante
         log.warning("%d of %d rows have no score and cannot be selected", missing, len(rows))
     table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
     if planted:
-        faulty = truth(planted).query("not intact").set_index("id")["fault"]
-        table["planted"] = table["id"].map(faulty)
+        known = truth(planted).set_index("id")
+        table["planted"] = known["fault"].where(~known["intact"]).reindex(table["id"]).to_numpy()
     table.to_parquet(out / "scores.parquet", index=False)
     values = numpy.ascontiguousarray(influence.values, dtype=numpy.float32)
     save_file({"values": values}, out / "influence.safetensors", {"subtasks": json.dumps(influence.subtasks)})

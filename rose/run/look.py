@@ -168,7 +168,7 @@ def _tokenizer(config: Config) -> PreTrainedTokenizerBase:
     """As the job's stages have it."""
     base = config.model.base
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), base, loading.fingerprint(base), **keys.chat_template_kwargs(config.model))
+        prepare(Path(folder), base, loading.fingerprint(base), **keys.template(config.model))
         return loading.load_tokenizer(Path(folder))
 
 
