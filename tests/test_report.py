@@ -191,10 +191,13 @@ def test_jobs_that_share_one_evaluation_count_once(tmp_path: Path):
 
 def test_a_sweep_reports_the_jobs_of_its_last_command_begun_or_not(tmp_path: Path):
     write_job(tmp_path / "old", metrics={"reward": 0.9})
-    write_job(tmp_path / "new", metrics={"reward": 0.1})
+    write_job(tmp_path / "new", metrics={"reward": 0.1, "preference_accuracy": 0.5, "longer_wins": 0.6})
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": ["new", "never-begun"]}))
     assert collect(tmp_path)["state"].tolist() == ["missing", "done"]
-    assert "never-begun (missing)" in text_of(tmp_path)
+    text = text_of(tmp_path)
+    assert "never-begun (missing)" in text
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][2:] == ["rose"]
+    assert "<NA>" not in text
 
 
 def test_a_job_whose_judging_failed_keeps_its_other_metrics_and_the_gap_shows(sweep: Path):

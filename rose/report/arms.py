@@ -91,6 +91,8 @@ def group(
     seeds = [str(name) for name in frame if is_seed(str(name))]
     rows: dict[tuple[str, ...], list[tuple[Mapping, Result]]] = defaultdict(list)
     for row, items in zip(frame.to_dict("records"), tables, strict=True):
+        if not show(row["method"]):  # a job that has not begun, of which only the name is known
+            continue
         rows[tuple(show(row[name]) for name in columns)].append((row, _result(row, items, jobs[row["job"]])))
     arms = [_arm(dict(zip(columns, key, strict=True)), setting, seeds, members) for key, members in rows.items()]
     return _merged(sorted(arms, key=lambda arm: arm.method != "zero_shot"))

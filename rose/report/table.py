@@ -79,7 +79,7 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> Iterator[str]:
         yield "n counts models: one that is measured with several evaluation.seed, say, is one seed."
     yield _seeds(jobs)
     if "preference_accuracy" in comparison.metrics and "longer_wins" in comparison.frame:
-        groups = comparison.frame.groupby("preference", dropna=False)["longer_wins"]
+        groups = comparison.frame.dropna(subset="longer_wins").groupby("preference", dropna=False)["longer_wins"]
         text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
         yield f"Longer wins: always taking the longer answer has accuracy {text}."
     yield from orders(comparison)
