@@ -61,6 +61,16 @@ def test_a_file_of_no_layout_is_refused_with_its_columns(tmp_path):
         shown(tmp_path, [])
 
 
+def test_files_of_a_folder_are_chosen_as_a_job_does(tmp_path, caplog):
+    for name, answer in (("a", "x"), ("b", "y"), ("b_test", "z")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": "q", "completion": answer}))
+    path = str(tmp_path)
+    assert "  rows     2" in list(look(path, typed(one_job(_overrides(path, []))), None))
+    assert "(b_test.jsonl); dataset.files says which to read" in caplog.text
+    lines = list(look(path, typed(one_job(_overrides(path, ["dataset.files=[b*]"]))), None))
+    assert "  rows     2" in lines and lines[-1] == "[assistant] y"
+
+
 def test_what_a_template_refuses_is_counted(tmp_path):
     row = {"messages": TALK, "tools": [{"name": "add"}]}
     lines = shown(tmp_path, [row], tokenizer=by_character(CHATML))

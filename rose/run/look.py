@@ -52,7 +52,7 @@ class Kind(NamedTuple):
 
 def look(path: str, config: Config, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
     """The lines to print. RoseError where no row of the file has a layout."""
-    location = Location("FILE", path, [], config.dataset.revision, Split.train)
+    location = Location("dataset.path", path, list(config.dataset.files), config.dataset.revision, Split.train)
     kinds, refusals = _kinds(config), []
     found = {kind.name: Counter[str]() for kind in kinds}
     for row in files.read_rows(location):
@@ -98,7 +98,7 @@ def _described(
     with tempfile.TemporaryDirectory() as folder:
         skipped = Path(folder) / "skipped.jsonl"
         source = kind.rows(files.read_rows(location))
-        for row in files.sift(source, kind.parse, "FILE.on_bad_row", OnBadRow.skip, skipped):
+        for row in files.sift(source, kind.parse, "dataset.on_bad_row", OnBadRow.skip, skipped):
             messages = kind.messages(row)
             turns.append(len(messages))
             roles.update(message["role"] for message in messages)
