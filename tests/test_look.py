@@ -71,6 +71,14 @@ def test_files_of_a_folder_are_chosen_as_a_job_does(tmp_path, caplog):
     assert "  rows     2" in lines and lines[-1] == "[assistant] y"
 
 
+def test_columns_that_no_model_is_shown_are_named(tmp_path):
+    rows = [{"question": "q", "context": "c", "answer": "a"}, {"question": "q", "context": "", "answer": "a"}]
+    assert "  unread   context 1: columns that are kept, but shown to no model" in shown(tmp_path, rows)
+    pair = {"prompt": "q", "question": "?", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
+    assert "  unread   question 1: columns that are kept, but shown to no model" in shown(tmp_path, [pair])
+    assert not any("unread" in line for line in shown(tmp_path, [{"messages": TALK, "tools": [{"name": "add"}]}]))
+
+
 def test_what_a_template_refuses_is_counted(tmp_path):
     row = {"messages": TALK, "tools": [{"name": "add"}]}
     lines = shown(tmp_path, [row], tokenizer=by_character(CHATML))

@@ -24,10 +24,10 @@ from rose.config.compose import one_job, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.data import calls, chat, files, pool, pool_layouts, preference_formats
-from rose.data.bad_rows import BadRow
+from rose.data.bad_rows import BadRow, given
 from rose.data.encoded_pairs import ENCODERS
 from rose.data.files import FileRow, Location
-from rose.data.rows import Message
+from rose.data.rows import Message, PoolRow, PreferencePair
 from rose.data.sources import Split
 from rose.errors import RoseError
 from rose.models import loading
@@ -48,6 +48,7 @@ class Kind(NamedTuple):
     parse: Callable[[FileRow], list[Any]]
     messages: Callable[[Any], list[Message]]
     encode: Callable[[PreTrainedTokenizerBase, Any, int], Sequence[Encoded] | None]
+    columns: set[str]  # of its rows; what else a row has is shown to no model
 
 
 def look(path: str, config: Config, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
@@ -79,6 +80,7 @@ def _kinds(config: Config) -> list[Kind]:
             pool.parse,
             lambda row: row["messages"],
             lambda tokenizer, row, length: _one(chat.encode(tokenizer, row["messages"], length, row.get("tools"))),
+            set(PoolRow.__annotations__),
         ),
         Kind(
             "preference pairs",
@@ -87,6 +89,7 @@ def _kinds(config: Config) -> list[Kind]:
             partial(preference_formats.parse, layout=layout),
             lambda row: row["prompt"] + row["chosen"],
             encode,
+            {*PreferencePair.__annotations__, "score_chosen", "score_rejected"},
         ),
     ]
 
@@ -95,6 +98,7 @@ def _described(
     kind: Kind, location: Location, max_length: int, tokenizer: PreTrainedTokenizerBase | None
 ) -> Iterator[str]:
     turns, roles, lengths, dropped, cut, first = [], Counter[str](), [], Counter[str](), 0, None
+    others = Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         skipped = Path(folder) / "skipped.jsonl"
         source = kind.rows(files.read_rows(location))
@@ -102,6 +106,7 @@ def _described(
             messages = kind.messages(row)
             turns.append(len(messages))
             roles.update(message["role"] for message in messages)
+            others.update(name for name in row.keys() - kind.columns if given(row[name]))
             shown: Any = messages
             if tokenizer is not None:
                 shown, length, reason = _in_tokens(kind, tokenizer, row, max_length)
@@ -115,6 +120,8 @@ def _described(
     if turns:
         yield f"  turns    {min(turns)} to {max(turns)}, {numpy.mean(turns):.1f} on average"
     yield f"  roles    {files.counts(roles) or 'none'}"
+    if others:
+        yield f"  unread   {files.counts(others)}: columns that are kept, but shown to no model"
     if lengths:
         low, middle, high = numpy.percentile(lengths, (0, 50, 95))
         spread = f"{low:.0f} to {max(lengths)}, median {middle:.0f}, 95 % at most {high:.0f}"
