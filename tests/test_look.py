@@ -57,6 +57,10 @@ def test_pairs_are_shown_chosen_and_rejected(tmp_path):
 def test_a_file_of_no_layout_is_refused_with_its_columns(tmp_path):
     with pytest.raises(RoseError, match="mine.jsonl, line 1: fits no layout: found a, b; the nearest are .*, .*, "):
         shown(tmp_path, [{"a": 1, "b": 2}])
+    with pytest.raises(RoseError, match=r"as preference pairs: .*the nearest are pairs \(prompt, chosen, rejected\)"):
+        shown(tmp_path, [{"prompt": "q", "choosen": "a", "rejected": "b"}])
+    with pytest.raises(RoseError, match="^mine.jsonl, line 1: must be a JSON object, not NoneType$"):
+        shown(tmp_path, [None])
     with pytest.raises(RoseError, match="has no rows"):
         shown(tmp_path, [])
 

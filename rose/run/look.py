@@ -54,17 +54,19 @@ class Kind(NamedTuple):
 def look(path: str, config: Config, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
     """The lines to print. RoseError where no row of the file has a layout."""
     location = Location("dataset.path", path, list(config.dataset.files), config.dataset.revision, Split.train)
-    kinds, refusals = _kinds(config), []
+    kinds, refusals = _kinds(config), dict[str, str]()  # the first of each kind
     found = {kind.name: Counter[str]() for kind in kinds}
     for row in files.read_rows(location):
         for kind in kinds:
             try:
                 found[kind.name][kind.layout(row)] += 1
             except BadRow as error:
-                refusals = refusals or [f"{row.place}: {error}"]
+                refusals.setdefault(kind.name, f"{row.place}: {error}")
     fitting = [kind for kind in kinds if found[kind.name]]
     if not fitting:
-        raise RoseError(refusals[0] if refusals else f"{path}: has no rows")
+        first = dict.fromkeys(refusals.values())  # once where it is the file that is broken
+        told = [f"as {name}: {refusal}" for name, refusal in refusals.items()] if len(first) > 1 else [*first]
+        raise RoseError("; ".join(told) or f"{path}: has no rows")
     for kind in fitting:
         yield f"{path}: {kind.name}, layout {files.counts(found[kind.name])}"
         yield from _described(kind, location, config.model.max_length, tokenizer)
