@@ -191,7 +191,7 @@ def test_a_path_with_wildcards_is_what_it_matches_and_tests_join_no_pool_unsaid(
     assert found("s[tu]b/*") == ["sub/train.jsonl"]
     assert found("test*") == ["test.jsonl"]
     assert found("*.jsonl", ["test.jsonl"]) == ["test.jsonl"]
-    with pytest.raises(RoseError, match=r"none.*: the folder holds no file ending in"):
+    with pytest.raises(RoseError, match=r"none\*: the pattern matches no file ending in"):
         found("none*")
 
 

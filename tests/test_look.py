@@ -57,8 +57,30 @@ def test_pairs_are_shown_chosen_and_rejected(tmp_path):
 def test_a_file_of_no_layout_is_refused_with_its_columns(tmp_path):
     with pytest.raises(RoseError, match="mine.jsonl, line 1: fits no layout: found a, b; the nearest are .*, .*, "):
         shown(tmp_path, [{"a": 1, "b": 2}])
+    with pytest.raises(RoseError, match=r"as preference pairs: .*the nearest are pairs \(prompt, chosen, rejected\)"):
+        shown(tmp_path, [{"prompt": "q", "choosen": "a", "rejected": "b"}])
+    with pytest.raises(RoseError, match="^mine.jsonl, line 1: must be a JSON object, not NoneType$"):
+        shown(tmp_path, [None])
     with pytest.raises(RoseError, match="has no rows"):
         shown(tmp_path, [])
+
+
+def test_files_of_a_folder_are_chosen_as_a_job_does(tmp_path, caplog):
+    for name, answer in (("a", "x"), ("b", "y"), ("b_test", "z")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": "q", "completion": answer}))
+    path = str(tmp_path)
+    assert "  rows     2" in list(look(path, typed(one_job(_overrides(path, []))), None))
+    assert "(b_test.jsonl); dataset.files says which to read" in caplog.text
+    lines = list(look(path, typed(one_job(_overrides(path, ["dataset.files=[b*]"]))), None))
+    assert "  rows     2" in lines and lines[-1] == "[assistant] y"
+
+
+def test_columns_that_no_model_is_shown_are_named(tmp_path):
+    rows = [{"question": "q", "context": "c", "answer": "a"}, {"question": "q", "context": "", "answer": "a"}]
+    assert "  unread   context 1: columns that are kept, but shown to no model" in shown(tmp_path, rows)
+    pair = {"prompt": "q", "question": "?", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
+    assert "  unread   question 1: columns that are kept, but shown to no model" in shown(tmp_path, [pair])
+    assert not any("unread" in line for line in shown(tmp_path, [{"messages": TALK, "tools": [{"name": "add"}]}]))
 
 
 def test_what_a_template_refuses_is_counted(tmp_path):

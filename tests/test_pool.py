@@ -68,6 +68,7 @@ def test_own_ids_sources_and_columns_are_kept(tmp_path):
             {"messages": [{"role": "robot", "content": "x"}]},
             "message 1: role='robot' must be one of system, user",
         ),
+        ({"conversations": [{"from": "bot", "value": "x"}]}, "message 1: from='bot' must be one of .*, human, gpt"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, r"role=\['user'\] must be one of"),
         ({"messages": [TURNS[0], {"role": "assistant", "content": None}]}, "message 2: content is missing"),
         ({"messages": TURNS[:1]}, "has no answer"),

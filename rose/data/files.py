@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
 NO_ROWS = re.compile(r"(dataset_infos?|dataset_dict|state)\.json|cache-\w+\.arrow")  # what `datasets` keeps beside rows
+EVERY = "**/*"  # all that lies below a folder
 POINTER = re.compile(rb"version https://git-lfs\.\S+\s+oid sha256:")  # the first lines of a file that is not here
 
 
@@ -218,7 +219,7 @@ def _wild(path: str) -> tuple[Path, str]:
     whole = Path(path).expanduser()
     first = next((place for place, part in enumerate(whole.parts) if re.search(r"[*?[]", part)), None)
     if first is None or whole.exists():
-        return whole, "**/*"
+        return whole, EVERY
     return Path(*whole.parts[:first]), str(Path(*whole.parts[first:]))
 
 
@@ -253,7 +254,8 @@ def _local_files(location: Location, path: Path, told: bool = False) -> list[tup
     rows = [name for name, file in inside.items() if name in location.files or not NO_ROWS.fullmatch(file.name)]
     names = _matching(location, rows) if rows and location.files else rows
     if not names:
-        raise RoseError(f"{location.key}={location.path}: the folder holds no file ending in {', '.join(READERS)}")
+        nothing = "the folder holds no file" if pattern == EVERY else "the pattern matches no file"
+        raise RoseError(f"{location.key}={location.path}: {nothing} ending in {', '.join(READERS)}")
     files = re.sub(r"^preference", "preference.pairs", location.key).replace("path", "files")
     try:
         read = names if location.files else declared(path, names, location.split)

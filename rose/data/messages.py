@@ -47,7 +47,8 @@ def _message(value: object, place: str) -> Message:
     said = value.get("role") or value.get("from")
     role = CALLED.get(said, said) if isinstance(said, str) else None
     if not isinstance(said, str) or role not in ROLES:
-        raise BadRow(f"{place}: role={said!r} must be one of {', '.join(ROLES)}")
+        key, words = ("role", ROLES) if value.get("role") or "from" not in value else ("from", (*ROLES, *CALLED))
+        raise BadRow(f"{place}: {key}={said!r} must be one of {', '.join(words)}")
     refuse(value, SPOKEN, f"{place}: ")
     content = value["content"] if value.get("content") is not None else value.get("value")
     calls = _calls(value, said, content, place)

@@ -24,10 +24,10 @@ from rose.config.compose import one_job, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.data import calls, chat, files, pool, pool_layouts, preference_formats
-from rose.data.bad_rows import BadRow
+from rose.data.bad_rows import BadRow, given
 from rose.data.encoded_pairs import ENCODERS
 from rose.data.files import FileRow, Location
-from rose.data.rows import Message
+from rose.data.rows import Message, PoolRow, PreferencePair
 from rose.data.sources import Split
 from rose.errors import RoseError
 from rose.models import loading
@@ -48,22 +48,25 @@ class Kind(NamedTuple):
     parse: Callable[[FileRow], list[Any]]
     messages: Callable[[Any], list[Message]]
     encode: Callable[[PreTrainedTokenizerBase, Any, int], Sequence[Encoded] | None]
+    columns: set[str]  # of its rows; what else a row has is shown to no model
 
 
 def look(path: str, config: Config, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
     """The lines to print. RoseError where no row of the file has a layout."""
-    location = Location("FILE", path, [], config.dataset.revision, Split.train)
-    kinds, refusals = _kinds(config), []
+    location = Location("dataset.path", path, list(config.dataset.files), config.dataset.revision, Split.train)
+    kinds, refusals = _kinds(config), dict[str, str]()  # the first of each kind
     found = {kind.name: Counter[str]() for kind in kinds}
     for row in files.read_rows(location):
         for kind in kinds:
             try:
                 found[kind.name][kind.layout(row)] += 1
             except BadRow as error:
-                refusals = refusals or [f"{row.place}: {error}"]
+                refusals.setdefault(kind.name, f"{row.place}: {error}")
     fitting = [kind for kind in kinds if found[kind.name]]
     if not fitting:
-        raise RoseError(refusals[0] if refusals else f"{path}: has no rows")
+        first = dict.fromkeys(refusals.values())  # once where it is the file that is broken
+        told = [f"as {name}: {refusal}" for name, refusal in refusals.items()] if len(first) > 1 else [*first]
+        raise RoseError("; ".join(told) or f"{path}: has no rows")
     for kind in fitting:
         yield f"{path}: {kind.name}, layout {files.counts(found[kind.name])}"
         yield from _described(kind, location, config.model.max_length, tokenizer)
@@ -79,6 +82,7 @@ def _kinds(config: Config) -> list[Kind]:
             pool.parse,
             lambda row: row["messages"],
             lambda tokenizer, row, length: _one(chat.encode(tokenizer, row["messages"], length, row.get("tools"))),
+            set(PoolRow.__annotations__),
         ),
         Kind(
             "preference pairs",
@@ -87,6 +91,7 @@ def _kinds(config: Config) -> list[Kind]:
             partial(preference_formats.parse, layout=layout),
             lambda row: row["prompt"] + row["chosen"],
             encode,
+            {*PreferencePair.__annotations__, "score_chosen", "score_rejected"},
         ),
     ]
 
@@ -95,13 +100,15 @@ def _described(
     kind: Kind, location: Location, max_length: int, tokenizer: PreTrainedTokenizerBase | None
 ) -> Iterator[str]:
     turns, roles, lengths, dropped, cut, first = [], Counter[str](), [], Counter[str](), 0, None
+    others = Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         skipped = Path(folder) / "skipped.jsonl"
         source = kind.rows(files.read_rows(location))
-        for row in files.sift(source, kind.parse, "FILE.on_bad_row", OnBadRow.skip, skipped):
+        for row in files.sift(source, kind.parse, "dataset.on_bad_row", OnBadRow.skip, skipped):
             messages = kind.messages(row)
             turns.append(len(messages))
             roles.update(message["role"] for message in messages)
+            others.update(name for name in row.keys() - kind.columns if given(row[name]))
             shown: Any = messages
             if tokenizer is not None:
                 shown, length, reason = _in_tokens(kind, tokenizer, row, max_length)
@@ -115,6 +122,8 @@ def _described(
     if turns:
         yield f"  turns    {min(turns)} to {max(turns)}, {numpy.mean(turns):.1f} on average"
     yield f"  roles    {files.counts(roles) or 'none'}"
+    if others:
+        yield f"  unread   {files.counts(others)}: columns that are kept, but shown to no model"
     if lengths:
         low, middle, high = numpy.percentile(lengths, (0, 50, 95))
         spread = f"{low:.0f} to {max(lengths)}, median {middle:.0f}, 95 % at most {high:.0f}"
