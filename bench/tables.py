@@ -3,8 +3,9 @@
 A table stands between `<!-- table FILE: COLUMN … -->` and `<!-- end -->`, FILE a sweep's results.csv
 kept as experiments/results/FILE.csv: a row a method, a mean over seeds a column, best first by the
 first column. `<!-- table FILE METHOD …: COLUMN … -->` turns it: a row a column, the methods in that
-order. It differs from what is written: exit code 1, and the lines that differ. `--keep` takes the
-results of a sweep's folder into experiments/results first, but for what single stages cost.
+order; `FILE@KEY` has a row a value of that key instead of a method. It differs from what is written:
+exit code 1, and the lines that differ. `--keep` takes the results of a sweep's folder into
+experiments/results first, but for what single stages cost.
 """
 
 import argparse
@@ -53,14 +54,15 @@ def renewed(readme: Path, write: bool) -> list[str]:
 
 def table(name: str, methods: list[str], columns: list[str]) -> str:
     """Markdown, `mean (low–high)` a cell: a report's 95 % interval over the seeds, if there are several."""
-    jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{name}.csv")
-    jobs = jobs[jobs.state == "done"]
-    cells = {method: [cell(of[column].dropna(), column) for column in columns] for method, of in jobs.groupby("method")}
+    file, _, key = name.partition("@")
+    jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{file}.csv")
+    rows = jobs[jobs.state == "done"].groupby(key or "method")
+    cells = {row: [cell(of[column].dropna(), column) for column in columns] for row, of in rows}
     if methods:
         return markdown(["", *methods], zip(columns, *(cells[method] for method in methods), strict=True))
-    means, seeds = jobs.groupby("method")[columns[0]].mean(), jobs.groupby("method").size()
-    order = means.sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
-    return markdown(["method", "seeds", *columns], ([method, str(seeds[method]), *cells[method]] for method in order))
+    order = rows[columns[0]].mean().sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
+    seeds = rows.size()
+    return markdown([key or "method", "seeds", *columns], ([str(row), str(seeds[row]), *cells[row]] for row in order))
 
 
 def markdown(header: list[str], rows: Iterable[Iterable[str]]) -> str:

@@ -43,6 +43,14 @@ def test_a_table_of_named_methods_has_a_row_a_metric(results):
     ]
 
 
+def test_a_table_of_a_key_has_a_row_a_value(results):
+    results.write_text("<!-- table toy@seed: auc -->\n<!-- end -->\n")
+    tables.renewed(results, write=True)
+    lines = results.read_text().splitlines()
+    assert lines[1] == "| seed | seeds | auc |"
+    assert lines[3].startswith("| 0 | 3 | 0.55") and lines[4] == "| 1 | 1 | 0.40 |"  # of .2, .9 and none: .55
+
+
 def test_a_changed_figure_is_found_by_its_line(results):
     tables.renewed(results, write=True)
     results.write_text(results.read_text().replace("0.30", "0.31"))
