@@ -133,6 +133,8 @@ def test_a_column_that_is_empty_in_a_row_says_nothing(nothing):
         ({"prompt": "q", "completion": "a", "label": 0}, "label is 0, which marks"),
         ({"prompt": "q", "completion": "a", "label": "False"}, 'label is "False", which marks'),
         ({"instruction": "q", "output": "a", "kto_tag": False}, "kto_tag is false, which marks"),
+        ({"instruction": "q", "output": "a", "label": False}, "label is false, which marks"),
+        ({"messages": [user("q"), assistant("a")], "label": False}, "label is false, which marks"),
         ({"prompt": [user("q")], "completion": [user("r"), assistant("a")]}, "prompt and completion disagree"),
     ],
 )

@@ -48,10 +48,13 @@ def _answered(values: dict[str, Any], question: str, answer: str, more: tuple[st
 
 
 def _liked(values: dict[str, Any]) -> None:
-    """Raises BadRow for an answer marked as a bad one, as KTO's data have them."""
-    labelled = ("label",) if {"prompt", "completion"} <= values.keys() else ()
-    for name in (*labelled, "kto_tag"):
-        if str(values.get(name)).strip().lower() in ("false", "0"):
+    """Raises BadRow for an answer marked as a bad one, as KTO's data have them.
+
+    Beside other columns than KTO's a label of 0 may be a class's number, `false` is none.
+    """
+    kto = {"prompt", "completion"} <= values.keys()
+    for name, bad in (("label", ("false", "0") if kto else ("false",)), ("kto_tag", ("false", "0"))):
+        if str(values.get(name)).strip().lower() in bad:
             remedy = "a pool has answers to learn; leave such rows out, or rename the column if it means something else"
             raise BadRow(f"{name} is {kind(values[name])}, which marks the answer as a bad one: {remedy}")
 
