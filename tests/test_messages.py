@@ -4,23 +4,12 @@ import json
 
 import pytest
 from chat_templates import CHATML, by_character, learned
+from layout_examples import assistant, system, user
 from odd_files import sifted
 
 from rose.data import chat, pool, preference_formats
 from rose.data.bad_rows import BadRow
 from rose.data.files import FileRow
-
-
-def system(text):
-    return {"role": "system", "content": text}
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def assistant(text, **more):
-    return {"role": "assistant", "content": text, **more}
 
 
 def messages(**values):
