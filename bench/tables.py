@@ -1,11 +1,18 @@
 """python -m bench.tables [--keep SWEEP …] [--write]: the READMEs' tables, made again without a model.
 
-A table stands between `<!-- table FILE: COLUMN … -->` and `<!-- end -->`, FILE a sweep's results.csv
+A table stands between `<!-- table FILE: METRIC … -->` and `<!-- end -->`, FILE a sweep's results.csv
 kept as experiments/results/FILE.csv: a row a method, a mean over seeds a column, best first by the
-first column. `<!-- table FILE METHOD …: COLUMN … -->` turns it: a row a column, the methods in that
-order; `FILE@KEY` has a row a value of that key instead of a method. It differs from what is written:
-exit code 1, and the lines that differ. `--keep` takes the results of a sweep's folder into
-experiments/results first, but for what single stages cost.
+first metric. `<!-- table FILE METHOD …: METRIC … -->` turns it: a row a metric, the methods in that
+order. `FILE@KEY` has a row a value of that key instead of a method, `FILE@KEY,KEY/ACROSS` a row a
+metric and combination of values, and a column a value of the key ACROSS.
+`<!-- differences FILE REFERENCE: METRIC … -->` is likewise a table, of what other methods have above
+one, paired by test prompt; seeds × items stand beside them.
+`<!-- figure FILE@KEY,KEY/ACROSS METHOD …: METRIC -->` draws into the image of the next line.
+
+Where anything differs from what is written: exit code 1, and the lines that differ. So do two-digit
+figures in the prose of a section with tables that none of them has. `--keep` takes the results of a
+sweep's folder into experiments/results first, but for what single stages cost, and with `--items`
+what each test pair was worth, for differences.
 """
 
 import argparse
@@ -17,52 +24,149 @@ from pathlib import Path
 
 import pandas
 
-from rose.report.metrics import bounds, lower_is_better
-from rose.report.statistics import from_seeds
+from rose.report.comparison import compare
+from rose.report.metrics import MARGINS, bounds, lower_is_better
+from rose.report.results import read_jobs
+from rose.report.statistics import from_items, from_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ("README.md", "experiments/README.md")
-TABLE = re.compile(r"(<!-- table (\S+?)((?: \S+)*): ([^>]+?) -->\n).*?(<!-- end -->)", re.S)
+TABLE = re.compile(r"(<!-- (table|differences) (\S+?)((?: \S+)*): ([^>]+?) -->\n).*?(<!-- end -->)", re.S)
+FIGURE = re.compile(r"<!-- figure (\S+?)((?: \S+)*): (\S+) -->\n!\[[^]]*\]\(([^)]+)\)")
+ITEM_METRICS = [*MARGINS, "preference_accuracy", "chosen_loss"]
+NUMBER = re.compile(r"(?<![\d.])\d*\.\d\d(?!\.?\d)")
+ASIDE = re.compile(r"`[^`]*`|\([^() ]+\)|<!--.*?-->", re.S)  # code, links and comments say no results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tables", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the tables instead of comparing them")
     parser.add_argument("--keep", metavar="SWEEP", type=Path, nargs="+", default=[], help="a sweep's folder")
+    parser.add_argument("--items", action="store_true", help="keep what each test pair was worth, too")
     arguments = parser.parse_args()
     for sweep in arguments.keep:
-        keep(sweep)
+        keep(sweep, arguments.items)
     differences = [line for name in READMES for line in renewed(ROOT / name, arguments.write)]
     print("\n".join(differences) or "every table is as its results say")
     sys.exit(bool(differences) and not arguments.write)
 
 
-def keep(sweep: Path) -> None:
+def keep(sweep: Path, items: bool = False) -> None:
     jobs = pandas.read_csv(sweep / "results.csv")
     columns = [name for name in jobs if name not in ("result", "job") and name.count("/") < 2]
-    jobs[columns].to_csv(ROOT / "experiments" / "results" / f"{sweep.resolve().name}.csv", index=False)
+    kept = ROOT / "experiments" / "results" / sweep.resolve().name
+    jobs[columns].to_csv(f"{kept}.csv", index=False)
+    if items:
+        of = {
+            (arm.method, seeds): result for arm in compare(read_jobs(sweep)).arms for seeds, result in arm.runs.items()
+        }
+        tables = {key: result.items.filter(ITEM_METRICS) for key, result in of.items() if len(result.items)}
+        both = pandas.concat({(method, " ".join(seeds)): table for (method, seeds), table in tables.items()})
+        both.rename_axis(["method", "seed", "prompt", "item"]).astype("float32").to_parquet(f"{kept}.items.parquet")
 
 
 def renewed(readme: Path, write: bool) -> list[str]:
-    """The lines of a README that its tables, made again, would change."""
+    """The lines of a README and its figures that would change, were they made again."""
     text = readme.read_text()
-    anew = TABLE.sub(lambda it: f"{it[1]}{table(it[2], it[3].split(), it[4].split())}{it[5]}", text)
+    make = {"table": table, "differences": differences}
+    anew = TABLE.sub(lambda it: f"{it[1]}{make[it[2]](it[3], it[4].split(), it[5].split())}{it[6]}", text)
+    changed = [*difflib.unified_diff(text.splitlines(), anew.splitlines(), str(readme), "results", lineterm="", n=0)]
+    figures = {readme.parent / it[4]: figure(it[1], it[2].split(), it[3]) for it in FIGURE.finditer(text)}
+    for path, svg in figures.items():
+        if not path.exists() or path.read_text() != svg:
+            changed.append(f"{path} is not as its results draw it")
     if write:
         readme.write_text(anew)
-    return [*difflib.unified_diff(text.splitlines(), anew.splitlines(), str(readme), "results", lineterm="", n=0)]
+        for path, svg in figures.items():
+            path.write_text(svg)
+    return [*changed, *unfounded(anew, readme)]
+
+
+def unfounded(text: str, readme: Path) -> list[str]:
+    """Figures in the prose of sections with tables, a line each, that none of the section's tables has."""
+    lines = []
+    for section in re.split(r"^(?=#)", text, flags=re.M):
+        tables = " ".join(it[0] for it in TABLE.finditer(section))
+        known = {float(number) for number in NUMBER.findall(tables)}
+        prose = ASIDE.sub("", TABLE.sub("", section))
+        unknown = [number for number in NUMBER.findall(prose) if float(number) not in known]
+        if tables and unknown:
+            lines.append(f"{readme}, {section.splitlines()[0]!r}: no table has {', '.join(unknown)}")
+    return lines
+
+
+def results(name: str, methods: list[str]) -> tuple[pandas.DataFrame, list[str], str]:
+    """The finished jobs of FILE@KEY,KEY/ACROSS, of `methods` if any are named; its keys; what goes across."""
+    file, _, keys = name.partition("@")
+    rows, _, across = keys.partition("/")
+    jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{file}.csv")
+    jobs = jobs[jobs.state == "done"]
+    if methods:
+        jobs = jobs[jobs.method.isin(methods)]
+        jobs["method"] = pandas.Categorical(jobs.method, methods)  # groups come in that order
+    return jobs, rows.split(",") if rows else ["method"], across
 
 
 def table(name: str, methods: list[str], columns: list[str]) -> str:
     """Markdown, `mean (low–high)` a cell: a report's 95 % interval over the seeds, if there are several."""
-    file, _, key = name.partition("@")
-    jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{file}.csv")
-    rows = jobs[jobs.state == "done"].groupby(key or "method")
+    jobs, keys, across = results(name, methods)
+    if across:
+        return crossed(jobs, keys, across, columns)
+    rows = jobs.groupby(keys[0], observed=True)
     cells = {row: [cell(of[column].dropna(), column) for column in columns] for row, of in rows}
     if methods:
         return markdown(["", *methods], zip(columns, *(cells[method] for method in methods), strict=True))
     order = rows[columns[0]].mean().sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
     seeds = rows.size()
-    return markdown([key or "method", "seeds", *columns], ([str(row), str(seeds[row]), *cells[row]] for row in order))
+    return markdown([keys[0], "seeds", *columns], ([str(row), str(seeds[row]), *cells[row]] for row in order))
+
+
+def crossed(jobs: pandas.DataFrame, keys: list[str], across: str, columns: list[str]) -> str:
+    """A row a metric and combination of `keys`, a column a value of `across`."""
+    values = sorted(jobs[across].dropna().unique())
+    rows = [
+        [column, *map(shown, key), *(cell(of.loc[of[across] == value, column].dropna(), column) for value in values)]
+        for column in columns
+        for key, of in jobs.dropna(subset=[across]).groupby(keys, observed=True)
+    ]
+    return markdown(["", *keys, *map(shown, values)], rows)
+
+
+def differences(name: str, references: list[str], columns: list[str]) -> str:
+    """Markdown, `mean (low–high)` a cell: methods less the reference, over seeds and test prompts that both have."""
+    items = pandas.read_parquet(ROOT / "experiments" / "results" / f"{name}.items.parquet")
+    (reference,) = references
+    of = {method: table.droplevel("method") for method, table in items.groupby(level="method")}
+    rows = []
+    for method in (each for each in of if each not in (reference, "zero_shot")):
+        less = (of[method] - of[reference]).dropna(how="all")
+        rows.append([f"{method} − {reference}", *(paired(less[column], column) for column in columns)])
+    return markdown(["", *columns], rows)
+
+
+def paired(values: pandas.Series, column: str) -> str:
+    table = values.unstack("seed")
+    least, most = bounds(column)
+    mean = from_items(
+        table.to_numpy().T, table.index.get_level_values("prompt").to_numpy(), (least - most, most - least)
+    )
+    return f"{mean.mean:+.2f} ({mean.low:+.2f} to {mean.high:+.2f}), {mean.seeds} × {mean.items}"
+
+
+def shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def figure(name: str, methods: list[str], column: str) -> str:
+    """An SVG: the metric's means and intervals along a key, a line for each combination of the others."""
+    from bench.plots import lines
+
+    jobs, keys, across = results(name, methods)
+    estimates = {
+        (" ".join(map(shown, key)), value): from_seeds(of[column].dropna().to_numpy(), bounds(column))
+        for (*key, value), of in jobs.dropna(subset=[across]).groupby([*keys, across], observed=True)
+    }
+    return lines(estimates, across, column)
 
 
 def markdown(header: list[str], rows: Iterable[Iterable[str]]) -> str:

@@ -66,3 +66,51 @@ def test_a_sweep_s_results_are_kept_without_paths_and_what_stages_cost(results, 
     tables.keep(sweep)
     kept = (tmp_path / "experiments" / "results" / "other.csv").read_text()
     assert kept == "method,auc,cost/seconds\nrose,0.5,1.0\n"
+
+
+@pytest.fixture
+def swept(results, tmp_path):
+    jobs = [("rose", 0.1, 0.2), ("rose", 0.5, 0.4), ("less", 0.1, 0.3), ("less", 0.5, 0.6), ("zero_shot", None, 0.1)]
+    frame = pandas.DataFrame(jobs, columns=["method", "ratio", "auc"]).assign(state="done")
+    frame.to_csv(tmp_path / "experiments" / "results" / "swept.csv", index=False)
+    return results
+
+
+def test_a_key_goes_across_with_a_row_a_metric_and_method(swept):
+    swept.write_text("<!-- table swept@method/ratio rose less: auc -->\n<!-- end -->\n")
+    tables.renewed(swept, write=True)
+    assert swept.read_text().splitlines()[1:5] == [
+        "|  | method | 0.1 | 0.5 |",
+        "|---|---:|---:|---:|",
+        "| auc | rose | 0.20 | 0.40 |",
+        "| auc | less | 0.30 | 0.60 |",
+    ]
+
+
+def test_a_figure_is_drawn_from_its_results_and_a_changed_one_is_found(swept, tmp_path):
+    swept.write_text("<!-- figure swept@method/ratio rose less: auc -->\n![by ratio](ratio.svg)\n")
+    assert tables.renewed(swept, write=True) == [f"{tmp_path / 'ratio.svg'} is not as its results draw it"]
+    svg = (tmp_path / "ratio.svg").read_text()
+    assert all(f">{label}<" in svg for label in ("rose", "less", "ratio", "auc"))
+    assert tables.renewed(swept, write=False) == []
+    (tmp_path / "ratio.svg").write_text(svg.replace(">rose<", ">more<"))
+    assert len(tables.renewed(swept, write=False)) == 1
+
+
+def test_a_figure_in_the_prose_is_one_of_its_section_s_tables(swept):
+    table = "<!-- table swept@method/ratio: auc -->\n<!-- end -->\n"
+    swept.write_text(f"# One\n{table}Rose has .40 at `x=.77`, less 0.61.\n# Two\nNothing here has .99.\n")
+    (line,) = tables.renewed(swept, write=True)[-1:]
+    assert "'# One'" in line and line.endswith("no table has 0.61")
+
+
+def test_differences_are_paired_by_prompt_over_the_seeds_both_have(results, tmp_path):
+    values = [("rose", "0", 0, 0, 3.0), ("rose", "0", 1, 1, 5.0), ("random", "0", 0, 0, 1.0), ("random", "0", 1, 1, 2.0)]
+    names = ["method", "seed", "prompt", "item"]
+    items = pandas.DataFrame([*values, ("rose", "1", 0, 0, 9.0)], columns=[*names, "log_ratio_margin"])
+    items.set_index(names).to_parquet(tmp_path / "experiments" / "results" / "toy.items.parquet")
+    results.write_text("<!-- differences toy random: log_ratio_margin -->\n<!-- end -->\n")
+    tables.renewed(results, write=True)
+    row = results.read_text().splitlines()[3]
+    # (3 − 1 + 5 − 2)/2, its standard error ½; two prompts resampled, ± ½·√2 so that they have it
+    assert row == "| rose − random | +2.50 (+1.79 to +3.21), 1 × 2 |"
