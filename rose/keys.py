@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rose.config import CONF, choices
 from rose.config.data import Dataset, Pairs, Preference
 from rose.config.schema import Evaluation, Judge, Method, Model, Projection, Selection, Tasks, Training, Warmup
+from rose.errors import RoseError
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.projection import fits
 
@@ -21,6 +22,7 @@ from rose.gradients.projection import fits
 METHOD_READS: dict[tuple[str, Any], tuple[str, ...]] = {
     ("lesson", "selection"): ("representation", "rule", "share"),
     ("representation", "gradients"): ("target", "balance", "checkpoints", "estimator", "whiten"),
+    ("representation", "readout"): ("target", "balance", "estimator", "whiten"),
     ("representation", "hidden"): ("pooling", "estimator", "whiten"),
     ("representation", "answer_states"): ("layer", "estimator"),
     ("representation", "embeddings"): ("encoder", "estimator", "whiten"),
@@ -84,6 +86,17 @@ def objective(method: Method, preference: Preference) -> Objective:
     if loss is choices.PreferenceLoss.simpo:
         return Objective(Loss.simpo, preference.beta, gamma=preference.gamma, **common)
     return Objective(Loss(loss), preference.beta, None if reference is choices.Reference.none else reference, **common)
+
+
+def linear(method: Method, preference: Preference) -> Objective:
+    """The same for what sees no log-probability, only slopes. Raises RoseError for a loss that needs more."""
+    found = objective(method, preference)
+    if found.beta is not None:
+        raise RoseError(
+            f"preference.loss={preference.loss}: does not go with method.representation={method.representation} and "
+            f"preference.normalize={preference.normalize}; contrast does, or dpo or simpo with normalize=per_pair"
+        )
+    return found
 
 
 def projection(projection: Projection, keep: choices.Keep, size: int | None) -> Projection:

@@ -15,7 +15,7 @@ from rose.data import chat, planting, pool, preferences
 from rose.diagnostics.nodes import checks
 from rose.evaluation import answers, evaluate, questions, tasks, verdicts
 from rose.gradients import features
-from rose.methods import answer_states, embedding, hidden, losses, scores, selection
+from rose.methods import answer_states, embedding, hidden, losses, readout, scores, selection
 from rose.models import loading
 from rose.stages.graph import Node
 from rose.stages.kinds import MEASURES, ZERO_SHOT
@@ -89,6 +89,16 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
     frozen: dict[str, Any] = {"numerics": model.numerics, "base": nodes["base"]}
     untuned = {"losses": Node(losses.row_losses, adapter=None, tokens=tokens, **frozen)}
     match config.method.representation:
+        case Representation.readout:
+            objective = keys.linear(config.method, config.preference)
+            frozen |= {"dim": config.projection.dim, "seed": config.projection.seed}
+            pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
+            pair_rows |= keys.pair_format(config.preference)
+            rows = Node(readout.pool_readout, dtype=config.features.dtype, tokens=tokens, **frozen)
+            return {
+                "readout": rows,
+                "target_readout": Node(readout.pair_readout, objective=objective, **pair_rows, **frozen),
+            }
         case Representation.hidden:
             pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
             targets = Node(hidden.pair_states, **pair_rows, **frozen)
@@ -192,6 +202,7 @@ def _first_looks(config: Config, nodes: Nodes) -> Nodes:
         *adapts,
         Representation.perplexity,
         Representation.ifd,
+        Representation.readout,
         Representation.hidden,
         Representation.answer_states,
     )
@@ -235,6 +246,8 @@ def _representation(config: Config, nodes: Nodes) -> tuple:
     match config.method.representation:
         case Representation.gradients:
             return config.preference.normalize, nodes["features"], nodes["targets"]
+        case Representation.readout:
+            return config.preference.normalize, nodes["readout"], nodes["target_readout"]
         case Representation.hidden:
             return nodes["hidden"], nodes["target_hidden"]
         case Representation.answer_states:

@@ -67,6 +67,7 @@ def test_what_reads_a_key_is_written_down_as_the_methods_are_published(composed)
     assert reads["gist"] == common | gradients | {"components"}
     assert reads["bm25"] == reads["longest"] == reads["perplexity"] == common
     assert reads["probe"] == reads["hidden_contrast"] == common | {"layer", "estimator"}
+    assert reads["readout"] == reads["rose_readout"] == common | {"target", "balance", "estimator", "whiten"}
     assert reads["rds"] == common | {"pooling", "estimator", "whiten"}
     assert reads["zero_shot"] == {"name", "lesson"}
 

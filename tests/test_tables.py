@@ -105,7 +105,12 @@ def test_a_figure_in_the_prose_is_one_of_its_section_s_tables(swept):
 
 
 def test_differences_are_paired_by_prompt_over_the_seeds_both_have(results, tmp_path):
-    values = [("rose", "0", 0, 0, 3.0), ("rose", "0", 1, 1, 5.0), ("random", "0", 0, 0, 1.0), ("random", "0", 1, 1, 2.0)]
+    values = [
+        ("rose", "0", 0, 0, 3.0),
+        ("rose", "0", 1, 1, 5.0),
+        ("random", "0", 0, 0, 1.0),
+        ("random", "0", 1, 1, 2.0),
+    ]
     names = ["method", "seed", "prompt", "item"]
     items = pandas.DataFrame([*values, ("rose", "1", 0, 0, 9.0)], columns=[*names, "log_ratio_margin"])
     items.set_index(names).to_parquet(tmp_path / "experiments" / "results" / "toy.items.parquet")

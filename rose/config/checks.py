@@ -6,7 +6,17 @@ from contextlib import suppress
 from functools import reduce
 from typing import Any
 
-from rose.config.choices import IN_ITS_OWN_WORDS, Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
+from rose.config.choices import (
+    IN_ITS_OWN_WORDS,
+    Amount,
+    Balance,
+    Estimator,
+    JudgeKind,
+    Keep,
+    Representation,
+    Rule,
+    Target,
+)
 from rose.config.schema import Config, Judge, Method, Model, Selection, Training
 from rose.errors import RoseError
 
@@ -82,7 +92,8 @@ RANGES = {f"{group}.{name}": allowed for group, ranges in GROUPS.items() for nam
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
-SIMILARITY = (Representation.gradients, Representation.hidden, Representation.embeddings)  # rows can be compared
+SIMILARITY = (Representation.gradients, Representation.readout, Representation.hidden, Representation.embeddings)
+AIMED = (Representation.gradients, Representation.readout, Representation.loss_drop)  # at a part of each pair
 
 
 def check(config: Config) -> None:
@@ -101,6 +112,8 @@ def check(config: Config) -> None:
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
+    if config.projection.kind == "none" and config.method.representation is Representation.readout:
+        raise RoseError("projection.kind=none: method.representation=readout is always projected; must be another")
     _method(config.method)
     if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
         _streams(config.method)
@@ -129,9 +142,11 @@ def _method(method: Method) -> None:
         raise RoseError(f"method.estimator={method.estimator}: {misfit}; must be inner or ridge")
     if ridge and method.representation is not Representation.answer_states:
         raise RoseError(f"method.estimator=ridge: {misfit}; it needs answer_states")
+    if method.representation is Representation.readout and method.balance is Balance.segments:
+        raise RoseError(f"method.balance=segments: {misfit}; must be none or tokens")
     if method.rule in DRAWS and method.seed is None:
         raise RoseError("method.seed=null: a random choice needs a seed")
-    if method.representation in (Representation.gradients, Representation.loss_drop) and method.target is None:
+    if method.representation in AIMED and method.target is None:
         raise RoseError(f"method.target=null: {misfit}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")

@@ -124,7 +124,7 @@ def pair_features(
     tokenizer, file = loading.load_tokenizer(base), preferences / "target.jsonl"
     pairs, encoded, dropped = encoded_pairs(tokenizer, file, max_length, format)
     if objective.first_tokens is not None:
-        pairs, encoded, alike = _shortened(pairs, encoded, objective.first_tokens, objective.paired)
+        pairs, encoded, alike = shortened(pairs, encoded, objective.first_tokens, objective.paired)
         dropped = [*dropped, *alike]
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
@@ -208,7 +208,7 @@ def _reference(trajectory: Trajectory, pairs: Sequence[EncodedPair], kind: Refer
     return sums.view(-1, 2)
 
 
-def _shortened(
+def shortened(
     pairs: list[PreferencePair], encoded: list[EncodedPair], count: int, paired: bool
 ) -> tuple[list[PreferencePair], list[EncodedPair], list[DroppedRow]]:
     """Pairs, their answers cut to `count` tokens, and those that are then alike."""

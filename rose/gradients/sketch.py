@@ -32,9 +32,9 @@ class Sketch:
         self.block = min(MIXED, 1 << (dim.bit_length() - 1)) if mixed else 1
         width = math.ceil(size / self.block) * self.block
         self.shifts: list[int] = (_raw(seed, "shifts", math.ceil(width / dim)) % dim).tolist()
-        self.signs = _signs(seed, "signs", width).to(device)
+        self.signs = random_signs(seed, "signs", width).to(device)
         if mixed:
-            self.flips = _signs(seed, "flips", width).to(device)
+            self.flips = random_signs(seed, "flips", width).to(device)
 
     def describe(self) -> Space:
         kind = ProjectionKind.srht if self.mixed else ProjectionKind.sketch
@@ -124,7 +124,7 @@ def _raw(seed: int, name: str, count: int) -> numpy.ndarray:
     return numpy.random.Philox(key=derive(seed, f"projection {name}")).random_raw(count)
 
 
-def _signs(seed: int, name: str, count: int) -> torch.Tensor:
+def random_signs(seed: int, name: str, count: int) -> torch.Tensor:
     return spaces.signs(_raw(seed, name, math.ceil(count / 64)), count)
 
 

@@ -14,7 +14,8 @@ from rose.config.choices import ProjectionKind
 from rose.errors import RoseError
 
 TARGETS = "targets"  # not a random projection: coordinates are cosines with the targets' gradients
-VERSIONS: dict[str, int] = dict.fromkeys([*ProjectionKind, TARGETS], 1)
+READOUT = "readout"  # signs on both sides of the output layer's gradient
+VERSIONS: dict[str, int] = dict.fromkeys([*ProjectionKind, TARGETS, READOUT], 1)
 
 
 class Space(TypedDict):

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from rose.config.choices import Representation
 from rose.config.schema import Method
 from rose.data.planting import truth
-from rose.methods import answer_states, embedding, gradient, hidden, lexical, losses
+from rose.methods import answer_states, embedding, gradient, hidden, lexical, losses, readout
 from rose.methods.influence import Influence, lengths, nothing
 from rose.methods.rules import RULES
 from rose.models.batching import IGNORED
@@ -26,6 +26,7 @@ BATCH = 10_000  # rows whose tokens are counted at once
 
 INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, *representation)
     Representation.gradients: gradient.influence,
+    Representation.readout: readout.influence,
     Representation.hidden: hidden.influence,
     Representation.answer_states: answer_states.influence,
     Representation.embeddings: embedding.influence,

@@ -26,7 +26,7 @@ KINDS = {
     "warmup": Kind(backward=True, curve=True),
     **dict.fromkeys(("features", "targets", "pairs_sft", "pairs_dpo"), Kind(backward=True)),
     **dict.fromkeys(("hidden", "target_hidden", "embeddings", "target_embeddings"), Kind()),
-    **dict.fromkeys(("answer_states", "target_answer_states"), Kind()),
+    **dict.fromkeys(("answer_states", "target_answer_states", "readout", "target_readout"), Kind()),
     **dict.fromkeys(("losses", "answer_losses", "tuned_losses"), Kind()),
     "scores": Kind(copied="scores.parquet"),
     "selection": Kind(copied="selected.jsonl"),
