@@ -28,6 +28,8 @@ METHOD_READS: dict[tuple[str, Any], tuple[str, ...]] = {
     ("representation", "embeddings"): ("encoder", "estimator", "whiten"),
     ("representation", "ngrams"): ("buckets", "smoothing", "per_ngram"),
     ("representation", "loss_drop"): ("target",),
+    ("representation", "reward"): ("reward_model",),
+    ("representation", "column"): ("column",),
     ("balance", "segments"): ("segments",),
     ("estimator", "gist"): ("components",),
     ("estimator", "shapley"): ("neighbours",),
@@ -137,6 +139,13 @@ def judge(judge: Judge) -> Judge:
     in_key = {field.name for field in fields(judge) if field.metadata.get("in_key", True)}
     unread = in_key - {"kind", "opponent", *JUDGE_READS[judge.kind]}
     return replace(judge, **dict.fromkeys(unread))
+
+
+def ranking(method: Method, settings: Judge) -> Judge:
+    """The reward model that ranks rows, as the judge that it would be."""
+    own = {"model": method.reward_model, "revision": None} if method.reward_model else {}
+    kind, opponent = choices.JudgeKind.reward_model, choices.Opponent.reference
+    return judge(replace(settings, kind=kind, opponent=opponent, **own))
 
 
 def template(model: Model) -> dict[str, Any]:

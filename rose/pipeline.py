@@ -13,7 +13,7 @@ from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representatio
 from rose.config.schema import Config, Model, Projection
 from rose.data import chat, planting, pool, preferences
 from rose.diagnostics.nodes import checks
-from rose.evaluation import answers, evaluate, questions, tasks, verdicts
+from rose.evaluation import answers, evaluate, questions, rewards, tasks, verdicts
 from rose.gradients import features
 from rose.methods import answer_states, embedding, hidden, losses, readout, scores, selection
 from rose.models import loading
@@ -124,6 +124,10 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
             tuned = _tuned_on_pairs(config, model, lesson, nodes["base"], nodes["preferences"])
             after = Node(losses.row_losses, adapter=tuned, tokens=tokens, **frozen)
             return untuned | {str(lesson): tuned, "tuned_losses": after}
+        case Representation.reward:
+            judge = keys.ranking(config.method, config.judge)
+            source = {"judge": judge, "fingerprint": verdicts.fingerprint(judge)}
+            return {"rewards": Node(rewards.pool_rewards, pool=nodes["pool"], **source)}
     return {}
 
 
@@ -182,7 +186,7 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
             verdicts.judge_answers,
             judge=keys.judge(judge),
             fingerprint=verdicts.fingerprint(judge),
-            shares_model=verdicts.shares_model(judge, config.model.base),
+            shares_model=verdicts.shares_model(judge, config.model.base, _ranking(config)),
             answers=stages["answers"],
             opponent=None if judge.opponent is Opponent.reference else (before or stages)["answers"],
         )
@@ -231,6 +235,12 @@ def _trial(
     return Node(trial.try_out, max_length=model.max_length, answer=answer, **settings)
 
 
+def _ranking(config: Config) -> str | None:
+    """The reward model that ranks the pool; None with other methods."""
+    ranks = config.method.representation is Representation.reward
+    return keys.ranking(config.method, config.judge).model if ranks else None
+
+
 def _longest_answer(config: Config, nodes: Nodes) -> tuple[str, int] | None:
     """The key of what lets answers be longest, and its value; None where nothing is answered."""
     answers = {}
@@ -262,6 +272,10 @@ def _representation(config: Config, nodes: Nodes) -> tuple:
             return nodes["losses"], nodes["answer_losses"]
         case Representation.loss_drop:
             return nodes["losses"], nodes["tuned_losses"]
+        case Representation.reward:
+            return (nodes["rewards"],)
+        case Representation.column:
+            return (nodes["pool"],)
         case _:  # lengths, none
             return ()
 

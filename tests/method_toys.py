@@ -18,6 +18,14 @@ from rose.gradients.spaces import VERSIONS
 from rose.methods.scores import score
 from rose.methods.selection import select
 
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+TOLD = {"reward": ["method.reward_model=some/reward"], "column": ["method.column=quality"]}  # what has no default
+
+
+def chosen(name: str) -> list[str]:
+    """The overrides that choose a method of conf/."""
+    return [f"method={name}", *TOLD.get(name, [])]
+
 
 def composed_method(name: str, *overrides: str) -> Method:
     """The method of conf/method/<name>.yaml."""

@@ -23,7 +23,10 @@ def write_inputs(folder: Path) -> None:
     shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    pool = [{"id": f"row{i}", "prompt": f"{TOPICS[i % 6]} {i}", "completion": TOPICS[(i + 1) % 6]} for i in range(24)]
+    pool = [
+        {"id": f"row{i}", "prompt": f"{TOPICS[i % 6]} {i}", "completion": TOPICS[(i + 1) % 6], "quality": i}
+        for i in range(24)
+    ]
     pool[5]["prompt"] = "tomato " * 100
     pairs = [
         {"prompt": f"about {topic} ?", "chosen": f"{topic} rope", "rejected": "flour", "subtask": "ab"[i == 0]}

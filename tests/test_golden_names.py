@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from method_toys import METHODS, chosen
 
 from rose import pipeline
 from rose.__main__ import ROOT
 from rose.config.compose import typed
 
 GOLDEN = Path(__file__).with_name("golden_names.json")
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 LLM = ["judge=llm", "judge.model=some/judge", "judge.base_url=http://127.0.0.1:1"]
-SETTINGS: dict[str, list[str]] = {f"method={name}": [f"method={name}"] for name in METHODS} | {
+SETTINGS: dict[str, list[str]] = {f"method={name}": chosen(name) for name in METHODS} | {
     "features.keep=stream": ["features.keep=stream"],
     "features.adam=published": ["features.adam=published"],
     "model@student": ["model@student=tiny_deep"],

@@ -4,14 +4,14 @@ import dataclasses
 import json
 
 import pytest
+from method_toys import METHODS, chosen
 
 from rose import keys, pipeline
-from rose.__main__ import ROOT, main
+from rose.__main__ import main
 from rose.config.choices import Balance, Estimator, Pooling, Target
 from rose.config.compose import typed
 from rose.config.schema import Config
 
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 OTHERS = {  # a value that no method in conf/ has; what a method is made of (its name, lesson, …) is read by all
     "target": Target.chosen,
     "balance": Balance.tokens,
@@ -30,6 +30,8 @@ OTHERS = {  # a value that no method in conf/ has; what a method is made of (its
     "per_ngram": None,
     "candidates": 11,
     "seed": 41,
+    "reward_model": "another/reward",
+    "column": "length",
 }
 
 
@@ -44,7 +46,7 @@ def no_models_made(monkeypatch):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_key_that_a_method_does_not_read_changes_no_stage(composed, name):
-    config = typed(composed(f"method={name}"))
+    config = typed(composed(*chosen(name)))
     method, before, reads = config.method, names(config), keys.method_reads(config.method)
     made_of = {"name", "lesson", "representation", "rule", "share"}
     assert set(OTHERS) | made_of == {field.name for field in dataclasses.fields(method)}
@@ -58,7 +60,7 @@ def test_a_key_that_a_method_does_not_read_changes_no_stage(composed, name):
 
 
 def test_what_reads_a_key_is_written_down_as_the_methods_are_published(composed):
-    reads = {name: keys.method_reads(typed(composed(f"method={name}")).method) for name in METHODS}
+    reads = {name: keys.method_reads(typed(composed(*chosen(name))).method) for name in METHODS}
     common = {"name", "lesson", "representation", "rule", "share"}
     gradients = {"target", "balance", "checkpoints", "estimator", "whiten"}
     assert reads["random"] == common | {"seed"}

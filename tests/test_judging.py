@@ -9,7 +9,7 @@ import pandas
 import pytest
 import tokenizers
 import torch
-from judged_answers import write_answers
+from judged_answers import save_reward_model, write_answers
 from small_job import overrides, rose
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
@@ -27,20 +27,6 @@ from rose.evaluation.items import Item, merge_items, prompt_text, write_items
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.report.statistics import from_items
 from rose.run import callback, job
-
-
-def save_reward_model(folder: Path, pads: bool) -> Path:
-    """A random Llama with one output, and the world's tokenizer with its chat template."""
-    tokenizer = world.tokenizer()
-    if not pads:
-        tokenizer.pad_token = None
-    torch.manual_seed(1)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForSequenceClassification(
-        LlamaConfig(vocab_size=len(tokenizer), num_labels=1, pad_token_id=tokenizer.pad_token_id, **shape)
-    ).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

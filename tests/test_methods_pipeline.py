@@ -4,13 +4,12 @@ import json
 
 import pytest
 import torch
+from judged_answers import save_reward_model
+from method_toys import METHODS
 from transformers import BertConfig, BertModel
 
-from rose.__main__ import ROOT
 from rose.config.compose import typed
 from rose.data import world
-
-NAMES = sorted(path.stem for path in (ROOT / "conf" / "method").glob("[!_]*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +23,15 @@ def encoder(tmp_path_factory):
     return folder
 
 
-def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder):
-    for name in NAMES:
-        extra = [f"method.encoder={encoder}"] if name == "embedding" else []
-        directory, _ = run(f"method={name}", "until=selection", *extra)
+def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder, tmp_path):
+    reward_model = save_reward_model(tmp_path / "reward", pads=True)
+    told = {
+        "embedding": [f"method.encoder={encoder}"],
+        "reward": [f"method.reward_model={reward_model}", "judge.dtype=float32"],
+        "column": ["method.column=quality"],
+    }
+    for name in METHODS:
+        directory, _ = run(f"method={name}", "until=selection", *told.get(name, []))
         if name in ("pairs_sft", "pairs_dpo", "zero_shot"):
             assert not (directory / "selected.jsonl").exists()  # they select nothing
             continue

@@ -120,7 +120,7 @@ def test_greedy_orders_the_candidates_and_leaves_the_rest_in_order():
 
 
 def test_greedy_says_which_representations_it_can_do():
-    with pytest.raises(RoseError, match=r"method\.rule=greedy.*lengths.*gradients, hidden, embeddings"):
+    with pytest.raises(RoseError, match=r"method\.rule=greedy.*lengths.*gradients, readout, hidden, embeddings"):
         ranked(Rule.greedy, [[1.0]], representation=Representation.lengths)
 
 

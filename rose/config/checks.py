@@ -115,6 +115,8 @@ def check(config: Config) -> None:
     if config.projection.kind == "none" and config.method.representation is Representation.readout:
         raise RoseError("projection.kind=none: method.representation=readout is always projected; must be another")
     _method(config.method)
+    if config.method.representation is Representation.reward:
+        _ranks(config.method, config.judge)
     if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
         _streams(config.method)
     checkpoints, epochs = config.method.checkpoints or 1, config.warmup.epochs
@@ -150,6 +152,13 @@ def _method(method: Method) -> None:
         raise RoseError(f"method.target=null: {misfit}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
+
+
+def _ranks(method: Method, judge: Judge) -> None:
+    """Which reward model is meant."""
+    if not method.reward_model and judge.kind is not JudgeKind.reward_model:
+        fault = "representation=reward needs a folder or hub id, or judge=reward_model and its judge.model"
+        raise RoseError(f"method.reward_model=null: {fault}")
 
 
 def _streams(method: Method) -> None:

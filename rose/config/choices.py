@@ -60,7 +60,8 @@ IN_ITS_OWN_WORDS = (Fault.swap, Fault.truncate, Fault.shuffle, Fault.repeat)
 # what a method knows of a row
 Representation = StrEnum(
     "Representation",
-    "gradients readout hidden answer_states embeddings words ngrams lengths perplexity ifd loss_drop none",
+    "gradients readout hidden answer_states embeddings words ngrams lengths perplexity ifd loss_drop "
+    "reward column none",
 )
 # how influences on single pairs become one score a row
 Rule = StrEnum("Rule", "mean_max global_max round_robin best_rank greedy resample lowest middle random balanced")

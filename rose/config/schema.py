@@ -127,6 +127,8 @@ class Method:
     share: choices.Amount
     lesson: choices.Lesson
     seed: int | None  # of rules that draw
+    reward_model: str | None = field(default=None, metadata=NOT_IN_KEY)  # that ranks rows; null: judge.model
+    column: str | None = field(default=None, metadata=IN_KEY_IF_SET)  # of the rows, whose number ranks them
 
 
 @dataclass

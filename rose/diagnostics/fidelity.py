@@ -34,6 +34,8 @@ def undefined(method: Method) -> str | None:
     """Why the method has no score for a row outside the pool; None where it has."""
     if method.representation is Representation.none:
         return f"method.rule={method.rule} looks at no row"
+    if method.representation is Representation.column:
+        return f"method.column={method.column} is a number that pool rows have"
     if method.rule not in OF_ONE_ROW + ORDERS:
         return f"method.rule={method.rule} scores a row by its place in the pool"
     if method.estimator in (Estimator.shapley, Estimator.datainf):

@@ -26,13 +26,12 @@ WEAK = 100.0  # inverse of the penalty on the slope, which stays finite where le
 Judged = tuple[list[Verdict], dict[str, float]]  # a verdict a contest, and metrics of the judging
 
 
-def shares_model(judge: Judge, base: Base) -> bool:
-    """Whether the judge is the model that selects, or the reward that ranked its target pairs."""
+def shares_model(judge: Judge, base: Base, ranking: str | None = None) -> bool:
+    """Whether the judge is the model that selects, or the reward that ranked its target pairs or the pool."""
     if judge.kind is JudgeKind.reward_world:
         return True
-    if not judge.model or not base.path:
-        return False
-    return _bare(judge.model) == _bare(base.path)
+    selecting = [_bare(path) for path in (base.path, ranking) if path]
+    return bool(judge.model) and _bare(judge.model) in selecting
 
 
 def fingerprint(judge: Judge) -> str:

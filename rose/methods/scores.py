@@ -14,7 +14,7 @@ from rose.config.choices import Representation
 from rose.config.schema import Method
 from rose.data.planting import truth
 from rose.methods import answer_states, embedding, gradient, hidden, lexical, losses, readout
-from rose.methods.influence import Influence, lengths, nothing
+from rose.methods.influence import Influence, column, lengths, nothing, rewards
 from rose.methods.rules import RULES
 from rose.models.batching import IGNORED
 from rose.stages.graph import stage
@@ -36,6 +36,8 @@ INFLUENCE: dict[Representation, Callable[..., Influence]] = {  # (method, rows, 
     Representation.perplexity: losses.perplexity,
     Representation.ifd: losses.ifd,
     Representation.loss_drop: losses.loss_drop,
+    Representation.reward: rewards,
+    Representation.column: column,
     Representation.none: nothing,
 }
 

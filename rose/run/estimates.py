@@ -58,7 +58,7 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "target_hidden": lambda c, s: s.pairs,
     **dict.fromkeys(("target_answer_states", "target_readout"), lambda c, s: 2 * s.pairs),
     **dict.fromkeys(("hidden", "answer_states", "readout"), lambda c, s: s.rows),
-    **dict.fromkeys(("losses", "tuned_losses", "answer_losses"), lambda c, s: s.rows),
+    **dict.fromkeys(("losses", "tuned_losses", "answer_losses", "rewards"), lambda c, s: s.rows),
     "finetune": lambda c, s: _selected(c, s) * c.finetune.epochs,
     "pairs_sft": lambda c, s: s.pairs * c.finetune.epochs,
     "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,

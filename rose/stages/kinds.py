@@ -27,7 +27,7 @@ KINDS = {
     **dict.fromkeys(("features", "targets", "pairs_sft", "pairs_dpo"), Kind(backward=True)),
     **dict.fromkeys(("hidden", "target_hidden", "embeddings", "target_embeddings"), Kind()),
     **dict.fromkeys(("answer_states", "target_answer_states", "readout", "target_readout"), Kind()),
-    **dict.fromkeys(("losses", "answer_losses", "tuned_losses"), Kind()),
+    **dict.fromkeys(("losses", "answer_losses", "tuned_losses", "rewards"), Kind()),
     "scores": Kind(copied="scores.parquet"),
     "selection": Kind(copied="selected.jsonl"),
     **dict.fromkeys(("student_base", "student_tokens"), Kind(shared=True)),
