@@ -44,7 +44,7 @@ def featurise(setting: Setting, folder: Path, rows: int) -> dict:
     out.mkdir()
     projection = Projection(ProjectionKind.sketch, setting.size, 0)
     numerics = Numerics(Dtype.float32, Attention.sdpa, sharded=False)
-    pool_features(out, FEATURES, projection, numerics, folder / "base", folder / "warmup", folder / f"tokens_{rows}")
+    pool_features(out, 1, FEATURES, projection, numerics, folder / "base", folder / "warmup", folder / f"tokens_{rows}")
     return {"rows": rows}
 
 

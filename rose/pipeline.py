@@ -18,7 +18,7 @@ from rose.gradients import features
 from rose.methods import answer_states, embedding, hidden, losses, readout, scores, selection
 from rose.models import loading
 from rose.stages.graph import Node
-from rose.stages.kinds import MEASURES, ZERO_SHOT
+from rose.stages.kinds import MEASURES, ZERO_SHOT, all_of, numbered
 from rose.training import bare, base_model, finetune, pairs, trial, warmup
 
 Nodes = dict[str, Node]  # by what a job calls them: `rose.stages.kinds`
@@ -63,22 +63,28 @@ def _frozen(model: Model) -> Node:
 
 
 def _gradients(config: Config, nodes: Nodes) -> Nodes:
-    """A short warm-up, then at each checkpoint the gradients of the target pairs and the pool."""
+    """A short warm-up, then at each checkpoint that counts the gradients of the target pairs and the pool."""
     model, settings, projection = config.model, config.features, _projection(config)
-    frozen = {"numerics": model.numerics, "base": nodes["base"]}
+    frozen: dict[str, Any] = {"numerics": model.numerics, "base": nodes["base"]}
     warm = Node(warmup.warm_up, warmup=config.warmup, lora=model.lora, tokens=nodes["tokens"], **frozen)
+    epochs = config.warmup.epochs
+    method = keys.method(config.method, epochs)
     pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"], "warmup": warm}
-    objective = keys.objective(keys.method(config.method, config.warmup.epochs), config.preference)
+    pair_rows |= {"objective": keys.objective(method, config.preference), "projection": projection}
     pair_rows |= keys.pair_format(config.preference)
-    targets = Node(features.pair_features, objective=objective, projection=projection, **pair_rows, **frozen)
     rows = {"tokens": nodes["tokens"], "warmup": warm}
-    match settings.keep:
-        case Keep.store:
-            pooled = Node(features.pool_features, features=settings, projection=projection, **rows, **frozen)
-        case Keep.stream:
-            reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens}
-            pooled = Node(features.pool_cosines, targets=targets, **reading, **rows, **frozen)
-    return {"warmup": warm, "features": pooled, "targets": targets}
+    pooled, targets = {}, {}
+    for number in range(1 + epochs - (method.checkpoints or epochs), epochs + 1):
+        at = frozen | {"checkpoint": number}
+        aims = targets[numbered("targets", number, epochs)] = Node(features.pair_features, **pair_rows, **at)
+        match settings.keep:
+            case Keep.store:
+                taken = Node(features.pool_features, features=settings, projection=projection, **rows, **at)
+            case Keep.stream:
+                reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens}
+                taken = Node(features.pool_cosines, targets=aims, **reading, **rows, **at)
+        pooled[numbered("features", number, epochs)] = taken
+    return {"warmup": warm, **pooled, **targets}
 
 
 def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
@@ -255,7 +261,7 @@ def _representation(config: Config, nodes: Nodes) -> tuple:
     """What the method's representation is made of: the arguments of its function in `rose.methods`."""
     match config.method.representation:
         case Representation.gradients:
-            return config.preference.normalize, nodes["features"], nodes["targets"]
+            return config.preference.normalize, all_of("features", nodes), all_of("targets", nodes)
         case Representation.readout:
             return config.preference.normalize, nodes["readout"], nodes["target_readout"]
         case Representation.hidden:

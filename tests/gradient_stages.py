@@ -80,15 +80,24 @@ def settings(**changes):
 
 
 def pool(run, out, projection=NONE, **changes):
+    """The features at both checkpoints, `out`/1 and `out`/2."""
     root, _, _ = run
-    out.mkdir()
-    pool_features(out, settings(**changes), projection, NUMERICS, root / "base", root / "warmup", root / "tokens")
-    return FeatureStore.open(out)
+    before = (root / "base", root / "warmup", root / "tokens")
+    for checkpoint, place in enumerate(places(out), 1):
+        place.mkdir(parents=True, exist_ok=True)
+        pool_features(place, checkpoint, settings(**changes), projection, NUMERICS, *before)
+    return FeatureStore.open(places(out))
 
 
-def targets(run, out, objective, max_length=64, **more):
+def targets(run, out, objective, max_length=64, projection=NONE, **more):
     root, _, _ = run
-    out.mkdir()
     before = (root / "base", root / "warmup", root / "preferences")
-    pair_features(out, objective, NONE, NUMERICS, max_length, *before, **more)
-    return FeatureStore.open(out)
+    for checkpoint, place in enumerate(places(out), 1):
+        place.mkdir(parents=True)
+        pair_features(place, checkpoint, objective, projection, NUMERICS, max_length, *before, **more)
+    return FeatureStore.open(places(out))
+
+
+def places(out):
+    """Where what is taken at each checkpoint is."""
+    return out / "1", out / "2"

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rose.__main__ import ROOT
 from rose.data import world
+from rose.stages.kinds import kind_of
 
 TOPICS = ["tomato", "lantern", "flour", "anchor", "easel", "pedals"]
 
@@ -61,7 +62,8 @@ def overrides(inputs: Path, outputs: Path) -> list[str]:
 
 
 def computed(stages: dict) -> list[str]:
-    return [name for name, stage in stages.items() if stage["state"] == "computed"]
+    """The kinds of the stages that were computed."""
+    return list(dict.fromkeys(kind_of(name) for name, stage in stages.items() if stage["state"] == "computed"))
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:

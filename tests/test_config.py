@@ -17,6 +17,7 @@ from rose.__main__ import ROOT, main
 from rose.config.compose import compose_all, expand, typed
 from rose.config.schema import Config
 from rose.run import callback
+from rose.stages.kinds import all_of, kind_of
 
 GROUPS = sorted(
     path.name
@@ -151,13 +152,14 @@ def test_each_projection_has_a_type_of_store_that_another_may_replace(composed):
     assert dtype("projection=sketch", "features.dtype=int8") == "int8"
 
 
-def test_checkpoints_change_scores_alone_and_only_where_some_are_left_out(composed):
+def test_checkpoints_are_the_last_ones_and_change_scores_where_some_are_left_out(composed):
     def names(*overrides):
         nodes = pipeline.stages(typed(composed("warmup.epochs=3", *overrides)))
-        return nodes["features"].name, nodes["scores"].name
+        return [node.name for node in all_of("features", nodes)], nodes["scores"].name
 
     features, scores = names()
-    assert names("method.checkpoints=2")[0] == features
+    assert len(set(features)) == 3
+    assert names("method.checkpoints=2")[0] == features[1:]
     assert names("method.checkpoints=2")[1] != scores
     assert names("method.checkpoints=3") == (features, scores)
     assert names("method=bm25")[1] == names("method=bm25", "method.checkpoints=2")[1]
@@ -174,7 +176,7 @@ def test_the_worlds_manners_reach_pool_pairs_base_model_and_reward(composed):
 
 def test_without_a_projection_its_width_and_seed_are_idle(composed):
     def features(*overrides):
-        return pipeline.stages(typed(composed("projection=none", *overrides)))["features"].name
+        return pipeline.stages(typed(composed("projection=none", *overrides)))["features 1 of 4"].name
 
     assert features() == features("projection.dim=512", "projection.seed=7")
 
@@ -203,7 +205,7 @@ def test_a_ratio_changes_only_what_comes_after_the_scores(composed):
 
 def test_pinned_seeds_share_the_features_and_free_ones_do_not(composed):
     def features(*overrides):
-        return pipeline.stages(typed(composed(*overrides)))["features"].name
+        return pipeline.stages(typed(composed(*overrides)))["features 1 of 4"].name
 
     assert features("seed=1") != features("seed=2")
     pinned = ("warmup.seed=0", "projection.seed=0")
@@ -262,10 +264,10 @@ def test_in_one_sweep_a_method_s_own_settings_are_its_own_and_what_can_be_is_sha
     swept = {job.method.name: stage_names(typed(job)) for job in jobs}
     for name in ("rose", "gist", "less"):
         assert swept[name] == stage_names(typed(composed(f"method={name}")))
-    shared = {kind for kind in swept["rose"] if swept["rose"][kind] == swept["gist"][kind]}
+    shared = {kind for kind in swept["rose"] if swept["rose"][kind] == swept["gist"].get(kind)}
     assert shared >= {"base", "pool", "preferences", "tokens", "warmup"}
-    assert shared.isdisjoint({"features", "targets", "scores"})
-    assert swept["less"]["features"] == swept["rose"]["features"]
+    assert {kind_of(name) for name in shared}.isdisjoint({"features", "targets", "scores"})
+    assert swept["less"]["features 4 of 4"] == swept["rose"]["features 4 of 4"]
 
 
 def stage_names(config: Config) -> dict[str, str]:

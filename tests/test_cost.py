@@ -45,3 +45,11 @@ def test_a_method_alone_costs_its_own_stages_whoever_computed_them():
     assert found["cost/seconds"] == 4 and found["cost/flops"] == 20 and found["cost/peak_memory"] == 7
     assert found["cost/warmup/reused"] == 1 and found["cost/finetune/reused"] == 0
     assert found["cost/base/seconds"] == 2
+
+
+def test_what_is_taken_at_several_checkpoints_costs_their_sum():
+    each = {"dir": "x", "state": "reused", "seconds": 2.0, "peak_memory": 5}
+    found = costs({"features 1 of 2": each, "features 2 of 2": each | {"state": "computed", "peak_memory": 7}})
+    assert found["cost/features/seconds"] == found["cost/seconds"] == 4
+    assert found["cost/features/peak_memory"] == found["cost/peak_memory"] == 7
+    assert found["cost/features/reused"] == 0

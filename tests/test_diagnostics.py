@@ -139,7 +139,7 @@ def test_momentum_share_is_the_squared_correlation_with_the_cosines(tmp_path):
     features = generator.normal(size=(50, 6)).astype(numpy.float32)
     common = generator.normal(size=(1, 6)).astype(numpy.float32)
     unit = torch.tensor(common / numpy.linalg.norm(common))
-    save_file({"common": unit}, tmp_path / "momentum.safetensors")
+    save_file({"checkpoint-1": unit[0]}, tmp_path / "momentum.safetensors")
     cosines = features @ common[0]
     score = 2 * cosines + generator.normal(size=50)
     features_path = store(tmp_path / "features", [features.tolist()], [1.0])
@@ -228,12 +228,12 @@ def test_the_common_term_is_what_adam_would_do_without_a_gradient(run, outputs):
     at = {name: outputs / stage["dir"] for name, stage in stages.items()}
     trajectory = Trajectory(loading.load_model(at["base"], Numerics("float32", "sdpa", False)), at["warmup"])
     names = [name for name, weight in trajectory.model.named_parameters() if weight.requires_grad]
-    common = load_file(at["momentum"] / "momentum.safetensors")["common"].numpy()
-    for number, entry in enumerate(trajectory.entries):
+    common = load_file(at["momentum"] / "momentum.safetensors")
+    for entry in trajectory.entries:
         stored = load_file(at["warmup"] / entry["dir"] / "moments.safetensors")
         m, v = (torch.cat([stored[f"{name}.{part}"].flatten() for name in names]) for part in ("exp_avg", "exp_avg_sq"))
         update = 0.9 * m / (0.999 * v + 1e-8).sqrt()
-        assert common[number] == pytest.approx((update / update.norm()).numpy(), abs=1e-6)
+        assert common[entry["dir"]].numpy() == pytest.approx((update / update.norm()).numpy(), abs=1e-6)
 
 
 def test_without_a_projection_there_is_no_projection_error(run):

@@ -11,7 +11,7 @@ from tiny_models import CUDA
 
 from rose.config.choices import StoreDtype
 from rose.errors import RoseError
-from rose.gradients.feature_store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling
+from rose.gradients.feature_store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling, leave_out
 from rose.gradients.quantize import decode, encode, width
 
 SPACE = {"kind": "sketch", "seed": 0, "dim": 33, "version": 1}
@@ -97,6 +97,27 @@ def test_what_the_header_says(tmp_path):
     assert store.projection["seed"] == 0
     assert len(store) == 2
     assert not store.valid.any()
+
+
+def test_stores_of_several_checkpoints_are_read_as_one_without_those_that_count_for_nothing(tmp_path):
+    rows = unit_rows(3, 33), unit_rows(3, 33, seed=1)
+    for number, rate in ((1, 0.0), (2, 3e-5), (3, 1e-5)):
+        (place := tmp_path / str(number)).mkdir()
+        name = f"checkpoint-{number}"
+        if not rate:
+            leave_out(place, name)
+            continue
+        store = FeatureStore.create(place, ["r0", "r1", "r2"], StoreDtype.float32, SPACE, {name: rate})
+        store.write(0, [0, 1, 2], rows[number - 2])
+    store = FeatureStore.open([tmp_path / "1", tmp_path / "2", tmp_path / "3"])
+    assert (store.checkpoints, store.weights) == (["checkpoint-2", "checkpoint-3"], pytest.approx([0.75, 0.25]))
+    assert all(torch.equal(store.rows(i, 0, 3), rows[i]) for i in (0, 1))
+    assert FeatureStore.open([tmp_path / "3"]).weights == [1.0]
+    (tmp_path / "4").mkdir()
+    other = SPACE | {"seed": 1}
+    FeatureStore.create(tmp_path / "4", ["r0", "r1", "r2"], StoreDtype.float32, other, {"checkpoint-4": 1e-5})
+    with pytest.raises(RoseError, match=r"different projections \(seed 0 and 1\)"):
+        FeatureStore.open([tmp_path / "3", tmp_path / "4"])
 
 
 def test_a_store_left_behind_is_taken_up(tmp_path):

@@ -9,17 +9,7 @@ import sys
 import pytest
 import torch
 from datasets import Dataset
-from gradient_stages import (
-    NONE,
-    NUMERICS,
-    OPTIMIZER,
-    at_checkpoint,
-    pool,
-    said,
-    settings,
-    stages_before,
-    targets,
-)
+from gradient_stages import OPTIMIZER, at_checkpoint, pool, said, stages_before, targets
 from tiny_models import distance, random_rows, slow_gradient, slow_log_probs
 
 from rose.config.choices import AdamMap, ProjectionKind, Reference
@@ -28,8 +18,6 @@ from rose.data.chat import encode_pair
 from rose.data.published import encode_published
 from rose.errors import RoseError
 from rose.gradients import features as stages
-from rose.gradients.feature_store import FeatureStore
-from rose.gradients.features import pool_features
 from rose.gradients.objectives import Loss, Objective
 from rose.models import loading
 from rose.seeds import derive
@@ -131,7 +119,7 @@ def test_pairs_whose_answers_begin_alike_are_named(run, tmp_path):
     for name in ("base", "warmup"):
         (tmp_path / "run" / name).symlink_to(root / name)
     store = targets((tmp_path / "run", None, None), tmp_path / "targets", Objective(Loss.contrast, first_tokens=2))
-    dropped = [json.loads(line) for line in (tmp_path / "targets" / "dropped.jsonl").read_text().splitlines()]
+    dropped = [json.loads(line) for line in (tmp_path / "targets" / "2" / "dropped.jsonl").read_text().splitlines()]
     assert store.ids == ["pair-0"]  # "tomato" and its end against "tomato tomato"
     assert [row["id"] for row in dropped] == ["pair-1", "pair-2"]
     assert "preference.first_tokens=2" in dropped[0]["reason"]
@@ -159,7 +147,7 @@ def test_a_row_that_is_not_finite_is_named_and_left_out(run, tmp_path, monkeypat
     monkeypatch.setattr(stages, "apply_adam", poisoned)
     with caplog.at_level(logging.WARNING):
         store = pool(run, tmp_path / "features", batch_tokens=1000)
-    dropped = [json.loads(line) for line in (tmp_path / "features" / "dropped.jsonl").read_text().splitlines()]
+    dropped = [json.loads(line) for line in (tmp_path / "features" / "1" / "dropped.jsonl").read_text().splitlines()]
     assert dropped[0]["id"] == "row-3"
     assert "not finite" in dropped[0]["reason"]
     assert store.valid.tolist() == [True, True, True, False, True, True, True]
@@ -181,9 +169,7 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pool(run, tmp_path / "resumed")
     monkeypatch.setattr(stages, "gradients", lambda *args: taken.append(0) or honest(*args))
-    root, _, _ = run
-    pool_features(tmp_path / "resumed", settings(), NONE, NUMERICS, root / "base", root / "warmup", root / "tokens")
-    resumed = FeatureStore.open(tmp_path / "resumed")
+    resumed = pool(run, tmp_path / "resumed")
     batches = len(taken)
     taken.clear()
     pool(run, tmp_path / "again")
@@ -211,7 +197,7 @@ def start(name):  # a process that fills the store `name`, and a pipe that gets 
     features.gradients = lambda *args: os.write(tell, b".") and honest(*args)
     (out := root / name).mkdir(exist_ok=True)
     features.pool_features(
-        out, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64), Projection(ProjectionKind.sketch, 64, 0),
+        out, 2, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64), Projection(ProjectionKind.sketch, 64, 0),
         Numerics(Dtype.float32, "sdpa", False), root / "base", root / "warmup", root / "many",
     )
     os._exit(0)

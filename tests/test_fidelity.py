@@ -15,6 +15,7 @@ from rose.config.compose import typed
 from rose.diagnostics.fidelity import fidelity, measured, rate_of, undefined
 from rose.diagnostics.held_out import spread
 from rose.run import job
+from rose.stages.kinds import kind_of
 
 
 def pairs_table(scores: list[tuple[float, float]], lengths: list[tuple[int, int]], prompts=None) -> pandas.DataFrame:
@@ -151,8 +152,9 @@ def test_an_answer_that_is_a_row_of_the_pool_scores_as_that_row(asked, outputs, 
 def test_until_fidelity_needs_neither_the_pools_features_nor_a_selection(asked):
     directory = asked("until=fidelity")
     stages = json.loads((directory / "stages.json").read_text())
-    assert "held_out_features" in stages
-    assert not {"features", "scores", "selection", "finetune"} & set(stages) or stages["features"]["state"] == "reused"
+    assert {"held_out_features 1 of 2", "held_out_features 2 of 2"} < set(stages)
+    pools = {kind_of(name): stage["state"] for name, stage in stages.items()}
+    assert not {"features", "scores", "selection", "finetune"} & set(pools) or pools["features"] == "reused"
     metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["fidelity_pairs"] == 5
     assert 0 <= metrics["fidelity_low"] <= metrics["fidelity"] <= metrics["fidelity_high"] <= 1

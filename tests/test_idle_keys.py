@@ -76,8 +76,8 @@ def test_what_reads_a_key_is_written_down_as_the_methods_are_published(composed)
 
 def test_streamed_scores_read_no_type_of_store(composed):
     assert (
-        names(typed(composed("features.keep=stream", "features.dtype=int8")))["features"]
-        == (names(typed(composed("features.keep=stream")))["features"])
+        names(typed(composed("features.keep=stream", "features.dtype=int8")))["features 1 of 4"]
+        == (names(typed(composed("features.keep=stream")))["features 1 of 4"])
     )
 
 

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from tiny_models import LORA, NUMERICS, TRAINING, random_rows
 from transformers import LlamaForCausalLM
 
-from rose.config.choices import AdamMap, ProjectionKind
+from rose.config.choices import AdamMap, Keep, ProjectionKind, StoreDtype
 from rose.config.schema import Features, Projection, Warmup
-from rose.gradients.feature_store import ABSENT, VALID, FeatureStore
-from rose.gradients.features import pool_features
-from rose.gradients.trajectory import Trajectory
-from rose.methods.gradient import last
+from rose.gradients.feature_store import VALID, FeatureStore
+from rose.gradients.features import pair_features, pool_cosines, pool_features
+from rose.gradients.objectives import Loss, Objective
+from rose.gradients.trajectory import weight
 from rose.models import loading
 from rose.training.warmup import warm_up
 
@@ -30,20 +30,28 @@ def tokens(folder):
     return folder
 
 
-def test_a_checkpoint_at_a_rate_of_zero_is_not_taken_gradients_at(base, tmp_path):
+def test_a_checkpoint_at_a_rate_of_zero_is_not_taken_gradients_at(base, tmp_path, monkeypatch):
     pool, warm, out = tokens(tmp_path / "tokens"), tmp_path / "warm", tmp_path / "features"
-    for folder in (warm, out):
+    places = [out / str(number) for number in (1, 2, 3, 4)]
+    for folder in (warm, out, *places):
         folder.mkdir()
     warm_up(warm, WARMUP, LORA, NUMERICS, base, pool)  # a step an epoch, of which the first has no rate
     rates = [entry["learning_rate"] for entry in json.loads((warm / "manifest.json").read_text())["checkpoints"]]
     assert rates[0] == 0 and min(rates[1:]) > 0
-    pool_features(
-        out, Features(AdamMap.exact, dtype="float32", batch_tokens=64, keep="store"), NONE, NUMERICS, base, warm, pool
-    )
-    store = FeatureStore.open(out)
-    assert (store.flags(0) == ABSENT).all() and all((store.flags(i) == VALID).all() for i in (1, 2, 3))
-    assert store.valid.all() and list(last(store.weights, None)) == [1, 2, 3]
-    assert list(last(store.weights, 2)) == [2, 3]
+    settings = Features(AdamMap.exact, Keep.store, StoreDtype.float32, batch_tokens=64)
+    for number in (2, 3, 4):
+        pool_features(places[number - 1], number, settings, NONE, NUMERICS, base, warm, pool)
+    monkeypatch.setattr(loading, "load_model", None)  # nor is a model loaded for it
+    pool_features(places[0], 1, settings, NONE, NUMERICS, base, warm, pool)
+    store = FeatureStore.open(places)
+    assert store.checkpoints == ["checkpoint-2", "checkpoint-3", "checkpoint-4"]
+    assert store.weights == [rate / sum(rates) for rate in rates[1:]]
+    assert store.valid.all() and all((store.flags(i) == VALID).all() for i in range(3))
+    assert FeatureStore.open(places[2:]).weights == [rate / sum(rates[2:]) for rate in rates[2:]]
+    (rest := tmp_path / "rest").mkdir()
+    pool_cosines(rest, 1, AdamMap.exact, 64, NUMERICS, base, warm, pool, places[0])
+    pair_features(rest, 1, Objective(Loss.contrast), NONE, NUMERICS, 64, base, warm, pool)
+    assert [path.name for path in rest.iterdir()] == ["features.json"]
 
 
 def test_a_warm_up_that_never_moved_is_taken_gradients_at_all_the_same(base, tmp_path):
@@ -54,7 +62,7 @@ def test_a_warm_up_that_never_moved_is_taken_gradients_at_all_the_same(base, tmp
     for entry in manifest["checkpoints"]:
         entry["learning_rate"] = 0.0
     (tmp_path / "warm" / "manifest.json").write_text(json.dumps(manifest))
-    assert list(Trajectory(loading.load_model(base, NUMERICS), tmp_path / "warm")) == [0, 1]
+    assert [weight(tmp_path / "warm", number) for number in (1, 2)] == [("checkpoint-1", 1.0), ("checkpoint-2", 1.0)]
 
 
 def test_weights_that_never_get_a_gradient_have_moments_of_zero(base, tmp_path, monkeypatch):

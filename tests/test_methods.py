@@ -20,11 +20,18 @@ RANDOM = composed_method("random")
 HALF = math.sqrt(0.5)
 
 
+def apart(path, checkpoints, rates, subtasks=None):
+    """A store a checkpoint, as the gradient stages leave them."""
+    path.mkdir()
+    numbered = enumerate(zip(checkpoints, rates, strict=True), 1)
+    return tuple(store(path / str(i), [rows], [rate], subtasks, [f"c{i}"]) for i, (rows, rate) in numbered)
+
+
 @pytest.fixture
 def toy(tmp_path):
     """Three rows, two checkpoints with rates 3:1, subtask a with two pairs and b with one."""
-    pool = store(tmp_path / "features", [[[1, 0], [0, 1], [HALF, HALF]], [[0, 1], [1, 0], [HALF, HALF]]], [3e-5, 1e-5])
-    pairs = store(
+    pool = apart(tmp_path / "features", [[[1, 0], [0, 1], [HALF, HALF]], [[0, 1], [1, 0], [HALF, HALF]]], [3e-5, 1e-5])
+    pairs = apart(
         tmp_path / "targets", [[[2, 0], [0, 5], [-3, 0]], [[0, 1], [0, 1], [4, 0]]], [3e-5, 1e-5], ["a", "a", "b"]
     )
     return pool, pairs
@@ -49,14 +56,14 @@ def test_after_mean_lets_long_pair_gradients_count_more(toy, tmp_path):
 
 
 def test_the_last_checkpoints_alone_share_the_whole_weight(toy, tmp_path):
-    table = scored(tmp_path, replace(ROSE, checkpoints=1), Normalize.per_pair, *toy)
+    table = scored(tmp_path, ROSE, Normalize.per_pair, *(stores[1:] for stores in toy))
     # checkpoint 2 alone; subtask a: both pairs (0, 1), b: (1, 0)
     assert table["a"].tolist() == pytest.approx([1, 0, HALF])
     assert table["b"].tolist() == pytest.approx([0, 1, HALF])
-    two = store(tmp_path / "three", [[[1, 0]] * 3, [[0, 1]] * 3, [[1, 0]] * 3], [1e-5, 3e-5, 1e-5])
-    pair = store(tmp_path / "pair", [[[1, 0]], [[1, 0]], [[1, 0]]], [1e-5, 3e-5, 1e-5], ["a"])
+    three = apart(tmp_path / "three", [[[1, 0]] * 3, [[0, 1]] * 3, [[1, 0]] * 3], [1e-5, 3e-5, 1e-5])
+    pairs = apart(tmp_path / "pairs", [[[1, 0]], [[1, 0]], [[1, 0]]], [1e-5, 3e-5, 1e-5], ["a"])
     (tmp_path / "again").mkdir()
-    table = scored(tmp_path / "again", replace(ROSE, checkpoints=2), Normalize.per_pair, two, pair)
+    table = scored(tmp_path / "again", ROSE, Normalize.per_pair, three[1:], pairs[1:])
     assert table["a"].tolist() == pytest.approx([0.25] * 3)  # of rates 3 and 1 the second's share
 
 

@@ -93,23 +93,24 @@ def test_gist_averages_to_the_cosine_with_the_mean_inside_the_span_of_the_target
 
 @pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {"a": 4, "b": 4, "c": 4}, {"a": 4, "b": 1, "c": 7}])
 def test_a_method_named_after_a_paper_is_the_paper_s_by_its_file_alone(tmp_path, composed, counts):
-    """method=gist against the published formula, on bare gradients of two checkpoints of which the last counts."""
+    """method=gist against the published formula, on bare gradients of the last checkpoint alone."""
     config = typed(composed("method=gist", "method.components=3"))
     rng = numpy.random.default_rng(2)
-    rows, subtasks = rng.normal(size=(2, 200, 30)), [name for name, count in counts.items() for _ in range(count)]
-    targets = rng.normal(size=(2, len(subtasks), 30)) * rng.uniform(0.1, 9, size=(len(subtasks), 1))
-    unit = rows / numpy.linalg.norm(rows, axis=2, keepdims=True)  # as the store has them
-    pool = store(tmp_path / "pool", unit.tolist(), [0.7, 0.3])
-    pairs = store(tmp_path / "pairs", targets.tolist(), [0.7, 0.3], subtasks)
+    rows, subtasks = rng.normal(size=(200, 30)), [name for name, count in counts.items() for _ in range(count)]
+    targets = rng.normal(size=(len(subtasks), 30)) * rng.uniform(0.1, 9, size=(len(subtasks), 1))
+    unit = rows / numpy.linalg.norm(rows, axis=1, keepdims=True)  # as the store has them
+    pool = store(tmp_path / "pool", [unit.tolist()], [0.3])
+    pairs = store(tmp_path / "pairs", [targets.tolist()], [0.3], subtasks)
     table = rows_table(200)
     found = gradient.influence(config.method, table, config.preference.normalize, pool, pairs)
     columns, score = RULES[config.method.rule](config.method, table, found)
-    expected = naive_gist(rows[1], targets[1], subtasks, 3)
+    expected = naive_gist(rows, targets, subtasks, 3)
     for name in counts:
         numpy.testing.assert_allclose(columns[name], expected[name], atol=1e-5)
     best = numpy.argsort(-numpy.max(list(expected.values()), axis=0))[:10]
     assert set(score.nlargest(10).index) == set(best)  # the best 5 %
     assert (config.features.adam, config.projection.kind) == (AdamMap.none, ProjectionKind.none)
+    assert config.method.checkpoints == 1
 
 
 @pytest.mark.parametrize("neighbours", [1, 2, 3])
@@ -180,6 +181,6 @@ def test_rows_and_targets_of_two_maps_are_never_compared(tmp_path):
         exact.influences(FeatureStore.open(pool), [0, 1], FeatureStore.open(other), none)
     for digest, refused in (("one", nullcontext()), ("other", pytest.raises(RoseError, match="digest one and other"))):
         space = {"space": json.dumps({"kind": "trak", "digest": digest})}
-        save_file({"common": torch.tensor([[1.0, 0]])}, tmp_path / "momentum.safetensors", metadata=space)
+        save_file({"checkpoint-1": torch.tensor([1.0, 0])}, tmp_path / "momentum.safetensors", metadata=space)
         with refused:
             momentum_share(table.assign(score=[1.0, 0.0]), (pool, tmp_path), Namespace(momentum_share=0.5))

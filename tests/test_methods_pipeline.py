@@ -10,6 +10,7 @@ from transformers import BertConfig, BertModel
 
 from rose.config.compose import typed
 from rose.data import world
+from rose.stages.kinds import kind_of
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,10 @@ def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder
         assert len({row["id"] for row in rows}) == len(rows)
     shared = ("base", "pool", "preferences", "tokens", "warmup", "features", "hidden", "target_hidden", "embeddings")
     once = {stage: len(list((outputs / "stages" / stage).glob("[!.]*"))) for stage in shared}
-    assert once == dict.fromkeys(shared, 1) | {"features": 2}  # with Adam's map, and bare (gist)
+    # at two checkpoints with Adam's map, and bare at the last alone (gist)
+    assert once == dict.fromkeys(shared, 1) | {"features": 3}
     # chosen answers (less, gist), pairs (rose), pairs balanced (rose_balanced); base, after SFT, after DPO
-    assert len(list((outputs / "stages" / "targets").iterdir())) == 3
+    assert len(list((outputs / "stages" / "targets").iterdir())) == 6  # at two checkpoints
     assert len(list((outputs / "stages" / "losses").iterdir())) == 3
 
 
@@ -55,7 +57,7 @@ def test_rose_sft_is_less_on_the_same_pairs(run):
 @pytest.mark.parametrize("name", ["pairs_sft", "pairs_dpo"])
 def test_training_on_the_pairs_needs_no_selection_and_leaves_an_adapter(run, name):
     directory, stages = run(f"method={name}")
-    assert not {"warmup", "features", "scores", "selection"} & set(stages)
+    assert not {"warmup", "features", "scores", "selection"} & set(map(kind_of, stages))
     assert (directory / "adapter" / "adapter_config.json").exists()
 
 
@@ -79,16 +81,17 @@ def test_stages_say_what_they_cost(run):
     _, stages = run("method=rose")
     names = {"seconds", "tokens_forward", "tokens_backward", "flops", "peak_memory", "bytes"}
     assert all(names <= set(stage) for stage in stages.values())
-    # the pool at two checkpoints, each row forward and backward; nothing is differentiated while it is measured
-    assert stages["features"]["tokens_forward"] == stages["features"]["tokens_backward"] > 2 * 23
+    # the pool's rows forward and backward; nothing is differentiated while it is measured
+    taken = stages["features 2 of 2"]
+    assert taken["tokens_forward"] == taken["tokens_backward"] > 23
     assert stages["evaluation"]["tokens_backward"] == 0 < stages["evaluation"]["tokens_forward"]
 
 
 def test_balancing_costs_more_backward_passes_for_the_pairs_alone(run):
     _, plain = run("method=rose")
     _, balanced = run("method=rose_balanced")
-    assert balanced["targets"]["tokens_backward"] > plain["targets"]["tokens_backward"]
-    assert balanced["features"] == plain["features"] | {"state": "reused"}
+    assert balanced["targets 1 of 2"]["tokens_backward"] > plain["targets 1 of 2"]["tokens_backward"]
+    assert balanced["features 1 of 2"] == plain["features 1 of 2"] | {"state": "reused"}
 
 
 def test_options_of_the_seed_reach_only_methods_that_draw(composed):

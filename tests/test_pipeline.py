@@ -12,13 +12,16 @@ from transformers import AutoModelForCausalLM
 
 from rose import pipeline
 from rose.config.compose import typed
+from rose.report.results import costs
 from rose.run import job
 from rose.stages.graph import plan
+from rose.stages.kinds import kind_of
 
 
 def test_a_job_leaves_what_the_contract_says(run, outputs):
     directory, stages = run()
-    assert {"base", "pool", "tokens", "warmup", "features", "targets", "scores", "selection"} < set(stages)
+    taken = {f"{kind} {number} of 2" for kind in ("features", "targets") for number in (1, 2)}
+    assert {"base", "pool", "tokens", "warmup", "scores", "selection"} | taken < set(stages)
     assert all((outputs / stage["dir"] / "inputs.json").exists() for stage in stages.values())
     metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["selected_rows"] == 6  # a quarter of 23: one row has no answer left
@@ -59,8 +62,10 @@ def test_less_shares_everything_but_the_targets(run):
 
 def test_streamed_scores_are_a_job_of_their_own_without_a_store(run, outputs):
     directory, stages = run("features.keep=stream")
-    assert stages["features"]["dir"].startswith("stages/cosines/")
-    assert (outputs / stages["features"]["dir"] / "checkpoint-1.rows").stat().st_size == 23 * 5 * 4  # rows, pairs
+    for number in (1, 2):
+        folder = outputs / stages[f"features {number} of 2"]["dir"]
+        assert folder.parent.name == "cosines"
+        assert (folder / f"checkpoint-{number}.rows").stat().st_size == 23 * 5 * 4  # rows, pairs
     exact, _ = run("projection=none", "features.dtype=float32")
     streamed, stored = (pandas.read_parquet(path / "scores.parquet")["score"] for path in (directory, exact))
     assert streamed.tolist() == pytest.approx(stored.tolist(), abs=1e-6)
@@ -68,7 +73,25 @@ def test_streamed_scores_are_a_job_of_their_own_without_a_store(run, outputs):
 
 def test_random_needs_no_gradients(run):
     _, random = run("method=random")
-    assert not {"warmup", "features", "targets"} & set(random)
+    assert not {"warmup", "features", "targets"} & set(map(kind_of, random))
+
+
+def test_the_last_checkpoint_alone_takes_gradients_there_alone(run, outputs):
+    """Nor do diagnostics look at others; who wants all of them takes the others besides."""
+    checks = ("diagnostics.exact_rows=8", "diagnostics.fidelity=true", "diagnostics.planted=true", "until=diagnostics")
+    _, last = run("method.checkpoints=1", "seed=4", *checks)
+    per_checkpoint = [name for name in last if kind_of(name) != name]
+    assert {name.partition(" ")[2] for name in per_checkpoint} == {"2 of 2"}
+    parts = ("", "sample_", "held_out_", "planted_")
+    assert {kind_of(name) for name in per_checkpoint} == {f"{part}features" for part in parts} | {
+        "targets",
+        "sample_targets",
+    }
+    _, both = run("seed=4", *checks)
+    assert both["features 2 of 2"] == last["features 2 of 2"] | {"state": "reused"}
+    assert both["features 1 of 2"]["state"] == "computed"
+    counted = [costs(stages)["cost/features/tokens_forward"] for stages in (last, both)]
+    assert counted[1] == 2 * counted[0] > 0
 
 
 @pytest.mark.parametrize("option", ["method.whiten=true", "method.balance=tokens", "method.balance=segments"])
@@ -133,7 +156,7 @@ def test_a_sweep_shares_its_stages_and_ends_with_a_table(inputs, tmp_path):
     done = rose(*swept)
     assert done.returncode == 0, done.stderr
     made = {name: len(list((tmp_path / "stages" / name).iterdir())) for name in ("warmup", "features", "targets")}
-    assert made == {"warmup": 1, "features": 1, "targets": 2}
+    assert made == {"warmup": 1, "features": 2, "targets": 4}  # at two checkpoints; of two methods
     (folder,) = (tmp_path / "sweeps").iterdir()
     table = (folder / "results.csv").read_text().splitlines()
     assert len(table) == 1 + 9 + 1  # header, jobs, the base model

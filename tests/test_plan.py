@@ -19,6 +19,7 @@ from rose.run.launchers.slurm import Slurm
 from rose.stages import inventory
 from rose.stages.build import build
 from rose.stages.graph import Node, stage
+from rose.stages.kinds import kind_of
 
 
 @stage("toy", version=1)
@@ -80,8 +81,24 @@ def test_what_is_sent_follows_only_what_is_sent(composed, monkeypatch, tmp_path)
     data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
     model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
     order = plan.steps(plan.survey([typed(composed(*data, *model, f"method={name}")) for name in ("rose", "random")]))
+    own = plan.sent(order)
     for step in order:
-        assert not step.shared or all(order[other].shared for other in step.after)
+        assert order.index(step) not in own or own >= set(step.after)
+    assert own >= {number for number, step in enumerate(order) if step.shared}
+
+
+def test_checkpoints_are_computed_side_by_side_and_sent_for_one_job_too(composed, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
+    model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
+    order = plan.steps(plan.survey([typed(composed(*data, *model, "warmup.epochs=3"))]))
+    place = {stage.kind: number for number, step in enumerate(order) for stage in step.stages}
+    features = [place[f"features {number} of 3"] for number in (1, 2, 3)]
+    assert len({*features, place["trial"], place["warmup"], place["scores"]}) == 6
+    assert all(order[number].after == [place["warmup"]] for number in features)
+    assert place["trial"] in order[place["warmup"]].after
+    assert order[place["scores"]].after == features
+    assert plan.sent(order) == {place["trial"], place["warmup"], *features}
 
 
 def test_what_is_ready_is_in_no_step():
@@ -99,13 +116,14 @@ def test_a_cost_is_counted_by_hand(config, tmp_path):
     nodes = plan.pipeline.stages(config)
 
     def count(kind: str) -> Cost:
-        return Costs(tmp_path).of(kind, nodes[kind], config, nodes)
+        name = next(name for name in nodes if kind_of(name) == kind)
+        return Costs(tmp_path).of(name, nodes[name], config, nodes)
 
     vocabulary, width = len(world.tokenizer()), 32
     # a Llama with tied embeddings: q, k, v, o; gate, up, down; two norms a layer and one at the end
     weights = vocabulary * width + 2 * (4 * width**2 + 3 * width * 4 * width + 2 * width) + width
     trained = 2 * 4 * 8 * (width + width)
-    tokens = 80 * 2 * 256  # rows, epochs, model.max_length: the rows are not tokenised yet
+    tokens = 80 * 256  # rows, model.max_length: the rows are not tokenised yet
     features = count("features")
     assert features.tokens == 2 * tokens
     assert features.flops == 2 * weights * tokens + 2 * (weights + trained) * tokens
@@ -154,7 +172,9 @@ def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path,
     first = text[text.index("step 1") : text.index("step 2")]
     assert "4 jobs" in first and all(f" {stage}/" in first for stage in ("base", "pool", "tokens", "preferences"))
     second = text[text.index("step 2") : text.index("step 3")]
-    assert "after 1" in second and "features/" in second and "rose-0.05-seed" in second
+    assert "after 1" in second and "warmup/" in second and "rose-0.05-seed" in second
+    fourth = text[text.index("step 4") : text.index("step 5")]  # step 3 is the other seed's
+    assert "features/" in fourth and " of 2" in fourth and "targets/" not in fourth and "rose-0.05-seed" in fourth
     assert not list(tmp_path.iterdir())
 
 

@@ -15,6 +15,7 @@ from rose.__main__ import ROOT
 from rose.config.compose import typed
 from rose.errors import RoseError
 from rose.run import job
+from rose.stages.kinds import kind_of
 from rose.training.processes import micro_batches
 
 EXACT = ["model.lora.dropout=0", "model.micro_batch_size=2"]
@@ -53,14 +54,16 @@ def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tm
     assert json.loads((directory / "status.json").read_text()) == {"state": "done", "error": None}
     stages = json.loads((directory / "stages.json").read_text())
     alone = json.loads((single / "job" / "stages.json").read_text())
-    assert stages["warmup"]["state"] == "reused" and stages["features"]["state"] == "computed"
-    for name in ("features", "targets", "scores", "selection"):
+    assert stages["warmup"]["state"] == "reused" and stages["features 2 of 2"]["state"] == "computed"
+    apart = [name for name in stages if kind_of(name) in ("features", "targets")]
+    assert len(apart) == 4
+    for name in (*apart, "scores", "selection"):
         assert files_of(both / stages[name]["dir"]) == files_of(single / alone[name]["dir"])
         assert stages[name]["tokens_backward"] == alone[name]["tokens_backward"]
     tuned = [folder / "adapter_model.safetensors" for folder in (single / "job" / "adapter", directory / "adapter")]
     assert furthest(*tuned) < 1e-3
-    assert done.stderr.count("features computed") == 1
-    assert (directory / "rose.log").read_text().count("features computed") == 1
+    assert done.stderr.count("features 2 of 2 computed") == 1
+    assert (directory / "rose.log").read_text().count("features 2 of 2 computed") == 1
     assert not list((both / "stages").glob("*/.*.part"))
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rose.config.choices import Until
 from rose.run.estimates import ROWS
-from rose.stages.kinds import HELD_OUT, KINDS, MEASURES, PLANTED, ZERO_SHOT, own_cost
+from rose.stages.kinds import HELD_OUT, KINDS, MEASURES, PLANTED, ZERO_SHOT, kind_of, numbered, own_cost
 
 GOLDEN = json.loads(Path(__file__).with_name("golden_names.json").read_text())
 
 
 def test_every_stage_of_every_job_is_in_the_table_and_no_other():
     names = {name for stages in GOLDEN.values() for name in stages}
-    assert {name.removeprefix(HELD_OUT).removeprefix(PLANTED) for name in names} == set(KINDS)
+    assert {kind_of(name).removeprefix(HELD_OUT).removeprefix(PLANTED) for name in names} == set(KINDS)
 
 
 def test_what_a_job_can_stop_after_and_what_is_estimated_are_in_the_table():
@@ -31,3 +31,10 @@ def test_a_method_pays_for_its_own_stages_alone():
     assert not own & {"base", "pool", "tokens", "evaluation", "zero_shot", "diagnostics", "fidelity", "sample_features"}
     assert not own_cost(f"{HELD_OUT}features")
     assert not own_cost(f"{PLANTED}features")
+
+
+def test_a_stage_that_a_job_has_several_times_is_of_its_kind_by_any_number():
+    assert [numbered("features", 3, 4), numbered("features", 1, 1)] == ["features 3 of 4", "features"]
+    for kind in KINDS:
+        assert kind_of(numbered(kind, 3, 4)) == kind_of(kind) == kind
+        assert own_cost(numbered(kind, 3, 4)) == own_cost(kind)

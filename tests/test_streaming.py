@@ -6,7 +6,8 @@ import numpy
 import pandas
 import pytest
 import torch
-from gradient_stages import NONE, pool, stages_before
+from gradient_stages import NONE, places, pool, stages_before
+from gradient_stages import targets as aims_of
 from method_toys import composed_method
 from tiny_models import NUMERICS
 
@@ -14,7 +15,7 @@ from rose.config.choices import AdamMap, Normalize, ProjectionKind
 from rose.config.schema import Projection
 from rose.gradients import features as stages
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.features import pair_features, pool_cosines
+from rose.gradients.features import pool_cosines
 from rose.gradients.objectives import Loss, Objective
 from rose.methods.gradient import influence
 
@@ -23,23 +24,22 @@ SKETCH = Projection(kind=ProjectionKind.sketch, dim=1024, seed=3)
 
 
 def aims(run, out, projection=NONE):
-    root, _, _ = run
-    out.mkdir()
-    objective = Objective(Loss.contrast)
-    pair_features(out, objective, projection, NUMERICS, 64, root / "base", root / "warmup", root / "preferences")
+    aims_of(run, out, Objective(Loss.contrast), projection=projection)
     return out
 
 
 def stream(run, out, targets, batch_tokens=64):
     root, _, _ = run
-    out.mkdir(exist_ok=True)
-    pool_cosines(out, AdamMap.exact, batch_tokens, NUMERICS, root / "base", root / "warmup", root / "tokens", targets)
+    before = (root / "base", root / "warmup", root / "tokens")
+    for checkpoint, (place, aim) in enumerate(zip(places(out), places(targets), strict=True), 1):
+        place.mkdir(parents=True, exist_ok=True)
+        pool_cosines(place, checkpoint, AdamMap.exact, batch_tokens, NUMERICS, *before, aim)
     return out
 
 
 def values(run, features, targets, normalize=Normalize.per_pair):
     rows = pandas.DataFrame({"id": [row["id"] for row in run[1]]})
-    return influence(ROSE, rows, normalize, features, targets).values
+    return influence(ROSE, rows, normalize, places(features), places(targets)).values
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,9 @@ def test_a_projected_store_ranks_as_streaming_does_up_to_the_projections_error(r
 
 def test_nothing_is_stored_but_a_number_a_row_target_and_checkpoint(both):
     _, cosines, _ = both
-    assert [(cosines / f"checkpoint-{i}.rows").stat().st_size for i in (1, 2)] == [7 * 3 * 4] * 2
-    assert FeatureStore.open(cosines).streamed
+    files = [place / f"checkpoint-{i}.rows" for i, place in enumerate(places(cosines), 1)]
+    assert [file.stat().st_size for file in files] == [7 * 3 * 4] * 2
+    assert FeatureStore.open(places(cosines)).streamed
 
 
 def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypatch):
@@ -95,7 +96,7 @@ def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypat
     monkeypatch.setattr(stages, "gradients", lambda *args: taken.append(0) or honest(*args))
     stream(run, tmp_path / "whole", targets)
     assert done - 1 == len(taken) - done
-    for name in ("checkpoint-1.rows", "checkpoint-2.rows"):
+    for name in ("1/checkpoint-1.rows", "2/checkpoint-2.rows"):
         assert (tmp_path / "cosines" / name).read_bytes() == (cosines / name).read_bytes()
 
 
@@ -110,4 +111,4 @@ def test_a_row_that_is_not_finite_has_no_score(run, both, tmp_path, monkeypatch)
     monkeypatch.setattr(stages, "apply_adam", poisoned)
     out = stream(run, tmp_path / "cosines", targets, batch_tokens=1000)
     assert numpy.isnan(values(run, out, targets)).any(axis=1).tolist() == [i == 3 for i in range(7)]
-    assert json.loads((out / "dropped.jsonl").read_text().splitlines()[0])["id"] == "row-3"
+    assert json.loads((out / "1" / "dropped.jsonl").read_text().splitlines()[0])["id"] == "row-3"

@@ -11,7 +11,7 @@ from rose.config.choices import Normalize
 from rose.data.chat import save_rows
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import require_same
-from rose.methods.gradient import directions, last, rows_at, valid_subtasks
+from rose.methods.gradient import directions, rows_at, valid_subtasks
 from rose.methods.hidden import token_rows
 from rose.seeds import numpy_generator
 from rose.stages.disk import write_json
@@ -26,18 +26,19 @@ def sample_rows(out: Path, count: int, seed: int, tokens: Path) -> None:
     save_rows(out, iter(rows.select(sorted(numbers.tolist())).to_list()))
 
 
-@stage("projection_error", version=1)
+@stage("projection_error", version=2)
 def projection_error(
-    out: Path, normalize: Normalize, sample: Path, sample_targets: Path, features: Path, targets: Path
+    out: Path, normalize: Normalize, sample_features: tuple, sample_targets: tuple, features: tuple, targets: tuple
 ) -> None:
     """Writes projection_error.json: "spearman", "rms", "spread", "rows" of the sample's influences.
 
-    `sample`, `sample_targets` hold whole gradients, `features`, `targets` projected ones. spearman:
+    `sample_features`, `sample_targets` hold whole gradients, `features`, `targets` projected ones, all of
+    the same checkpoints, an artifact each. spearman:
     the correlation of the rows' mean influences; rms: of the differences of single influences;
     spread: the standard deviation of the whole ones. Influences are Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩, never
     whitened.
     """
-    whole, projected = FeatureStore.open(sample), FeatureStore.open(features)
+    whole, projected = FeatureStore.open(sample_features), FeatureStore.open(features)
     exact = influences(whole, range(len(whole)), FeatureStore.open(sample_targets), normalize)
     place = {identity: number for number, identity in enumerate(projected.ids)}
     numbers = [place[identity] for identity in whole.ids]
@@ -53,7 +54,7 @@ def influences(pool: FeatureStore, numbers: Sequence[int], pairs: FeatureStore, 
     """Of the rows `numbers` on each valid pair: float64 [rows, pairs]."""
     require_same(pool.projection, pairs.projection, (pool.path, pairs.path))
     total = torch.zeros(len(numbers), len(valid_subtasks(pairs)), dtype=torch.float64)
-    for checkpoint, weight in last(pool.weights, None).items():
+    for checkpoint, weight in enumerate(pool.weights):
         targets = directions(pairs, checkpoint, normalize)
         total += weight * (rows_at(pool, checkpoint, numbers) @ targets.T).double()
     return total.numpy()

@@ -16,9 +16,9 @@ from rose.models import loading
 from rose.stages.graph import stage
 
 
-@stage("momentum", version=2)
+@stage("momentum", version=3)
 def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numerics, base: Path, warmup: Path) -> None:
-    """Writes momentum.safetensors: `common` [checkpoints, d], a gradientless row's unit feature.
+    """Writes momentum.safetensors: by checkpoint, a gradientless row's unit feature [d].
 
     That is the projected update Adam would still make, β₁m over the root of β₂v: the part of the
     map that no row has a say in. A checkpoint without any momentum holds zeros. Its metadata's
@@ -33,4 +33,5 @@ def momentum(out: Path, adam: AdamMap, projection: Projection, numerics: Numeric
     common = [projector.project(apply_adam(nothing.clone(), each, adam)) for each in moments]
     unit = torch.nn.functional.normalize(torch.cat(common).float(), dim=1)
     space = {"space": json.dumps(projector.describe())}
-    save_file({"common": unit.cpu()}, out / "momentum.safetensors", metadata=space)
+    terms = dict(zip(trajectory.names, unit.cpu().unbind(), strict=True))
+    save_file(terms, out / "momentum.safetensors", metadata=space)

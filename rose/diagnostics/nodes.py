@@ -17,8 +17,8 @@ from rose.config.choices import (
 from rose.config.schema import Config, Method, Projection
 from rose.diagnostics import diagnose, exact, fidelity, held_out, leakage, momentum, planted
 from rose.gradients import features
-from rose.stages.graph import Node
-from rose.stages.kinds import HELD_OUT, PLANTED
+from rose.stages.graph import Node, nodes_in
+from rose.stages.kinds import HELD_OUT, PLANTED, all_of, kind_of
 
 WITH_MOMENTUM = (AdamMap.exact, AdamMap.published)
 
@@ -32,7 +32,7 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
     trained = {"numerics": config.model.numerics, "base": job["base"], "warmup": job["warmup"]}
     nodes = _fidelity(config, method, job) | _planted(config, method, job) | _error(config, job, trained)
     nodes["leakage"] = Node(leakage.leakage, pool=job["pool"], preferences=job["preferences"])
-    projection = job["targets"].inputs["projection"]
+    projection = all_of("targets", job)[0].inputs["projection"]
     nodes["momentum"] = Node(momentum.momentum, adam=config.features.adam, projection=projection, **trained)
     with_momentum = stored and config.features.adam in WITH_MOMENTUM
     nodes["diagnostics"] = Node(
@@ -40,7 +40,7 @@ def checks(config: Config, job: dict[str, Node]) -> dict[str, Node]:
         **{"warn": asked.warn, "resamples": asked.resamples, "seed": asked.seed, "method": method},
         **{name: job[name] for name in ("tokens", "scores", "selection")},
         leakage=nodes["leakage"],
-        momentum=(job["features"], nodes["momentum"]) if with_momentum else (),
+        momentum=(all_of("features", job), nodes["momentum"]) if with_momentum else (),
         exact=nodes["projection_error"] if stored and asked.exact_rows else None,
         fidelity=nodes["fidelity"] if asked.fidelity else None,
         **({"planted": nodes["planted"]} if asked.planted else {}),
@@ -77,8 +77,9 @@ def _compared(
     answers = Node(held_out.answers_as_rows, count=count, seed=asked.seed, **read)
     pool = (job["tokens"], job["pool"])
     likewise = tuple(_of(part, dict.fromkeys(pool, answers)) for part in representation)
-    moved = {old: new for old, new in zip(representation, likewise, strict=True) if new is not old}
-    nodes = {f"{prefix}{name}": moved[node] for name, node in job.items() if node in moved and node not in pool}
+    moved = {old: new for old, new in zip(representation, likewise, strict=True) if new != old}
+    parts = dict(zip(nodes_in(tuple(moved)), nodes_in(tuple(moved.values())), strict=True))
+    nodes = {f"{prefix}{name}": parts[node] for name, node in job.items() if node in parts and node not in pool}
     nodes[f"{prefix}fidelity"] = Node(
         fidelity.fidelity,
         method=method,
@@ -93,6 +94,8 @@ def _compared(
 
 def _of(part: Any, instead: dict[Node, Node]) -> Any:
     """A part of a representation, made of other rows: `instead` says which node replaces which."""
+    if isinstance(part, tuple):
+        return tuple(_of(each, instead) for each in part)
     if not isinstance(part, Node) or part in instead:
         return instead.get(part, part)
     inputs: dict[str, Any] = {
@@ -103,14 +106,21 @@ def _of(part: Any, instead: dict[Node, Node]) -> Any:
 
 def _error(config: Config, job: dict[str, Node], trained: dict[str, Any]) -> dict[str, Node]:
     """The projection's error: features of a sample of rows, and targets, without a projection."""
-    model, asked, whole = config.model, config.diagnostics, Projection(ProjectionKind.none, dim=0, seed=0)
+    asked, whole = config.diagnostics, Projection(ProjectionKind.none, dim=0, seed=0)
     sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=job["tokens"])
     settings = replace(config.features, dtype=StoreDtype.float32)
-    sampled = Node(features.pool_features, features=settings, projection=whole, tokens=sample, **trained)
-    pairs = {"max_length": model.max_length, "preferences": job["preferences"], **keys.pair_format(config.preference)}
-    objective = job["targets"].inputs["objective"]
-    targets = Node(features.pair_features, objective=objective, projection=whole, **pairs, **trained)
-    projected: dict[str, Any] = {"features": job["features"], "targets": job["targets"]}
-    normalize = config.preference.normalize
-    error = Node(exact.projection_error, normalize=normalize, sample=sampled, sample_targets=targets, **projected)
-    return {"sample": sample, "sample_features": sampled, "sample_targets": targets, "projection_error": error}
+    rows = {"features": settings, "projection": whole, "tokens": sample, **trained}
+    nodes = {"sample": sample}
+    for name, node in job.items():
+        match kind_of(name):
+            case "features":
+                nodes[f"sample_{name}"] = Node(features.pool_features, node.inputs["checkpoint"], **rows)
+            case "targets":
+                nodes[f"sample_{name}"] = Node(features.pair_features, **(node.inputs | {"projection": whole}))
+    nodes["projection_error"] = Node(
+        exact.projection_error,
+        normalize=config.preference.normalize,
+        **{kind: all_of(kind, nodes) for kind in ("sample_features", "sample_targets")},
+        **{kind: all_of(kind, job) for kind in ("features", "targets")},
+    )
+    return nodes

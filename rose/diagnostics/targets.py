@@ -1,6 +1,7 @@
 """What a score owes to single targets, and to what all rows have in common."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -72,7 +73,7 @@ def _best(score: pandas.Series, count: int) -> set[int]:
     return set(score.dropna().nlargest(count).index)
 
 
-def momentum_share(table: pandas.DataFrame, stages: tuple[Path, Path] | tuple[()], warn: Warn) -> Finding:
+def momentum_share(table: pandas.DataFrame, stages: tuple[Sequence[Path], Path] | tuple[()], warn: Warn) -> Finding:
     """R² of the least-squares fit of the score on the rows' cosines with the common momentum term.
 
     `stages` are the pool's features and that term, if there is any: the feature û_i at checkpoint i
@@ -86,7 +87,7 @@ def momentum_share(table: pandas.DataFrame, stages: tuple[Path, Path] | tuple[()
     features, momentum = stages
     store = FeatureStore.open(features)
     with safe_open(momentum / "momentum.safetensors", "pt") as file:
-        common, space = file.get_tensor("common"), (file.metadata() or {}).get("space")
+        common, space = [file.get_tensor(name) for name in store.checkpoints], (file.metadata() or {}).get("space")
     if space is not None:  # older ones do not say
         require_same(store.projection, json.loads(space), (features, momentum))
     scored = numpy.flatnonzero(table["score"].notna())

@@ -22,19 +22,20 @@ SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is wa
 
 
 class FeatureStore:
-    """Rows [n, d] at each of several checkpoints.
+    """Rows [n, d] at each of several checkpoints, in one directory or several.
 
     Files: features.json, ids.json, and a checkpoint's `<name>.rows` (codes), `<name>.scale`
     (float32) and `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written
-    piece by piece, not mapped, so that neither takes memory with the number of rows.
+    piece by piece, not mapped, so that neither takes memory with the number of rows. The directory
+    of a checkpoint that counts for nothing holds no more of it than that, in features.json.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any], ids: list[str]) -> None:
-        self.path, self.ids = path, ids
+    def __init__(self, places: dict[str, Path], header: dict[str, Any], ids: list[str]) -> None:
+        self.places, self.checkpoints, self.ids = places, list(places), ids
+        self.path = places[self.checkpoints[0]]
         self.dim: int = header["d"]
         self.dtype = StoreDtype(header["dtype"])
-        self.checkpoints: list[str] = header["checkpoints"]
-        self.weights: list[float] = header["weights"]
+        self.weights: list[float] = [weight / sum(header["weights"]) for weight in header["weights"]]
         self.subtasks: list[str] | None = header["subtasks"]
         self.projection: Space = header["projection"]
 
@@ -51,19 +52,18 @@ class FeatureStore:
         """An empty store, or the one that a killed process left in `path`.
 
         `projection` is a projector's description, its dim the features'; `weights` each
-        checkpoint's learning rate, scaled here to sum 1.
+        checkpoint's learning rate: whoever reads the store scales those that it reads to sum 1.
         """
-        total = sum(weights.values())
         header = {
             "n": len(ids),
             "d": projection["dim"],
             "dtype": str(StoreDtype(dtype)),
             "projection": projection,
             "checkpoints": list(weights),
-            "weights": [weight / total if total > 0 else 1 / len(weights) for weight in weights.values()],
+            "weights": list(weights.values()),
             "subtasks": None if subtasks is None else list(subtasks),
         }
-        store, left = cls(path, header, list(ids)), path / "features.json"
+        store, left = cls(dict.fromkeys(weights, path), header, list(ids)), path / "features.json"
         if left.exists():  # by whatever device or program there was: rows of two maps never mix
             require_same(json.loads(left.read_text())["projection"], projection, (left, "what would go on from it"))
         else:  # written last: where it is, the files are whole
@@ -76,16 +76,26 @@ class FeatureStore:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> "FeatureStore":
-        """A finished store. Raises RoseError where another version of its projection made it."""
-        header = json.loads((path / "features.json").read_text())
-        kind, version = header["projection"]["kind"], header["projection"]["version"]
-        if version != VERSIONS[kind]:
-            raise RoseError(
-                f"{path}: projection={kind} of version {version}, this program has version "
-                f"{VERSIONS[kind]}; remove the folder and compute it again"
-            )
-        return cls(path, header, json.loads((path / "ids.json").read_text()))
+    def open(cls, where: Path | Sequence[Path]) -> "FeatureStore":
+        """A finished store, or several that hold the same rows at other checkpoints.
+
+        Raises RoseError where another version of a projection made it, or several have several.
+        """
+        paths = [where] if isinstance(where, Path) else where
+        headers = {path: json.loads((path / "features.json").read_text()) for path in paths}
+        headers = {path: header for path, header in headers.items() if any(header["weights"])}
+        first, header = next(iter(headers.items()))
+        for path, other in headers.items():
+            kind, version = other["projection"]["kind"], other["projection"]["version"]
+            if version != VERSIONS[kind]:
+                raise RoseError(
+                    f"{path}: projection={kind} of version {version}, this program has version "
+                    f"{VERSIONS[kind]}; remove the folder and compute it again"
+                )
+            require_same(header["projection"], other["projection"], (first, path))
+        places = {name: path for path, other in headers.items() for name in other["checkpoints"]}
+        weights = [weight for other in headers.values() for weight in other["weights"]]
+        return cls(places, header | {"weights": weights}, json.loads((first / "ids.json").read_text()))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,8 +107,8 @@ class FeatureStore:
 
     @cached_property
     def valid(self) -> torch.Tensor:
-        """Bool [n]: rows that are finite at every checkpoint that counts."""
-        flags = [self.flags(i) == VALID for i, weight in enumerate(self.weights) if weight > 0]
+        """Bool [n]: rows that are finite at every checkpoint."""
+        flags = [self.flags(i) == VALID for i in range(len(self.checkpoints))]
         return torch.from_numpy(numpy.logical_and.reduce(flags))
 
     def flags(self, checkpoint: int) -> numpy.ndarray:
@@ -128,7 +138,13 @@ class FeatureStore:
         ]
 
     def file(self, checkpoint: int, suffix: str) -> Path:
-        return self.path / f"{self.checkpoints[checkpoint]}.{suffix}"
+        name = self.checkpoints[checkpoint]
+        return self.places[name] / f"{name}.{suffix}"
+
+
+def leave_out(path: Path, checkpoint: str) -> None:
+    """In place of a store: that the checkpoint counts for nothing."""
+    write_json(path / "features.json", {"checkpoints": [checkpoint], "weights": [0.0]})
 
 
 class Filling:

@@ -1,7 +1,6 @@
 """The gradient stages: pool rows and target pairs become gradients, projected and stored, or meet as they come."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy
@@ -16,14 +15,14 @@ from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
 from rose.data.rows import DroppedRow, EncodedPair, PreferencePair
 from rose.errors import RoseError
-from rose.gradients.adam import Moments, apply_adam
-from rose.gradients.feature_store import ABSENT, FeatureStore, Filling
+from rose.gradients.adam import apply_adam
+from rose.gradients.feature_store import ABSENT, FeatureStore, Filling, leave_out
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import Identity, Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
 from rose.gradients.spaces import TARGETS, description, require_same
-from rose.gradients.trajectory import Trajectory
+from rose.gradients.trajectory import Trajectory, weight
 from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
@@ -37,31 +36,42 @@ GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines mak
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 
 
-@stage("features", version=2, resumable=True, together=True)
+@stage("features", version=3, resumable=True, together=True)
 def pool_features(
-    out: Path, features: Features, projection: Projection, numerics: Numerics, base: Path, warmup: Path, tokens: Path
+    out: Path,
+    checkpoint: int,
+    features: Features,
+    projection: Projection,
+    numerics: Numerics,
+    base: Path,
+    warmup: Path,
+    tokens: Path,
 ) -> None:
-    """A FeatureStore in pool order: each row's Adam update, projected, of unit norm.
+    """A FeatureStore in pool order: each row's Adam update at a checkpoint, projected, of unit norm.
 
     The row's loss is its mean token cross-entropy. dropped.jsonl lists rows whose gradient is not
-    finite, {"id", "reason"}; in the store they are zeros, not valid.
+    finite, {"id", "reason"}; in the store they are zeros, not valid. `checkpoint` is a number from
+    1; nothing is computed at one whose learning rate is 0, which the store says.
     """
+    name, rate = weight(warmup, checkpoint)
+    if not rate:
+        return leave_out(out, name)
     rows = Dataset.load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         batches = _pool_batches(rows, features.batch_tokens, engine)
-        points = len(trajectory.names)
-        projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
+        projector = make_projector(projection, engine.size, engine.device, len(rows), len(batches))
         space, ids = projector.describe(), list(rows["id"])
-        store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, trajectory.rates))
-        for checkpoint, take in _updates(trajectory, engine, rows, features.adam):
-            _fill(store, checkpoint, batches, take, projector, unit=True)
+        store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, {name: rate}))
+        take = _updates(trajectory, checkpoint, engine, rows, features.adam)
+        _fill(store, batches, take, projector, unit=True)
     _list_lost(out, store)
 
 
-@stage("cosines", version=2, resumable=True, together=True)
+@stage("cosines", version=3, resumable=True, together=True)
 def pool_cosines(
     out: Path,
+    checkpoint: int,
     adam: AdamMap,
     batch_tokens: int,
     numerics: Numerics,
@@ -73,11 +83,14 @@ def pool_cosines(
     """features.keep=stream: the pool's gradients meet the targets' as they come, and are not kept.
 
     As `pool_features`, but float32 cosines of Adam's updates with the targets' gradients, a column a
-    pair. `targets` is a store of unprojected gradients, of which one checkpoint's, float32
-    [pairs, p], are held in memory. Exact, for nothing is projected; but every other set of targets
+    pair. `targets` is a store of unprojected gradients at the same checkpoint, which are held in
+    memory, float32 [pairs, p]. Exact, for nothing is projected; but every other set of targets
     takes the gradients again, and whatever compares pool rows with one another (whitening, greedy
     choice, other estimators) needs the store.
     """
+    name, rate = weight(warmup, checkpoint)
+    if not rate:
+        return leave_out(out, name)
     rows = Dataset.load_from_disk(str(tokens / "rows"))
     aims = FeatureStore.open(targets)
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
@@ -85,17 +98,17 @@ def pool_cosines(
         require_same(aims.projection, Identity(engine.size).describe(), (targets, "the pool's own gradients"))
         batches = _pool_batches(rows, batch_tokens, engine)
         space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
-        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, trajectory.rates))
-        for checkpoint, take in _updates(trajectory, engine, rows, adam):
-            _fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
+        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, {name: rate}))
+        take = _updates(trajectory, checkpoint, engine, rows, adam)
+        _fill(store, batches, take, Cosines(aims, engine.device), unit=False)
     _list_lost(out, store)
 
 
 class Cosines:
-    """A projector onto a checkpoint's targets' unit gradients; a zero gradient has cosine 0."""
+    """A projector onto the targets' unit gradients; a zero gradient has cosine 0."""
 
-    def __init__(self, targets: FeatureStore, checkpoint: int, device: torch.device) -> None:
-        self.directions = normalize(targets.rows(checkpoint, 0, len(targets)), dim=1, eps=1e-30).to(device)
+    def __init__(self, targets: FeatureStore, device: torch.device) -> None:
+        self.directions = normalize(targets.rows(0, 0, len(targets)), dim=1, eps=1e-30).to(device)
 
     def project(self, gradients: torch.Tensor) -> torch.Tensor:
         norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
@@ -103,9 +116,10 @@ class Cosines:
         return products / torch.where(norms == 0, 1, norms).float()
 
 
-@stage("targets", version=1, resumable=True, together=True)
+@stage("targets", version=2, resumable=True, together=True)
 def pair_features(
     out: Path,
+    checkpoint: int,
     objective: Objective,
     projection: Projection,
     numerics: Numerics,
@@ -117,10 +131,13 @@ def pair_features(
 ) -> None:
     """A float32 FeatureStore of the target pairs' gradients of `objective`, projected, not unit.
 
-    dropped.jsonl lists the pairs that have no features, {"id", "reason"}. Those with nothing left
-    of an answer after truncation are not in the store; those whose gradient is not finite are zeros
-    in it, not valid.
+    At a `checkpoint`, as `pool_features`. dropped.jsonl lists the pairs that have no features,
+    {"id", "reason"}. Those with nothing left of an answer after truncation are not in the store;
+    those whose gradient is not finite are zeros in it, not valid.
     """
+    name, rate = weight(warmup, checkpoint)
+    if not rate:
+        return leave_out(out, name)
     tokenizer, file = loading.load_tokenizer(base), preferences / "target.jsonl"
     pairs, encoded, dropped = encoded_pairs(tokenizer, file, max_length, format)
     if objective.first_tokens is not None:
@@ -128,6 +145,7 @@ def pair_features(
         dropped = [*dropped, *alike]
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     reference = _reference(trajectory, encoded, objective.reference)
+    trajectory.swap_in(checkpoint - 1)
     with PerExample(trajectory.model) as engine:
 
         def take(batch: list[int]) -> torch.Tensor:
@@ -137,13 +155,11 @@ def pair_features(
         lengths = [max(len(row["input_ids"]) for row in both) for both in encoded]
         tokens = PAIR_TOKENS if objective.balance is Balance.none else BALANCED_TOKENS
         batches = length_batches(lengths, tokens // 2, max(1, _most_rows(engine.size) // 2))
-        points = len(trajectory.names)
-        projector = make_projector(projection, engine.size, engine.device, points * len(pairs), points * len(batches))
-        ids, subtasks = ([pair[name] for pair in pairs] for name in ("id", "subtask"))
-        header = (StoreDtype.float32, projector.describe(), trajectory.rates, subtasks)
+        projector = make_projector(projection, engine.size, engine.device, len(pairs), len(batches))
+        ids, subtasks = ([pair[key] for pair in pairs] for key in ("id", "subtask"))
+        header = (StoreDtype.float32, projector.describe(), {name: rate}, subtasks)
         store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
-        for checkpoint in trajectory:
-            _fill(store, checkpoint, batches, take, projector, unit=False)
+        _fill(store, batches, take, projector, unit=False)
     _list_lost(out, store, dropped)
 
 
@@ -154,38 +170,32 @@ def _pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[
     return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
 
 
-def _updates(
-    trajectory: Trajectory, engine: PerExample, rows: Dataset, adam: AdamMap
-) -> Iterator[tuple[int, Gradients]]:
-    """Each checkpoint in turn, with what takes Adam's updates while the model is at it."""
+def _updates(trajectory: Trajectory, checkpoint: int, engine: PerExample, rows: Dataset, adam: AdamMap) -> Gradients:
+    """Brings the model to a checkpoint; returns what takes Adam's updates there."""
+    trajectory.swap_in(checkpoint - 1)
+    moments = trajectory.moments(checkpoint - 1, engine) if adam != AdamMap.none else None
     columns = rows.select_columns(["input_ids", "labels"])
 
-    def take(moments: Moments | None, numbers: list[int]) -> torch.Tensor:
+    def take(numbers: list[int]) -> torch.Tensor:
         table = columns[numbers]
         both = zip(table["input_ids"], table["labels"], strict=True)
         batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
         return apply_adam(gradients(engine, batch, SFT), moments, adam)
 
-    for checkpoint in trajectory:
-        yield checkpoint, partial(take, trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None)
+    return take
 
 
 def _fill(
-    store: FeatureStore,
-    checkpoint: int,
-    batches: list[list[int]],
-    take: Gradients,
-    projector: Projector | Cosines,
-    unit: bool,
+    store: FeatureStore, batches: list[list[int]], take: Gradients, projector: Projector | Cosines, unit: bool
 ) -> None:
     """Projects what `take` gives for each batch into the store, brought to `unit` norm.
 
     Batches that are done already are passed over, and so are those of a job's other processes.
     """
-    absent = store.flags(checkpoint) == ABSENT
+    absent = store.flags(0) == ABSENT
     to_do = [batch for batch in ranks.own_batches(batches) if absent[batch].any()]
-    with Filling(store, checkpoint) as filling:
-        for batch in track(to_do, f"{store.path.parent.name} {store.checkpoints[checkpoint]}"):
+    with Filling(store, 0) as filling:
+        for batch in track(to_do, f"{store.path.parent.name} {store.checkpoints[0]}"):
             raw = take(batch)
             if batch is to_do[0]:
                 warn_if_concentrated(raw, projector)

@@ -1,7 +1,6 @@
 """The warm-up's checkpoints, one after another in one loaded model."""
 
 import json
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TypedDict
@@ -24,29 +23,23 @@ class Checkpoint(TypedDict):
     learning_rate: float  # the mean of its epoch
 
 
-class Trajectory:
-    """A `warmup` artifact: `model` carries one checkpoint's adapter at a time.
+def weight(warmup: Path, number: int) -> tuple[str, float]:
+    """The name and mean learning rate of checkpoint `number`, from 1; where none has a rate, all have 1."""
+    entries: list[Checkpoint] = json.loads((warmup / "manifest.json").read_text())["checkpoints"]
+    moved = any(entry["learning_rate"] for entry in entries)
+    return entries[number - 1]["dir"], entries[number - 1]["learning_rate"] if moved else 1.0
 
-    Iterating swaps each checkpoint's adapter in and yields its index; `names` and `rates` (mean
-    learning rate by name) are in the same order. One at a rate of 0, which counts for nothing, is
-    passed over, unless all are.
-    """
+
+class Trajectory:
+    """A `warmup` artifact: `model` carries one checkpoint's adapter at a time, at first the first's."""
 
     def __init__(self, model: PreTrainedModel, warmup: Path) -> None:
         manifest = json.loads((warmup / "manifest.json").read_text())
         self.warmup = warmup
         self.optimizer: dict[str, float] = manifest["optimizer"]
         self.entries: list[Checkpoint] = manifest["checkpoints"]
-        self.rates = {entry["dir"]: entry["learning_rate"] for entry in self.entries}
-        self.names = list(self.rates)
+        self.names = [entry["dir"] for entry in self.entries]
         self.model: PeftModel = loading.load_adapter(model, warmup / self.names[0])
-
-    def __iter__(self) -> Iterator[int]:
-        moved = any(self.rates.values())
-        for index, name in enumerate(self.names):
-            if self.rates[name] > 0 or not moved:
-                self.swap_in(index)
-                yield index
 
     def swap_in(self, index: int) -> None:
         """Gives the model the adapter weights of checkpoint `index` (−1: the last)."""
@@ -64,5 +57,5 @@ class Trajectory:
         """A context in which the model is the reference: the base, or the last checkpoint."""
         if kind == Reference.base:
             return self.model.disable_adapter()
-        self.swap_in(-1)  # nothing to restore: iterating swaps in what it yields
+        self.swap_in(-1)  # nothing to restore: who wants a checkpoint's gradients swaps it in
         return nullcontext()

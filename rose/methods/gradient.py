@@ -15,6 +15,7 @@ from rose.gradients.spaces import require_same
 from rose.methods.estimators import ESTIMATORS, View, unit_means, whiten
 from rose.methods.influence import Influence
 
+Stores = Path | Sequence[Path]  # one artifact, or one a checkpoint
 BLOCK = 1 << 14  # rows added at once: torch widens all it is given to float64 before it adds
 
 
@@ -22,29 +23,19 @@ def influence(
     method: Method,
     rows: pandas.DataFrame,
     normalize: Normalize,
-    pool: Path,
-    pairs: Path,
-    background: Path | None = None,
+    pool: Stores,
+    pairs: Stores,
+    background: Stores | None = None,
 ) -> Influence:
     """Influence of rows z on pairs j: Σᵢ ηᵢ ⟨φᵢ(z), vᵢ(j)⟩ over checkpoints i.
 
     ηᵢ is the epoch's share of the learning rate (TracIn, arXiv 2002.08484; ROSE, arXiv 2412.00631),
-    φᵢ has unit norm, and `method.estimator` says what ⟨·,·⟩ is. With `method.checkpoints`, only the
-    warm-up's last so many count. Rows whose gradient is not finite hold NaN; such pairs are left
-    out.
+    φᵢ has unit norm, and `method.estimator` says what ⟨·,·⟩ is. The stores are a checkpoint each,
+    those that `method.checkpoints` lets count. Rows whose gradient is not finite hold NaN; such
+    pairs are left out.
     """
     features = FeatureStore.open(pool)
-    return compare(method, rows, last(features.weights, method.checkpoints), normalize, features, pairs, background)
-
-
-def last(weights: list[float], count: int | None) -> dict[int, float]:
-    """Weights of the last `count` checkpoints (None: all) that have one, by number, scaled to sum 1."""
-    numbered = {number: weight for number, weight in enumerate(weights) if weight > 0}
-    if count is None:
-        return numbered
-    latest = dict(list(numbered.items())[-count:])
-    total = sum(latest.values())
-    return {number: weight / total for number, weight in latest.items()}
+    return compare(method, rows, dict(enumerate(features.weights)), normalize, features, pairs, background)
 
 
 def compare(
@@ -53,8 +44,8 @@ def compare(
     weights: dict[int, float],
     normalize: Normalize,
     pool: FeatureStore,
-    targets: Path,
-    others: Path | None,
+    targets: Stores,
+    others: Stores | None,
 ) -> Influence:
     """Influence from any features; `weights` are those of the checkpoints that count, by number.
 

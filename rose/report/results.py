@@ -11,7 +11,7 @@ import pandas
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError, one_line
-from rose.stages.kinds import MEASURES, ZERO_SHOT, own_cost
+from rose.stages.kinds import MEASURES, ZERO_SHOT, kind_of, own_cost
 
 StageEntry = dict[str, Any]  # of stages.json: "dir", "state" (computed, reused) and what it cost
 # Naming column → the configuration key it shows; a group's own name is enough to identify it.
@@ -133,23 +133,22 @@ def swept_keys(jobs: list[JobRecord]) -> list[str]:
 
 
 def costs(stages: dict[str, StageEntry]) -> dict[str, float]:
-    """`cost/<stage>/<what>` of each stage, `reused` (0 or 1) too, and `cost/<what>` of the method.
+    """`cost/<kind>/<what>` of all stages of a kind, `reused` (0 or 1) too, and `cost/<what>` of the method.
 
     The latter is what the method's own stages, selection and fine-tuning included, cost when each
-    was computed, by whichever job; memory is the greatest of them.
+    was computed, by whichever job; memory is the greatest of them. Reused is what was reused as a
+    whole.
     """
-    metrics: dict[str, float] = {}
-    alone: dict[str, list[float]] = {}
+    parts: dict[str, list[float]] = defaultdict(list)
     for name, stage in stages.items():
         for key in stage.keys() - {"dir", "state"}:
-            metrics[f"cost/{name}/{key}"] = stage[key]
+            parts[f"cost/{kind_of(name)}/{key}"].append(stage[key])
             if own_cost(name):
-                alone.setdefault(key, []).append(stage[key])
+                parts[f"cost/{key}"].append(stage[key])
         if "state" in stage:
-            metrics[f"cost/{name}/reused"] = float(stage["state"] == "reused")
-    for key, values in alone.items():
-        metrics[f"cost/{key}"] = max(values) if key == "peak_memory" else sum(values)
-    return metrics
+            parts[f"cost/{kind_of(name)}/reused"].append(float(stage["state"] == "reused"))
+    merge = {"peak_memory": max, "reused": min}
+    return {name: merge.get(name.rpartition("/")[2], sum)(values) for name, values in parts.items()}
 
 
 def _row(job: JobRecord, columns: list[str], of_base: bool = False) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rose.data import world
 from rose.gradients.quantize import width
 from rose.methods.scores import table_of
 from rose.stages.graph import Node
-from rose.stages.kinds import KINDS
+from rose.stages.kinds import KINDS, kind_of
 from rose.training import bare
 from rose.training.base_model import llama
 
@@ -53,8 +53,8 @@ class Size:
 # rows that pass through the model; an answer of a pair counts as one
 ROWS: dict[str, Callable[[Config, Size], float]] = {
     "warmup": lambda c, s: _warmed(c, s) * c.warmup.epochs,
-    "features": lambda c, s: s.rows * c.warmup.epochs,
-    "targets": lambda c, s: 2 * s.pairs * c.warmup.epochs,
+    "features": lambda c, s: s.rows,
+    "targets": lambda c, s: 2 * s.pairs,
     "target_hidden": lambda c, s: s.pairs,
     **dict.fromkeys(("target_answer_states", "target_readout"), lambda c, s: 2 * s.pairs),
     **dict.fromkeys(("hidden", "answer_states", "readout"), lambda c, s: s.rows),
@@ -77,9 +77,9 @@ class Costs:
         self.weights: dict[str, tuple[float, float]] = {}
         self.lengths: dict[str, tuple[float, float]] = {}
 
-    def of(self, kind: str, node: Node, config: Config, nodes: dict[str, Node]) -> Cost:
-        """The cost of `node`, the stage that a job's pipeline, `nodes`, calls `kind`."""
-        target = node.path(self.outputs)
+    def of(self, name: str, node: Node, config: Config, nodes: dict[str, Node]) -> Cost:
+        """The cost of `node`, the stage that a job's pipeline, `nodes`, calls `name`."""
+        kind, target = kind_of(name), node.path(self.outputs)
         if target.exists():
             return _measured(target, "measured")
         if alike := [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]:
@@ -146,8 +146,8 @@ def _selected(config: Config, size: Size) -> float:
 def _bytes(kind: str, config: Config, size: Size) -> float:
     dim = size.trained if config.projection.kind == ProjectionKind.none else config.projection.dim
     stored = {
-        "features": size.rows * config.warmup.epochs * width(config.features.dtype, 1000) / 1000 * dim,
-        "targets": size.pairs * config.warmup.epochs * 4 * dim,
+        "features": size.rows * width(config.features.dtype, 1000) / 1000 * dim,
+        "targets": size.pairs * 4 * dim,
         "warmup": config.warmup.epochs * 3 * 4 * size.trained,  # the adapter and two moments
         "finetune": 4 * size.trained,
     }

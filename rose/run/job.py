@@ -23,6 +23,7 @@ from rose.stages import checksums, leases
 from rose.stages.build import Built, assist, build, leading
 from rose.stages.disk import write_json
 from rose.stages.graph import Node, plan
+from rose.stages.kinds import kind_of
 from rose.training.processes import micro_batches
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def dry_run(config: Config) -> None:
     nodes, outputs = pipeline.stages(config), Path(config.outputs)
     names = _names(nodes)
     for name, state in _states(config.until, nodes, outputs).items():
-        print(f"{state:8} {names[name]:18} {outputs / 'stages' / name}")
+        print(f"{state:8} {names[name]:24} {outputs / 'stages' / name}")
 
 
 def _names(nodes: dict[str, Node]) -> dict[str, str]:
@@ -198,6 +199,6 @@ def goals(until: Until, nodes: dict[str, Node], outputs: Path) -> list[list[str]
             ["zero_shot_tasks", "tasks"],
             ["zero_shot_answers", "answers", "zero_shot_verdicts", "verdicts"] if "verdicts" in nodes else [],
         ],
-    }.get(until, [[until.value]])
+    }.get(until, [[name for name in nodes if kind_of(name) == until.value]])
     asked = [[name for name in names if name in nodes] for names in ends]
     return [early.early(nodes, asked, outputs) + asked[0], *asked[1:]]

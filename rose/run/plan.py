@@ -2,8 +2,9 @@
 which order to run it.
 
 Stages that several jobs need come first, those that the same jobs need as one step; a job follows
-the steps that make its prefix. `--submit` sends each step and the jobs behind it to Slurm, so that
-nothing there ever waits for a stage.
+the steps that make its prefix. The pool's features at each checkpoint are a step of their own, also
+of one job. `--submit` sends each such step and the jobs behind it to Slurm, so that nothing there ever
+waits for a stage.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import pandas
@@ -39,10 +40,19 @@ from rose.run.record import claim
 from rose.run.task import task
 from rose.stages.__main__ import columns
 from rose.stages.graph import Node, plan
+from rose.stages.kinds import kind_of, number_of
 
 REPORT = {"ntasks_per_node": 1, "gpus_per_node": None, "cpus_per_task": 1, "mem": "4GB"}  # it needs no more
 
-Group = tuple[int, ...]  # whether what its stages make is needed, whether a trial follows them, and the jobs
+
+class Group(NamedTuple):
+    """What the stages of one step have in common."""
+
+    needed: bool
+    tried: bool  # they come before a trial
+    beside: str  # which they are of several that are best computed side by side; "": of none
+    behind: bool  # they rest on such
+    jobs: tuple[int, ...]
 
 
 @dataclass
@@ -66,7 +76,7 @@ class Step:
 
     def __post_init__(self) -> None:
         self.needed, self.jobs = self.stages[0].needed, tuple(self.stages[0].jobs)
-        self.shared = len(self.jobs) > 1
+        self.shared, self.beside = len(self.jobs) > 1, _beside(self.stages[0])
 
 
 def survey(configs: Sequence[Config]) -> dict[str, Wanted]:
@@ -94,17 +104,24 @@ def steps(stages: dict[str, Wanted]) -> list[Step]:
     groups: dict[Group, list[Wanted]] = defaultdict(list)
     missing = [stage for stage in stages.values() if not stage.ready]
     tries = any(stage.kind in early.TRIALS for stage in missing)
+    behind: set[str] = set()  # upstream comes first
     for stage in missing:
-        groups[stage.needed, tries and stage.kind in early.ORDER, *stage.jobs].append(stage)
+        beside = _beside(stage)
+        if beside or any(node.name in behind for node in stage.node.upstream):
+            behind.add(stage.node.name)
+        last = not beside and stage.node.name in behind
+        jobs = tuple(stage.jobs)
+        groups[Group(stage.needed, tries and stage.kind in early.ORDER, beside, last, jobs)].append(stage)
     place = {stage.node.name: key for key, group in groups.items() for stage in group}
     before = {
         key: {place[node.name] for stage in group for node in stage.node.upstream if node.name in place} - {key}
         for key, group in groups.items()
     }
     for first, group in groups.items():
-        if len(group[0].jobs) > 1 and any(stage.kind in early.TRIALS for stage in group):  # alone, a job begins with it
+        if any(stage.kind in early.TRIALS for stage in group):
             for key in groups:  # a model is tried before any of its jobs runs it in earnest
-                if not key[1] and set(first[2:]) & set(key[2:]):
+                its = set(first.jobs) & set(key.jobs) if len(first.jobs) > 1 else first.jobs == key.jobs
+                if not key.tried and its:
                     before[key].add(first)
 
     @cache
@@ -114,11 +131,24 @@ def steps(stages: dict[str, Wanted]) -> list[Step]:
         return 1 + flops + max((ahead(other) for other in groups if key in before[other]), default=0)
 
     order = sorted(groups, key=ahead, reverse=True)
-    behind: dict[Group, set[Group]] = {}  # what each rests on, at any remove
+    under: dict[Group, set[Group]] = {}  # what each rests on, at any remove
     for key in order:
-        behind[key] = before[key].union(*(behind[other] for other in before[key]))
-    direct = {key: before[key] - set().union(*(behind[other] for other in before[key])) for key in order}
+        under[key] = before[key].union(*(under[other] for other in before[key]))
+    direct = {key: before[key] - set().union(*(under[other] for other in before[key])) for key in order}
     return [Step(groups[key], sorted(order.index(other) for other in direct[key])) for key in order]
+
+
+def _beside(stage: Wanted) -> str:
+    """Of a pool's features, nearly all that a method costs, which they are."""
+    return number_of(stage.kind) if kind_of(stage.kind) == "features" else ""
+
+
+def sent(order: list[Step]) -> set[int]:
+    """The steps that no job does by itself: of several jobs, side by side, and what these rest on."""
+    numbers = {number for number, step in enumerate(order) if step.shared or step.beside}
+    for number in reversed(range(len(order))):
+        numbers |= set(order[number].after) if number in numbers else set()
+    return numbers
 
 
 def show(stages: dict[str, Wanted], order: list[Step], names: Sequence[str]) -> str:
@@ -130,7 +160,10 @@ def show(stages: dict[str, Wanted], order: list[Step], names: Sequence[str]) -> 
         waits = f"after {', '.join(str(other + 1) for other in step.after)}" if step.after else ""
         whose = counted(len(step.jobs), "job") if step.shared else names[step.jobs[0]]
         rows.append([f"step {number + 1}", waits, whose, *_figures(_sum(step.stages))])
-        rows += [["", stage.node.name, "", *_figures(stage.cost)] for stage in step.stages]
+        rows += [
+            ["", f"{stage.node.name} {number_of(stage.kind)}".rstrip(), "", *_figures(stage.cost)]
+            for stage in step.stages
+        ]
     rows.append(["to compute", "", "", *_figures(_sum(stage for step in order for stage in step.stages))])
     header = ["", "stage", "jobs", "tokens", "FLOPs", "bytes", "seconds", "figures"]
     return "\n".join([*lines, columns([header, *rows])])
@@ -195,8 +228,9 @@ def submit(
 def _send(slurm: Slurm, jobs: list[DictConfig], configs: Sequence[Config], order: list[Step]) -> Iterator[str]:
     """Yields what Slurm calls each array, as it takes it."""
     steps: dict[int, str] = {}
+    own = sent(order)
     for number, step in enumerate(order):
-        if step.shared:
+        if number in own:
             fail = [directory(jobs[job]).resolve() for job in step.jobs] if step.needed else []
             work = (configs[step.jobs[0]], [stage.node.name for stage in step.stages], fail)
             steps[number] = slurm.submit(prefix, [work], **_after(order, steps, step.after, slurm))[0].job_id

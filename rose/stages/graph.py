@@ -69,7 +69,7 @@ class Node:
 
     @cached_property
     def upstream(self) -> list["Node"]:
-        return list(_nodes(tuple(self.inputs.values())))
+        return list(nodes_in(tuple(self.inputs.values())))
 
     def path(self, outputs: Path) -> Path:
         return outputs / "stages" / self.name
@@ -125,12 +125,13 @@ def _canonical(value: Any) -> Any:
     return value.name if isinstance(value, Path) else value
 
 
-def _nodes(value: Any) -> Iterator[Node]:
+def nodes_in(value: Any) -> Iterator[Node]:
+    """A node, or those of a tuple."""
     if isinstance(value, Node):
         yield value
     elif isinstance(value, tuple):
         for item in value:
-            yield from _nodes(item)
+            yield from nodes_in(item)
 
 
 def _located(value: Any, outputs: Path) -> Any:

@@ -2,10 +2,13 @@
 
 `shared` stages are no method's own cost. `measures`: its metrics and items are the model's result.
 `copied` goes into the job's folder. `student`: run by the model that is fine-tuned; `backward`:
-takes gradients, so that it costs more.
+takes gradients, so that it costs more. Where a job has a stage several times, it calls them by kind
+and number: "features 3 of 4".
 """
 
 from typing import NamedTuple
+
+from rose.stages.graph import Node
 
 
 class Kind(NamedTuple):
@@ -51,5 +54,25 @@ ZERO_SHOT = {name: "zero_shot" if name == "evaluation" else f"zero_shot_{name}" 
 
 def own_cost(name: str) -> bool:
     """Whether a stage is part of what a method itself costs."""
-    kind = KINDS.get(name)
+    kind = KINDS.get(kind_of(name))
     return not (name.startswith((HELD_OUT, PLANTED)) or (kind and (kind.shared or kind.check)))
+
+
+def numbered(kind: str, number: int, count: int) -> str:
+    """What a job calls one of `count` stages of a kind."""
+    return kind if count == 1 else f"{kind} {number} of {count}"
+
+
+def kind_of(name: str) -> str:
+    """The kind without a number."""
+    return name.partition(" ")[0]
+
+
+def number_of(name: str) -> str:
+    """The number alone, as "3 of 4"; "" where there is one such stage."""
+    return name.partition(" ")[2]
+
+
+def all_of(kind: str, nodes: dict[str, Node]) -> tuple[Node, ...]:
+    """Of a job's nodes those of a kind, in order."""
+    return tuple(node for name, node in nodes.items() if kind_of(name) == kind)

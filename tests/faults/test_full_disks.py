@@ -48,7 +48,7 @@ def made(outputs: Path) -> list[str]:
 
 
 def test_a_disk_that_fills_up_in_a_stage_costs_that_stage_alone(undisturbed, tmp_path):
-    (features,) = (artifact for artifact in made(undisturbed) if artifact.startswith("features/"))
+    *_, features = (artifact for artifact in made(undisturbed) if artifact.startswith("features/"))
     with fault_runs.mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=32m", "tmpfs") as disk:
         full_disk(undisturbed, disk, features, 0.5)
         assert fault_runs.run(disk / "outputs")[0] == 0
