@@ -110,6 +110,14 @@ def test_a_process_that_fails_or_dies_ends_the_stage_on_all(tmp_path):
     assert (folder / "lines-0").read_text() == "begun\nbegun\n"
 
 
+def test_work_outlives_another_process_whose_device_is_full(tmp_path):
+    *said, statuses = two_processes("lack", tmp_path)
+    assert json.loads(statuses) == [[1, 0], [0, 0]]
+    assert "0 Elsewhere: process 1: OutOfMemoryError: CUDA out of memory." in said
+    (folder,) = (tmp_path / "stages" / "lacking").iterdir()
+    assert (folder / "lines-0").read_text() == "begun\nbegun\n"
+
+
 @pytest.mark.parametrize(
     ("world", "batch", "micro", "expected"),
     [(1, 16, 4, (4, 4)), (2, 16, 4, (4, 2)), (4, 16, 4, (4, 1)), (8, 16, 4, (2, 1)), (3, 12, 2, (2, 2))],
