@@ -15,7 +15,7 @@ from datasets import Dataset
 from method_toys import composed_method, store
 from pretended_device import PretendedGpu
 from small_job import overrides
-from tiny_models import NUMERICS, TRAINING, adapted, random_rows
+from tiny_models import NUMERICS, SAME_BYTES, TRAINING, adapted, random_rows
 from torch.nn import DataParallel
 from transformers import TrainingArguments
 
@@ -75,6 +75,7 @@ def test_more_processes_than_gpus_are_refused_in_one_line(machine):
         device.choose(2)
 
 
+@SAME_BYTES
 def test_training_in_one_process_makes_the_same_steps_however_many_gpus_it_sees(tmp_path, monkeypatch):
     original = TrainingArguments._setup_devices.func
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gradient_stages import NONE, NUMERICS, pool, settings, stages_before, targets
 from small_device import FULL, lacking
-from tiny_models import distance, random_rows
+from tiny_models import distance, random_rows, same
 
 from rose import device
 from rose.config.choices import ProjectionKind, Reference
@@ -109,7 +109,7 @@ def test_what_was_done_before_a_row_that_never_fits_is_gone_on_from(run, tmp_pat
     taken.clear()
     whole = pool(run, tmp_path / "whole")
     assert batches == len(taken)  # nothing was done twice
-    assert all(torch.equal(resumed.rows(i, 0, 7), whole.rows(i, 0, 7)) for i in (0, 1))
+    assert all(same(resumed.rows(i, 0, 7), whole.rows(i, 0, 7)) for i in (0, 1))
 
 
 def link(out, folder: str) -> None:

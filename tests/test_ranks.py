@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from small_job import overrides, python
-from tiny_models import random_rows
+from tiny_models import SAME_BYTES, random_rows
 
 from rose.__main__ import ROOT
 from rose.config.compose import typed
@@ -21,7 +21,7 @@ EXACT = ["model.lora.dropout=0", "model.micro_batch_size=2"]
 
 
 def two_processes(name: str, folder: Path) -> list[str]:
-    done = python(str(ROOT / "tests" / "two_processes.py"), name, str(folder))
+    done = python(str(ROOT / "tests" / "two_processes.py"), name, str(folder), CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
@@ -40,6 +40,7 @@ def furthest(one: Path, other: Path) -> float:
     )
 
 
+@SAME_BYTES
 def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tmp_path):
     single, both = tmp_path / "single", tmp_path / "both"
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gradient_stages import NONE, pool, stages_before
 from method_toys import composed_method
-from tiny_models import NUMERICS
+from tiny_models import NUMERICS, SAME_BYTES
 
 from rose.config.choices import AdamMap, Normalize, ProjectionKind
 from rose.config.schema import Projection
@@ -77,6 +77,7 @@ def test_nothing_is_stored_but_a_number_a_row_target_and_checkpoint(both):
     assert FeatureStore.open(cosines).streamed
 
 
+@SAME_BYTES
 def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypatch):
     _, cosines, targets = both
     honest, taken = stages.gradients, []
