@@ -1,14 +1,15 @@
-# make run | test | test-faults | verify | tables | check-peers | install | lint | audit | format | smollm2 | gemma3 | minilm |
-# bench | bench-gpu | bench-scale | help
+# make run | test | test-oldest | test-faults | verify | tables | check-peers | install | lint | audit | format | smollm2 |
+# gemma3 | minilm | bench | bench-gpu | bench-scale | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/peers
+OLDEST := $(VENV)/oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults verify tables check-peers lint audit format smollm2 gemma3 minilm bench \
-  bench-gpu bench-scale
+.PHONY: help install run test test-oldest test-faults verify tables check-peers lint audit format smollm2 gemma3 minilm \
+  bench bench-gpu bench-scale
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +27,16 @@ run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random
 
 test: $(READY)  ## the tests but for the long fault tests, a file at a time on each core
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+test-oldest: $(OLDEST)/.ready  ## the tests on the oldest torch and transformers that setup.cfg allows, in .venv/oldest
+	$(OLDEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+# what .venv has is seen from there, but for what is older. PyPI's torch brings 4 GB of CUDA with it
+$(OLDEST)/.ready: $(READY) constraints-oldest.txt
+	$(BIN)/python -m venv $(OLDEST)
+	cd $(OLDEST)/lib/python3*/site-packages && echo $(abspath $(VENV))/lib/python3*/site-packages > ours.pth
+	$(OLDEST)/bin/pip install --quiet --requirement constraints-oldest.txt
+	touch $@
 
 test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
 	$(BIN)/python -m pytest -m faults -rs

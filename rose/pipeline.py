@@ -9,10 +9,11 @@ key what cannot change its outcome.
 from typing import Any
 
 from rose import keys
-from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target, Until
+from rose.config.choices import Dtype, JudgeKind, Keep, Lesson, Opponent, Representation, Target, Until
 from rose.config.schema import Config, Model, Projection
 from rose.data import chat, planting, pool, preferences
 from rose.diagnostics.nodes import checks
+from rose.errors import RoseError
 from rose.evaluation import answers, evaluate, questions, rewards, tasks, verdicts
 from rose.gradients import features
 from rose.methods import answer_states, embedding, hidden, losses, readout, scores, selection
@@ -234,6 +235,9 @@ def _trial(
 ) -> Node | None:
     """One short row through a model; one that is made here has been trained just so. RoseError: it cannot be."""
     lora = model.lora if adapted else None
+    if adapted and model.numerics.dtype == Dtype.float16:
+        fault = "small gradients vanish in it, as no loss is scaled in training"
+        raise RoseError(f"{name}.numerics.dtype=float16: {fault}; must be bfloat16 or float32 where a model is trained")
     bare.refuse(model.base, lora, model.max_length, answer, name)
     if model.base.pretraining is not None:
         return None

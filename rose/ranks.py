@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
+from rose import device
 from rose.errors import RoseError, one_line
 
 Value = TypeVar("Value")
@@ -31,7 +32,9 @@ STAGE = timedelta(hours=24)  # for the first process to finish what it does alon
 
 
 class Elsewhere(RoseError):
-    """Another process of this job failed."""
+    """Another process of this job failed; `of_device`: by its device or memory (`rose.device.failed`)."""
+
+    of_device = False
 
 
 class Lost(RoseError):
@@ -41,6 +44,7 @@ class Lost(RoseError):
 class Exchange(NamedTuple):
     value: Any = None
     error: str | None = None
+    of_device: bool = False
 
 
 def rank() -> int:
@@ -74,7 +78,7 @@ def joined() -> Iterator[None]:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        device.choose(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=STEP)
     _waiting()
     try:
@@ -91,7 +95,7 @@ def together(do: Callable[[], Value]) -> list[Value]:
     except (Elsewhere, Lost):
         raise  # all know of it
     except Exception as error:
-        _meet(Exchange(error=one_line(error)))
+        _meet(Exchange(error=one_line(error), of_device=device.failed(error)))
         raise
     return _meet(result)
 
@@ -138,7 +142,9 @@ def _meet(mine: Exchange) -> list[Any]:
         raise Lost("another process of this job has ended; the same command goes on from here") from error
     failed = {number: outcome.error for number, outcome in enumerate(outcomes) if outcome.error}
     if failed and not (is_first() and set(failed.values()) == {mine.error}):
-        raise Elsewhere("; ".join(f"process {number}: {error}" for number, error in failed.items()))
+        elsewhere = Elsewhere("; ".join(f"process {number}: {error}" for number, error in failed.items()))
+        elsewhere.of_device = all(outcomes[number].of_device for number in failed)
+        raise elsewhere
     return [outcome.value for outcome in outcomes]
 
 

@@ -177,7 +177,7 @@ def lora_targets(worked: Worked) -> str:
 def adapter(worked: Worked) -> str:
     """Loaded by PEFT, merged, saved and loaded again it gives the log-probabilities that it has here."""
     row = encode(worked.tokenizer, TALK, WHOLE)
-    ours = loading.load_adapter(loading.load_model(worked.base, NUMERICS), worked.job / "adapter")
+    ours = loading.load_adapter(loading.load_model(worked.base, NUMERICS, "cpu"), worked.job / "adapter")
     expected = slow_log_probs(ours, row)
     theirs = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(worked.model), worked.job / "adapter"

@@ -52,6 +52,10 @@ def in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim=None, dtype=None: softmax(x, dim=dim))
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     widened = {torch.float32: torch.float64}
+
+    def wide(value: object) -> object:
+        return widened.get(value, value) if isinstance(value, torch.dtype) else value
+
     monkeypatch.setattr(torch.Tensor, "to", lambda x, *args, **kwargs: to(
-        x, *(widened.get(a, a) if isinstance(a, torch.dtype) else a for a in args), **kwargs
+        x, *map(wide, args), **{name: wide(value) for name, value in kwargs.items()}
     ))  # fmt: skip

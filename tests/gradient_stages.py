@@ -66,7 +66,7 @@ def stages_before(root):
 def at_checkpoint(root, epoch):
     """The model of a checkpoint in float64, and its flat moments."""
     directory = root / "warmup" / f"checkpoint-{epoch}"
-    model = loading.load_adapter(loading.load_model(root / "base", NUMERICS), directory).double()
+    model = loading.load_adapter(loading.load_model(root / "base", NUMERICS, "cpu"), directory).double()
     stored = load_file(directory / "moments.safetensors")
     names = [name for name, weight in model.named_parameters() if weight.requires_grad]
     flat = [torch.cat([stored[f"{name}.{m}"].flatten() for name in names]).double() for m in ("exp_avg", "exp_avg_sq")]

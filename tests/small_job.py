@@ -66,8 +66,8 @@ def computed(stages: dict) -> list[str]:
     return list(dict.fromkeys(kind_of(name) for name, stage in stages.items() if stage["state"] == "computed"))
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | variables
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from stage_processes import FORK, resuming, start, wait_for
 from waiting import until
 
@@ -221,6 +222,9 @@ def test_a_publication_whose_answer_was_lost_counts(tmp_path, monkeypatch):
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
         (OSError("not a checkpoint"), False),
         (ValueError("no"), False),
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), True),
     ],
 )
 def test_work_outlives_what_says_nothing_against_it(tmp_path, monkeypatch, error, kept):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 from gradient_stages import OPTIMIZER, at_checkpoint, pool, said, stages_before, targets
-from tiny_models import distance, random_rows, slow_gradient, slow_log_probs
+from tiny_models import SAME_BYTES, distance, random_rows, same, slow_gradient, slow_log_probs
 
 from rose.config.choices import AdamMap, ProjectionKind, Reference
 from rose.config.schema import Base, Lora, Projection
@@ -175,7 +175,7 @@ def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
     pool(run, tmp_path / "again")
     assert batches == len(taken)  # nothing was done twice
     for checkpoint in (0, 1):
-        assert torch.equal(resumed.rows(checkpoint, 0, 7), whole.rows(checkpoint, 0, 7))
+        assert same(resumed.rows(checkpoint, 0, 7), whole.rows(checkpoint, 0, 7))
 
 
 KILLED_AGAIN_AND_AGAIN = """
@@ -224,6 +224,7 @@ print(kills)
 """
 
 
+@SAME_BYTES
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.faults)])
 def test_a_store_filled_through_many_kills_is_the_same_bytes(run, tmp_path, kills):
     root, _, _ = run

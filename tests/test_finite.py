@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from datasets import Dataset
-from tiny_models import llama
+from tiny_models import SAME_BYTES, llama
 from transformers import AutoModelForCausalLM
 
 from rose.config.schema import Lora, Training
@@ -54,6 +54,7 @@ def trained(data: list[dict], out, value: float) -> tuple[dict, Checkpoints]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}, saver
 
 
+@SAME_BYTES
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_row_whose_loss_is_not_finite_is_named_and_training_is_that_of_the_others(tmp_path, caplog, value):
     bad, good = tmp_path / "bad", tmp_path / "good"

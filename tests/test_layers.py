@@ -19,6 +19,7 @@ FORMER = {"minilm", "plan", "smollm2", "store"}  # commands under their first na
 COMMANDS = {"data/__main__": "__main__"}  # whose program is another file
 LAYERS: list[set[str]] = [  # lowest first; what shares a layer does not import one another
     {"errors"},
+    {"device"},
     {"ranks", "seeds", "shares"},
     {"progress"},
     {"config"},

@@ -163,7 +163,7 @@ def test_embeddings_are_mean_states_of_a_text_alone_however_it_is_padded(encoder
     for row, text in enumerate(said):
         ids = torch.tensor([tokenizer(text)["input_ids"][:32]])
         with torch.no_grad():
-            alone = model(ids).last_hidden_state[0].mean(0)
+            alone = model(ids.to(model.device)).last_hidden_state[0].mean(0).cpu()
         numpy.testing.assert_allclose(together[row], alone, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from small_job import overrides, python
-from tiny_models import random_rows
+from tiny_models import SAME_BYTES, random_rows
 
 from rose.__main__ import ROOT
 from rose.config.compose import typed
@@ -22,7 +22,7 @@ EXACT = ["model.lora.dropout=0", "model.micro_batch_size=2"]
 
 
 def two_processes(name: str, folder: Path) -> list[str]:
-    done = python(str(ROOT / "tests" / "two_processes.py"), name, str(folder))
+    done = python(str(ROOT / "tests" / "two_processes.py"), name, str(folder), CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 
@@ -41,6 +41,7 @@ def furthest(one: Path, other: Path) -> float:
     )
 
 
+@SAME_BYTES
 def test_two_processes_fill_one_store_with_the_bytes_of_one(composed, inputs, tmp_path):
     single, both = tmp_path / "single", tmp_path / "both"
     torch.set_num_threads(1)
@@ -110,6 +111,14 @@ def test_a_process_that_fails_or_dies_ends_the_stage_on_all(tmp_path):
     assert any(line.startswith("0 Lost: another process of this job has ended") for line in said)
     assert again == [0, 0]  # it goes on from what was left
     (folder,) = (tmp_path / "stages" / "dying").iterdir()
+    assert (folder / "lines-0").read_text() == "begun\nbegun\n"
+
+
+def test_work_outlives_another_process_whose_device_is_full(tmp_path):
+    *said, statuses = two_processes("lack", tmp_path)
+    assert json.loads(statuses) == [[1, 0], [0, 0]]
+    assert "0 Elsewhere: process 1: OutOfMemoryError: CUDA out of memory." in said
+    (folder,) = (tmp_path / "stages" / "lacking").iterdir()
     assert (folder / "lines-0").read_text() == "begun\nbegun\n"
 
 

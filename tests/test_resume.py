@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from tiny_models import NUMERICS, llama
+from tiny_models import NUMERICS, SAME_BYTES, llama
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from rose.config.choices import Manners
@@ -73,6 +73,7 @@ def whole(inputs, tmp_path_factory) -> dict[str, bytes]:
     return files(out)
 
 
+@SAME_BYTES
 @pytest.mark.parametrize("kills", [(3,), (6, 8), (12,), (17,)])  # of 18 steps, in an epoch and at its edge
 def test_a_killed_warm_up_goes_on_to_the_same_bytes(inputs, whole, tmp_path, monkeypatch, kills):
     monkeypatch.setattr(resume, "EVERY", 0.0)

@@ -9,7 +9,7 @@ import torch
 from gradient_stages import NONE, places, pool, stages_before
 from gradient_stages import targets as aims_of
 from method_toys import composed_method
-from tiny_models import NUMERICS
+from tiny_models import NUMERICS, SAME_BYTES
 
 from rose.config.choices import AdamMap, Normalize, ProjectionKind
 from rose.config.schema import Projection
@@ -78,6 +78,7 @@ def test_nothing_is_stored_but_a_number_a_row_target_and_checkpoint(both):
     assert FeatureStore.open(places(cosines)).streamed
 
 
+@SAME_BYTES
 def test_a_killed_stream_redoes_at_most_one_batch(run, both, tmp_path, monkeypatch):
     _, cosines, targets = both
     honest, taken = stages.gradients, []

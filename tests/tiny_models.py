@@ -14,6 +14,7 @@ VOCABULARY = 61
 LENGTHS = [5, 23, 11, 40, 2]  # of rows
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
+SAME_BYTES = pytest.mark.skipif(torch.cuda.is_available(), reason="the same bytes are for CPUs: CUDA_VISIBLE_DEVICES=")
 NUMERICS = Numerics(dtype=Dtype.float32, attention="sdpa", sharded=False)
 LORA = Lora(rank=4, alpha=8, dropout=0.0, targets=["q_proj", "v_proj"], rank_stabilized=False)
 TRAINING = Training(
@@ -88,6 +89,11 @@ def slow_gradient(model: PeftModel, loss: torch.Tensor) -> torch.Tensor:
     # those that the loss does not reach, as of a model that also sees, have gradients of zero
     gradients = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
     return torch.cat([gradient.flatten().double() for gradient in gradients])
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """To the last bit on a CPU; on a GPU but for what its order of additions makes of it (docs/GPU.md)."""
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-6) if torch.cuda.is_available() else torch.equal(one, other)
 
 
 def distance(gradients: torch.Tensor, expected: torch.Tensor) -> float:

@@ -61,6 +61,15 @@ def dying(out: Path, folder: str) -> None:
     ranks.barrier()
 
 
+@stage("lacking", version=1, resumable=True, together=True)
+def lacking(out: Path, folder: str) -> None:
+    with open(out / f"lines-{ranks.rank()}", "a") as file:
+        file.write("begun\n")
+    if not ranks.is_first() and not (Path(folder) / "room").exists():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    ranks.barrier()
+
+
 def train(folder: Path) -> None:
     """Warm-up and DPO by one process, by two, and by two that share the weights as well: 7 rows and 3 pairs, which two
     processes cannot share equally.
@@ -114,6 +123,15 @@ def end(folder: Path) -> None:
     print(json.dumps(statuses))
 
 
+def lack(folder: Path) -> None:
+    """A stage for which the second process has no memory, and again: prints the exit statuses of each."""
+    statuses = []
+    for _ in range(2):
+        statuses.append(two(lambda: work(Node(lacking, str(folder)), folder)))
+        (folder / "room").touch()
+    print(json.dumps(statuses))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "halves": halves, "end": end}[sys.argv[1]](Path(sys.argv[2]))
+    {"train": train, "halves": halves, "end": end, "lack": lack}[sys.argv[1]](Path(sys.argv[2]))

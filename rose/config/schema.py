@@ -52,6 +52,7 @@ class Numerics:
     dtype: choices.Dtype
     attention: choices.Attention
     sharded: bool = field(metadata=NOT_IN_KEY)  # in training, over a job's processes; changes rounding alone
+    matmul: choices.Matmul = field(default=choices.Matmul.highest, metadata=IN_KEY_IF_SET)  # of float32 on a GPU
 
 
 @dataclass

@@ -16,6 +16,7 @@ from rose.data.rows import DroppedRow, Message
 from rose.errors import RoseError
 from rose.models import loading
 from rose.models.batching import length_batches
+from rose.models.memory import fitting
 from rose.progress import track
 from rose.seeds import derive
 from rose.stages.disk import write_lines
@@ -91,20 +92,25 @@ def generate(
     ends = [*_listed(getattr(model.generation_config, "eos_token_id", None)), *ids]
     stops = {"eos_token_id": ends or None, "stop_strings": texts or None, "tokenizer": tokenizer}
     answers = [""] * len(prompts)
+
+    def ask(batch: list[int]) -> None:
+        rows = [torch.tensor(encoded[index], device=model.device) for index in batch]
+        # behind the mask any token will do; a tokenizer's own may be one that the model has no embedding of
+        inputs, mask = (
+            pad_sequence(each, batch_first=True, padding_side="left")
+            for each in (rows, [torch.ones_like(row) for row in rows])
+        )
+        outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
+            inputs, attention_mask=mask, **_sampling(evaluation), **stops, pad_token_id=ends[0] if ends else 0
+        )
+        for index, row in zip(batch, outputs[:, inputs.shape[1] :].tolist(), strict=True):
+            answers[places[index]] = _until(tokenizer, row, ends, texts)
+
+    fits = fitting(ask, "say a smaller model.max_length, or fewer max_new_tokens")
     with torch.random.fork_rng():
         torch.manual_seed(derive(evaluation.seed, "answers"))
         for batch in track(length_batches(lengths, evaluation.batch_tokens), "answers to test prompts"):
-            rows = [torch.tensor(encoded[index], device=model.device) for index in batch]
-            # behind the mask any token will do; a tokenizer's own may be one that the model has no embedding of
-            inputs, mask = (
-                pad_sequence(each, batch_first=True, padding_side="left")
-                for each in (rows, [torch.ones_like(row) for row in rows])
-            )
-            outputs = model.generate(  # pyright: ignore[reportCallIssue] — of a mixin
-                inputs, attention_mask=mask, **_sampling(evaluation), **stops, pad_token_id=ends[0] if ends else 0
-            )
-            for index, row in zip(batch, outputs[:, inputs.shape[1] :].tolist(), strict=True):
-                answers[places[index]] = _until(tokenizer, row, ends, texts)
+            fits(batch)
     return answers
 
 

@@ -19,6 +19,7 @@ from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict, by_score
 from rose.models import loading
 from rose.models.batching import length_batches
+from rose.models.memory import fitting
 from rose.progress import track
 
 log = logging.getLogger(__name__)
@@ -102,11 +103,16 @@ def score(
     places, encoded = [int(row["id"]) for row, _ in rows], [row for _, row in rows]
     scores = [math.nan] * len(texts)
     lengths = [len(row["input_ids"]) for row in encoded]
-    for batch in track(length_batches(lengths, judge.batch_tokens, max_rows=1 if pad is None else None), "rewards"):
+
+    def reward(batch: list[int]) -> None:
         inputs = _batch([encoded[index] for index in batch], pad or 0)
         values = model(**{name: ids.to(model.device) for name, ids in inputs.items()}).logits[:, 0].float()
         for index, value in zip(batch, values.tolist(), strict=True):
             scores[places[index]] = value
+
+    fits = fitting(reward, "say a smaller judge.max_length")
+    for batch in track(length_batches(lengths, judge.batch_tokens, max_rows=1 if pad is None else None), "rewards"):
+        fits(batch)
     return scores
 
 

@@ -26,6 +26,7 @@ from rose.gradients.trajectory import Trajectory, weight
 from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
+from rose.models.memory import fitting
 from rose.progress import track
 from rose.stages.graph import stage
 
@@ -195,13 +196,18 @@ def _fill(
     absent = store.flags(0) == ABSENT
     to_do = [batch for batch in ranks.own_batches(batches) if absent[batch].any()]
     with Filling(store, 0) as filling:
-        for batch in track(to_do, f"{store.path.parent.name} {store.checkpoints[0]}"):
+
+        def fill(batch: list[int]) -> None:
             raw = take(batch)
-            if batch is to_do[0]:
+            if batch[0] == to_do[0][0]:
                 warn_if_concentrated(raw, projector)
             projected = projector.project(raw)
             # a row without a gradient keeps its zeros, and scores zero
             filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
+
+        fits = fitting(fill, "say a smaller model.max_length or model.lora.rank")
+        for batch in track(to_do, f"{store.path.parent.name} {store.checkpoints[0]}"):
+            fits(batch)
 
 
 def _reference(trajectory: Trajectory, pairs: Sequence[EncodedPair], kind: Reference | None) -> torch.Tensor | None:

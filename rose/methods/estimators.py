@@ -11,8 +11,10 @@ import torch
 from rose.config.choices import Estimator
 from rose.config.schema import Method
 from rose.gradients.feature_store import FeatureStore
+from rose.models import loading
 
 CHUNK_BYTES = 8 << 20  # of features in memory at once: they stay in the processor's cache
+BIG = 1 << 30  # bytes of features, as float32, that are worth bringing to a GPU
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,18 @@ class View:
     def count(self) -> int:
         return int(self.store.valid.sum())
 
+    @property
+    def place(self) -> str:
+        """Where `chunks` are: the process's GPU if it has one and they are many, else the CPU."""
+        return loading.device() if 4 * self.store.dim * len(self.store) >= BIG else "cpu"
+
     def chunks(self) -> Iterator[torch.Tensor]:
         size = max(1, CHUNK_BYTES // (4 * self.store.dim))
         for start in range(0, len(self.store), size):
-            yield self.store.rows(self.checkpoint, start, start + size)
+            yield self.store.rows(self.checkpoint, start, start + size).to(self.place)
 
     def apply(self, function: Callable[[torch.Tensor], torch.Tensor], targets: int) -> torch.Tensor:
-        """`function`, [k, d] → [k, targets], of every row's features: float32 [rows, targets]."""
+        """`function`, [k, d] → [k, targets], of every row's features: float32 [rows, targets] on the CPU."""
         result, start = torch.empty(len(self.store), targets), 0
         for chunk in self.chunks():
             result[start : start + len(chunk)] = function(chunk)
@@ -42,7 +49,8 @@ class View:
 
 def inner(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
     """⟨φ(z), v⟩; with φ and v of unit norm the cosine (LESS, ROSE)."""
-    return pool.apply(lambda chunk: chunk @ directions.T, len(directions))
+    aims = directions.to(pool.place).T
+    return pool.apply(lambda chunk: chunk @ aims, len(directions))
 
 
 def datainf(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequence[str]) -> torch.Tensor:
@@ -53,7 +61,7 @@ def datainf(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequ
     they have unit norm and are Adam's updates, unless features.adam=none.
     """
     squares = sum(float(chunk.double().square().sum()) for chunk in pool.chunks())
-    damping, targets = squares / (pool.count * directions.shape[1]) / 10, directions.double()
+    damping, targets = squares / (pool.count * directions.shape[1]) / 10, directions.to(pool.place).double()
     covered = torch.zeros_like(targets)
     for chunk in pool.chunks():
         rows = chunk.double()
@@ -72,7 +80,8 @@ def gist(method: Method, pool: View, directions: torch.Tensor, subtasks: Sequenc
     _, singular, right = torch.linalg.svd(directions.double(), full_matrices=False)
     rank = int((singular > singular[0] * 1e-6).sum())
     basis = right[: min(method.components, rank)].float()
-    targets = unit_means(directions @ basis.T, subtasks)
+    targets = unit_means(directions @ basis.T, subtasks).to(pool.place)
+    basis = basis.to(pool.place)
     return pool.apply(lambda chunk: torch.nn.functional.normalize(chunk @ basis.T, dim=1) @ targets.T, len(targets))
 
 
@@ -110,23 +119,23 @@ def whiten(pool: View, directions: torch.Tensor, ridge: float) -> torch.Tensor:
     TRAK's estimator (arXiv 2303.14186, eq. 13) with a ridge λ in units of the mean squared feature
     norm. Solved in the smaller of n and d: (ΦᵀΦ + κI)⁻¹ v = (v − Φᵀ(ΦΦᵀ + κI)⁻¹Φv)/κ.
     """
-    width = directions.shape[1]
+    width, aims = directions.shape[1], directions.to(pool.place).double()
     if pool.count < width:
         rows = torch.cat(list(pool.chunks())).double()
         gram, kappa = _ridged(rows @ rows.T, ridge, pool.count)
-        solved = torch.linalg.solve(gram, rows @ directions.double().T)
-        return ((directions.double() - (rows.T @ solved).T) / kappa).float()
-    moment = torch.zeros(width, width, dtype=torch.float64)
+        solved = torch.linalg.solve(gram, rows @ aims.T)
+        return ((aims - (rows.T @ solved).T) / kappa).float().cpu()
+    moment = torch.zeros(width, width, dtype=torch.float64, device=pool.place)
     for chunk in pool.chunks():
         rows = chunk.double()
         moment.addmm_(rows.T, rows)
     moment, _ = _ridged(moment, ridge, pool.count)
-    return torch.linalg.solve(moment, directions.double().T).T.float()
+    return torch.linalg.solve(moment, aims.T).T.float().cpu()
 
 
 def _ridged(matrix: torch.Tensor, ridge: float, count: int) -> tuple[torch.Tensor, float]:
     kappa = ridge * float(matrix.trace()) / count
-    return matrix + kappa * torch.eye(len(matrix), dtype=matrix.dtype), kappa
+    return matrix + kappa * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device), kappa
 
 
 ESTIMATORS = {Estimator.inner: inner, Estimator.datainf: datainf, Estimator.gist: gist, Estimator.shapley: shapley}

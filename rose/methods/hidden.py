@@ -20,6 +20,7 @@ from rose.methods.gradient import compare
 from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import Encoded, length_batches
+from rose.models.memory import fitting
 from rose.progress import track
 from rose.stages.graph import stage
 
@@ -111,8 +112,13 @@ def in_batches(
 ) -> torch.Tensor:
     """[rows, *shape]: what `vectors` makes of the numbers of `sequences` of about one length, for all of them."""
     result = torch.zeros(len(sequences), *shape)
-    for batch in track(length_batches([len(ids) for ids in sequences], BATCH_TOKENS), what):
+
+    def place(batch: list[int]) -> None:
         result[batch] = vectors(batch).cpu()
+
+    fits = fitting(place, "say a smaller model.max_length")
+    for batch in track(length_batches([len(ids) for ids in sequences], BATCH_TOKENS), what):
+        fits(batch)
     return result
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 import transformers
 import xxhash
+from huggingface_hub import HfApi, is_offline_mode
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
-from transformers.utils.hub import resolve_revision
 
+from rose import device as devices
 from rose.config.choices import Attention
 from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError, one_line
@@ -96,8 +97,12 @@ def reference(base: Base) -> dict[str, Any]:
 
 def pinned(base: Base) -> Base:
     """At the commit that a hub's branch or tag stands at, where the hub or its cache can tell."""
-    revision = resolve_revision(base.path, base.revision)
-    return dataclasses.replace(base, revision=getattr(revision, "resolved", revision))
+    revision = base.revision
+    if base.path is not None and not Path(base.path).exists():
+        with contextlib.suppress(Exception):  # no hub, or no such model: loading it says so in better words
+            where = {"revision": revision, "local_files_only": is_offline_mode()}
+            revision = HfApi().resolve_revision(base.path, **where).resolved
+    return dataclasses.replace(base, revision=revision)
 
 
 def convert(base: Base, out: Path) -> None:
@@ -161,7 +166,11 @@ def _within(template: Any, before: str, after: str) -> Any:
 
 
 def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreTrainedModel:
-    """The frozen model of a `base` artifact, in eval mode, on `place` or else `device()`."""
+    """The frozen model of a `base` artifact, in eval mode, on `place` or else `device()`.
+
+    Sets how exactly this process multiplies from now on (`rose.device.multiply`).
+    """
+    devices.multiply(numerics.matmul)
     # unsaid, transformers takes sdpa, or eager for a model that has none, such as Gemma 2
     attention = None if numerics.attention == Attention.sdpa else numerics.attention
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

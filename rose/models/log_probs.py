@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rose.models.batching import IGNORED, Encoded, collate, length_batches
+from rose.models.memory import fitting
 from rose.progress import track
 
 
@@ -47,11 +48,16 @@ def answer_log_probs(
 ) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Summed log-probability and number of the labelled tokens of each encoded row."""
     sums, lengths = numpy.zeros(len(rows)), numpy.zeros(len(rows))
-    for batch in track(length_batches([len(row["input_ids"]) for row in rows], budget), "log-probabilities"):
+
+    def measure(batch: list[int]) -> None:
         inputs, targets = collate([rows[index] for index in batch], model.device)
         log_probs, mask = token_log_probs(model, inputs, targets)
         sums[batch] = log_probs.double().sum(1).cpu().numpy()
         lengths[batch] = mask.sum(1).cpu().numpy()
+
+    fits = fitting(measure, "say a smaller model.max_length")
+    for batch in track(length_batches([len(row["input_ids"]) for row in rows], budget), "log-probabilities"):
+        fits(batch)
     return sums, lengths
 
 

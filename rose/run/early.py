@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-import torch
-
+from rose import device
 from rose.errors import RoseError, one_line
 from rose.ranks import Lost
 from rose.stages import leases
@@ -26,8 +25,7 @@ TRIALS = ("trial", "student_trial")
 # with all that a trial rests on: `rose.run.plan` lets whatever is not here wait for the trials
 ORDER = ("whole_pool", "aside", *FILES, "base", "tokens", "student_base", "student_tokens", *TRIALS)
 
-# what another job, or another machine, need not meet: a full disk, a hub that is away, a device that others fill
-PASSING = (Lost, OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+PASSING = (Lost, OSError)  # what another job, or another machine, need not meet: a full disk, a hub that is away
 
 Nodes = dict[str, Node]
 
@@ -84,8 +82,8 @@ def begin(names: Sequence[str], nodes: Nodes, outputs: Path, job: Path, make: Ca
             try:
                 make(nodes[name])
             except Exception as error:
-                lasts = not isinstance(error, PASSING) and not isinstance(error.__cause__, OSError)
-                if lasts:
+                passing = isinstance(error, PASSING) or isinstance(error.__cause__, OSError)
+                if not passing and not device.failed(error):  # a device that others fill
                     said.write_text(one_line(error))
                 raise
 

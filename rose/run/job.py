@@ -87,6 +87,8 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
         record.say(directory, "running")
     try:
         nodes = _prepared(config)
+        if (seen := torch.cuda.device_count()) > 1 and ranks.world_size() == 1:
+            log.info("%d GPUs are here, and a process uses one: torchrun --nproc_per_node %d -m rose …", seen, seen)
         with leading():
             _run(config, nodes, directory, group)
     except Exception as error:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from rose import ranks
+from rose import device, ranks
 from rose.stages import checksums, disk, leases, unfinished
 from rose.stages.cost import merged, metered, stored
 from rose.stages.graph import Node, ordered, plan
@@ -103,7 +103,7 @@ def _right_so_far(error: BaseException) -> bool:
         # the work, and one that a library calls wrong (without a number) may be the work's.
         # Otherwise the file system is to blame.
         return error.errno not in (None, errno.ENOSPC, errno.EDQUOT, errno.ENOENT)
-    return isinstance(error, ranks.Lost) or not isinstance(error, Exception)
+    return isinstance(error, ranks.Lost) or device.failed(error) or not isinstance(error, Exception)
 
 
 def _compute(node: Node, part: Path, outputs: Path) -> None:
@@ -148,6 +148,7 @@ def _say_once(stage: str, changes: str) -> None:
 
 
 def _run(node: Node, part: Path, outputs: Path) -> dict[str, float]:
+    device.multiply()
     with metered() as cost:
         node.run(part, outputs)
     return cost

@@ -17,23 +17,25 @@ def metered() -> Iterator[dict[str, float]]:
     tokens_forward, tokens_backward: positions, padding included, through any transformers model.
     flops: 2 a weight and token forward, and backward as many again plus 2 a trained weight (Kaplan
     et al., arXiv 2001.08361): an estimate that leaves out attention. peak_memory: bytes, of the GPU
-    where there is one, else of this process.
+    where a tensor was put there, else of this process.
     """
     cost: dict[str, float] = {"tokens_forward": 0, "tokens_backward": 0, "flops": 0}
     torch = sys.modules.get("torch")  # where nothing has loaded it, no model can run
     hook = torch and torch.nn.modules.module.register_module_forward_hook(partial(_count, cost))
-    gpu = torch.cuda if torch and torch.cuda.is_available() else None
-    if gpu:
-        gpu.reset_peak_memory_stats()
-    else:
-        with suppress(OSError):  # Linux: starts the process's high-water mark afresh
-            Path("/proc/self/clear_refs").write_text("5")
+    held = 0  # on the GPU
+    if torch and torch.cuda.is_initialized():  # to ask any more would make this process one that uses it
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    with suppress(OSError):  # Linux: starts the process's high-water mark afresh
+        Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
     try:
         yield cost
     finally:
         cost["seconds"] = round(time.perf_counter() - start, 3)
-        cost["peak_memory"] = gpu.max_memory_allocated() if gpu else _peak()
+        torch = sys.modules.get("torch")  # the stage may have been the first to load it
+        on_gpu = torch.cuda.max_memory_allocated() if torch and torch.cuda.is_initialized() else 0
+        cost["peak_memory"] = on_gpu if on_gpu > held else _peak()
         if hook:
             hook.remove()
 

@@ -14,6 +14,7 @@ from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, Printe
 
 from rose import ranks
 from rose.config.schema import Training
+from rose.errors import RoseError, one_line
 from rose.models.batching import IGNORED
 from rose.seeds import derive
 from rose.stages.disk import write_lines
@@ -22,6 +23,9 @@ from rose.training.processes import evened, micro_batches, ordered
 from rose.training.sharded import trainable, unwrapped, whole
 
 log = logging.getLogger(__name__)
+
+# what Trainer calls it: the second name until transformers 5.18
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n))
 
 
 class RowLoss(NamedTuple):
@@ -60,6 +64,11 @@ def train(
         try:
             run.train(resume_from_checkpoint=checkpoint)
             break
+        except torch.OutOfMemoryError as error:
+            raise RoseError(
+                f"micro_batch_size={training.micro_batch_size}: so many rows do not fit the device's memory at once "
+                f"({one_line(error, 150)}); say fewer, gradient_checkpointing=true, or a smaller model.max_length"
+            ) from error
         except finite.NotFinite as stopped:
             rows = finite.without_bad_rows(run, rows, out, str(stopped))
             finite.restore(model, start)
@@ -91,10 +100,18 @@ def _trainer(
     return run
 
 
+class OneDevice(TrainingArguments):
+    """With several GPUs at hand Trainer would take DataParallel, larger batches and fewer steps."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+
 def _arguments(training: Training, out: Path, steps: int) -> TrainingArguments:
     size, accumulated = micro_batches(training)
     seed = derive(training.seed, "training") % 2**32  # numpy's global seed holds no more
-    return TrainingArguments(
+    return OneDevice(
         output_dir=str(resume.folder(out)),
         num_train_epochs=training.epochs,
         learning_rate=training.learning_rate,
@@ -104,7 +121,6 @@ def _arguments(training: Training, out: Path, steps: int) -> TrainingArguments:
         warmup_steps=_warm_up(training.warmup_ratio, steps),
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
-        activation_checkpointing=training.gradient_checkpointing,
         optim="adamw_torch",
         seed=(seed + ranks.rank()) % 2**32,  # of dropout: a process's masks are its own
         data_seed=seed,
@@ -117,6 +133,7 @@ def _arguments(training: Training, out: Path, steps: int) -> TrainingArguments:
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
+        **{CHECKPOINTING: training.gradient_checkpointing},  # pyright: ignore[reportArgumentType] — of any option
     )
 
 

@@ -42,14 +42,17 @@ class Ray(SweepLauncher):
         died, waited = {}, False
         with cluster:
             pickled = ray.put(cloudpickle.dumps(worker))
+            has = ray.cluster_resources()
+            options = self.options | {"num_gpus": gpus(self.options, has)}
+            task = task.options(num_gpus=options["num_gpus"])
             tasks = {task.remote(pickled, job): job[0] for job in jobs}
-            log.info("%d jobs sent to Ray, which has %s", len(jobs), ray.cluster_resources())
+            log.info("%d jobs sent to Ray, which has %s; each takes %s", len(jobs), has, options)
             while tasks:
                 done, _ = ray.wait(list(tasks), timeout=PATIENCE)
                 if not done and not waited:
                     waited = True
                     message = "no job has ended for %d s; each asks for %s, and Ray has %s free"
-                    log.info(message, PATIENCE, self.options, ray.available_resources())
+                    log.info(message, PATIENCE, options, ray.available_resources())
                 for ended in done:
                     try:
                         ray.get(ended)
@@ -57,6 +60,12 @@ class Ray(SweepLauncher):
                         died[tasks[ended]] = one_line(error, 200)
                     del tasks[ended]
         return died
+
+
+def gpus(task: dict[str, Any], has: dict[str, float]) -> float:
+    """GPUs a job; unsaid, one where there is any: Ray hides them all from a task that asks for none."""
+    asked = task.get("num_gpus")
+    return min(1, has.get("GPU", 0)) if asked is None else asked
 
 
 def _work(pickled: bytes, job: SweepJob) -> None:
