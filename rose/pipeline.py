@@ -70,10 +70,10 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
     warm = Node(warmup.warm_up, warmup=config.warmup, lora=model.lora, tokens=nodes["tokens"], **frozen)
     epochs = config.warmup.epochs
     method = keys.method(config.method, epochs)
-    pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"], "warmup": warm}
+    pair_rows: dict[str, Any] = {"max_length": model.max_length, "preferences": nodes["preferences"], "warmup": warm}
     pair_rows |= {"objective": keys.objective(method, config.preference), "projection": projection}
     pair_rows |= keys.pair_format(config.preference)
-    rows = {"tokens": nodes["tokens"], "warmup": warm}
+    rows: dict[str, Any] = {"tokens": nodes["tokens"], "warmup": warm}
     pooled, targets = {}, {}
     for number in range(1 + epochs - (method.checkpoints or epochs), epochs + 1):
         at = frozen | {"checkpoint": number}
