@@ -1,7 +1,6 @@
 """The gradient stages: pool rows and target pairs become gradients, projected and stored, or meet as they come."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy
@@ -24,6 +23,7 @@ from rose.gradients.projection import Identity, Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
 from rose.gradients.spaces import TARGETS, description, require_same
 from rose.gradients.trajectory import Trajectory
+from rose.gradients.updates import project_updates
 from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
@@ -33,6 +33,7 @@ from rose.stages.graph import stage
 PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
 BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a token or segment
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines make the same batches
+TRIED = 4  # rows of the first batch that tell whether a plain sketch is safe
 
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 
@@ -54,8 +55,8 @@ def pool_features(
         projector = make_projector(projection, engine.size, engine.device, points * len(rows), points * len(batches))
         space, ids = projector.describe(), list(rows["id"])
         store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, trajectory.rates))
-        for checkpoint, take in _updates(trajectory, engine, rows, features.adam):
-            _fill(store, checkpoint, batches, take, projector, unit=True)
+        for checkpoint, take, moments in _gradients(trajectory, engine, rows, features.adam):
+            _fill(store, checkpoint, batches, take, projector, True, moments, features.adam)
     _list_lost(out, store)
 
 
@@ -86,8 +87,9 @@ def pool_cosines(
         batches = _pool_batches(rows, batch_tokens, engine)
         space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
         store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, trajectory.rates))
-        for checkpoint, take in _updates(trajectory, engine, rows, adam):
-            _fill(store, checkpoint, batches, take, Cosines(aims, checkpoint, engine.device), unit=False)
+        for checkpoint, take, moments in _gradients(trajectory, engine, rows, adam):
+            aimed = Cosines(aims, checkpoint, engine.device)
+            _fill(store, checkpoint, batches, take, aimed, False, moments, adam)
     _list_lost(out, store)
 
 
@@ -154,20 +156,20 @@ def _pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[
     return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
 
 
-def _updates(
+def _gradients(
     trajectory: Trajectory, engine: PerExample, rows: Dataset, adam: AdamMap
-) -> Iterator[tuple[int, Gradients]]:
-    """Each checkpoint in turn, with what takes Adam's updates while the model is at it."""
+) -> Iterator[tuple[int, Gradients, Moments | None]]:
+    """Each checkpoint in turn, with what takes gradients while the model is at it, and Adam's moments there."""
     columns = rows.select_columns(["input_ids", "labels"])
 
-    def take(moments: Moments | None, numbers: list[int]) -> torch.Tensor:
+    def take(numbers: list[int]) -> torch.Tensor:
         table = columns[numbers]
         both = zip(table["input_ids"], table["labels"], strict=True)
         batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
-        return apply_adam(gradients(engine, batch, SFT), moments, adam)
+        return gradients(engine, batch, SFT)
 
     for checkpoint in trajectory:
-        yield checkpoint, partial(take, trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None)
+        yield checkpoint, take, trajectory.moments(checkpoint, engine) if adam != AdamMap.none else None
 
 
 def _fill(
@@ -177,8 +179,10 @@ def _fill(
     take: Gradients,
     projector: Projector | Cosines,
     unit: bool,
+    moments: Moments | None = None,
+    adam: AdamMap = AdamMap.none,
 ) -> None:
-    """Projects what `take` gives for each batch into the store, brought to `unit` norm.
+    """Projects Adam's updates of what `take` gives for each batch into the store, brought to `unit` norm.
 
     Batches that are done already are passed over, and so are those of a job's other processes.
     """
@@ -188,8 +192,8 @@ def _fill(
         for batch in track(to_do, f"{store.path.parent.name} {store.checkpoints[checkpoint]}"):
             raw = take(batch)
             if batch is to_do[0]:
-                warn_if_concentrated(raw, projector)
-            projected = projector.project(raw)
+                warn_if_concentrated(apply_adam(raw[:TRIED].clone(), moments, adam), projector)
+            projected = project_updates(raw, moments, adam, projector)
             # a row without a gradient keeps its zeros, and scores zero
             filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
 
