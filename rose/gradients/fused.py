@@ -6,8 +6,8 @@ sign is a bit, and nothing of a gradient's size is written.
 """
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports] — torch brings it along with CUDA
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from rose.config.choices import AdamMap
 from rose.gradients.adam import Moments, Weights, clipping
@@ -78,7 +78,8 @@ def project(gradients: torch.Tensor, moments: Moments | None, how: AdamMap, sket
     each = triton.cdiv(chunks, min(PARTS, chunks))
     parts, rows = triton.cdiv(chunks, each), min(ROWS, triton.next_power_of_2(len(gradients)))
     out = gradients.new_empty(parts, len(gradients), sketch.dim)
-    _fold[triton.cdiv(len(gradients), rows), triton.cdiv(sketch.dim, BLOCK), parts](
+    grid = triton.cdiv(len(gradients), rows), triton.cdiv(sketch.dim, BLOCK), parts
+    _fold[grid](  # pyright: ignore[reportIndexIssue]
         *(gradients, scales, first, second, sketch.bits, sketch.rolls, out),
         *(len(gradients), sketch.size, gradients.stride(0), chunks, each),
         *(weights.momentum, weights.old, weights.new, weights.inside, weights.outside),
