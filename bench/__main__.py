@@ -5,10 +5,8 @@ null.
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -19,16 +17,15 @@ from pathlib import Path
 
 import torch
 
-from bench import details, memory, scoring, systems
+from bench import details, gpu, memory, scoring, systems
+from bench.printing import THREADS, machine, table
 from bench.setting import SETTINGS, save
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
-THREADS = 2
 COLUMNS = ["examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example"]
 # the limit and this project take turns and the better run counts: their ratio is what noise would blur
 ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
-GPU_ORDER = ("backward", "rose", "backward", "rose", "less")
 SCORED = 10  # of LESS's pool, one row in so many is scored; what the rest takes is extrapolated
 POOLS = (1_000, 20_000)  # rows, between which memory must not grow
 MEASURES: dict[str, Callable[..., dict]] = {
@@ -50,7 +47,6 @@ PACKAGES = {
     "petname torchopt optree",
     "dattri_llm": "dattri-llm==0.1.0 dattri==0.3.0",
 }
-FAST_JL = "--no-build-isolation fast_jl==0.1.3"  # TRAK's CUDA kernels, compiled against the torch at hand
 
 
 def main() -> None:
@@ -60,25 +56,10 @@ def main() -> None:
     _run("pools", "tiny")
     more |= {"scoring": [_run("scoring")], "memory": [_run(f"pool_{rows}", "tiny") for rows in POOLS]}
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "details.json").write_text(json.dumps({"machine": _machine(), **more}, indent=1) + "\n")
-    for table in (results, *more.values()):
-        print(_table(table))
-    print(_machine())
-
-
-def gpu() -> None:
-    """The same table on a GPU, for models of real shapes; where there is none it says so and runs to its end."""
-    here = torch.cuda.is_available()
-    if here and not _install("less", FAST_JL):
-        print("fast_jl does not build here: less runs on TRAK's BasicProjector", file=sys.stderr)
-    names = [name for name, setting in SETTINGS.items() if setting.device == "cuda"]
-    tables = {name: compare(name, GPU_ORDER if here else ()) for name in names}
-    for name, table in tables.items():
-        print(f"{name}{'' if here else ': not measured, there is no GPU here'}")
-        print(_table(table))
-    print(_machine())
-    if here:
-        (HERE / "results_gpu.json").write_text(json.dumps({"machine": _machine(), **tables}, indent=1) + "\n")
+    (HERE / "details.json").write_text(json.dumps({"machine": machine(), **more}, indent=1) + "\n")
+    for rows in (results, *more.values()):
+        print(table(rows))
+    print(machine())
 
 
 def compare(setting: str, order: tuple[str, ...]) -> list[dict]:
@@ -92,7 +73,7 @@ def compare(setting: str, order: tuple[str, ...]) -> list[dict]:
             best[name] = found
     for found in best.values():
         found["ratio_to_backward"] = found["examples_per_s"] / best["backward"]["examples_per_s"]
-    names = dict.fromkeys(("rose", *(order or GPU_ORDER)))
+    names = dict.fromkeys(("rose", *order))
     return [{"system": name} | {column: best.get(name, {}).get(column) for column in COLUMNS} for name in names]
 
 
@@ -138,27 +119,6 @@ def _install(name: str, packages: str) -> bool:
     return subprocess.run([*command, *packages.split()], capture_output=True).returncode == 0
 
 
-def _table(rows: list[dict]) -> str:
-    cells = [list(rows[0])] + [[_cell(value) for value in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:], ""])
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _machine() -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft"))
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    describe = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or "unknown"
-    return f"{platform.machine()}, {THREADS} of {os.cpu_count()} cores, {card}, {versions}; commit {commit}"
-
-
 if __name__ == "__main__":
     match sys.argv[1:]:
         case [name, setting, out] if name in MEASURES and setting in SETTINGS:  # what _run starts
@@ -168,4 +128,4 @@ if __name__ == "__main__":
             parser.add_argument(
                 "table", nargs="?", choices=["cpu", "gpu"], default="cpu", help="default: cpu, ten minutes"
             )
-            {"cpu": main, "gpu": gpu}[parser.parse_args(arguments).table]()
+            {"cpu": main, "gpu": gpu.main}[parser.parse_args(arguments).table]()

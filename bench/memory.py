@@ -37,14 +37,22 @@ def make(setting: Setting, folder: Path, sizes: tuple[int, ...]) -> dict:
     return {}
 
 
-def featurise(setting: Setting, folder: Path, rows: int) -> dict:
+def featurise(
+    setting: Setting,
+    folder: Path,
+    rows: int,
+    features: Features = FEATURES,
+    dim: int | None = None,
+    dtype: Dtype = Dtype.float32,
+) -> dict:
     """The stage on one of the pools; what it takes is the process's peak."""
     out = folder / f"features_{rows}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    projection = Projection(ProjectionKind.sketch, setting.size, 0)
-    numerics = Numerics(Dtype.float32, Attention.sdpa, sharded=False)
-    pool_features(out, 1, FEATURES, projection, numerics, folder / "base", folder / "warmup", folder / f"tokens_{rows}")
+    projection = Projection(ProjectionKind.sketch, dim or setting.size, 0)
+    numerics = Numerics(dtype, Attention.sdpa, sharded=False)
+    frozen = (numerics, folder / "base", folder / "warmup", folder / f"tokens_{rows}")
+    pool_features(out, 1, features, projection, *frozen)
     return {"rows": rows}
 
 

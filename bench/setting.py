@@ -86,14 +86,9 @@ class Setting:
         return length_batches(lengths, self.batch_tokens, max(1, GRADIENT_BYTES // (4 * self.size)))
 
 
-ON_GPU = {"dtype": torch.bfloat16, "device": "cuda"}
 SETTINGS = {
     "cpu": Setting(8, 512, 1376, 8, 8, 32_000, rank=8, rows=256),
     "tiny": Setting(1, 64, 64, 2, 2, 512, rank=8, rows=32),
-    # SmolLM2-135M's shape, the adapter of conf/model/smollm2_135m.yaml
-    "smollm2_135m": Setting(30, 576, 1536, 9, 3, 49_152, rank=8, rows=256, batch_tokens=16_384, **ON_GPU),
-    # Llama 2 7B's shape, LESS's adapter; 8 of its 32 layers, as exact gradients of all rows are held in memory
-    "llama2_7b_8_layers": Setting(8, 4096, 11_008, 32, 32, 32_000, rank=128, rows=48, batch_tokens=4096, **ON_GPU),
 }
 
 
@@ -108,10 +103,11 @@ def loop(adapted: PeftModel, of: list[dict]) -> torch.Tensor:
     """Gradients [rows, p] of each row's mean token loss, by one plain backward pass a row."""
     weights = [weight for weight in adapted.parameters() if weight.requires_grad]
     device = weights[0].device
-    gradients = torch.empty(len(of), sum(weight.numel() for weight in weights), device=device)
+    size, dtype = sum(weight.numel() for weight in weights), weights[0].dtype
+    gradients = torch.empty(len(of), size, device=device, dtype=dtype)
     for row, into in zip(of, gradients, strict=True):
         inputs, labels = collate([row], device)
-        logits = adapted(input_ids=inputs, use_cache=False).logits[0].float()
+        logits = adapted(input_ids=inputs, use_cache=False).logits[0].to(dtype)
         loss = torch.nn.functional.cross_entropy(logits, labels[0])
         torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)], out=into)
     return gradients

@@ -22,6 +22,7 @@ from rose.gradients.objectives import SFT, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.quantize import width
+from rose.gradients.updates import project_updates
 from rose.models.batching import IGNORED, collate
 from rose.models.log_probs import token_log_probs
 
@@ -68,8 +69,9 @@ def rose(setting: Setting, folder: Path) -> dict:
         )
 
         def step(batch: list[int]) -> None:
-            updates = apply_adam(gradients(engine, [rows[i] for i in batch], SFT), moments, AdamMap.exact)
-            filling.write(batch, torch.nn.functional.normalize(projector.project(updates)))
+            taken = gradients(engine, [rows[i] for i in batch], SFT)
+            projected = project_updates(taken, moments, AdamMap.exact, projector)
+            filling.write(batch, torch.nn.functional.normalize(projected))
 
         with Filling(store, 0) as filling:
             speed = timed(setting.batches(rows), step)

@@ -7,8 +7,7 @@ import sys
 import pytest
 import torch
 
-from bench import memory, scoring, systems
-from bench.__main__ import COLUMNS, gpu
+from bench import gpu, memory, scoring, systems
 from bench.setting import SETTINGS, Setting, load_exact, loop, save
 from rose.__main__ import ROOT
 from rose.gradients.feature_store import FeatureStore
@@ -42,7 +41,7 @@ def test_every_system_runs_on_any_setting(measured, monkeypatch, system):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_the_systems_of_the_gpu_table_on_a_gpu(tmp_path):
+def test_the_systems_run_on_a_gpu(tmp_path):
     toy = Setting(1, 128, 64, 4, 2, 97, rank=64, rows=24, dtype=torch.bfloat16, device="cuda")
     save(toy, tmp_path)
     for system in (systems.backward, systems.rose, systems.less):
@@ -55,12 +54,34 @@ def test_a_low_precision_model_keeps_its_adapter_in_float32():
     assert loop(half.model(), half.pool()).isfinite().all()
 
 
+PARTS = {
+    *("ceilings", "attention kernels", "engine beside float64", "beside the CPU", "7B, rank 128", "SmolLM2-135M"),
+    *("features stage", "7B, rank 8", "profile"),
+}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device: the table would be measured")
-def test_without_a_gpu_its_tables_say_so(capsys):
-    gpu()
+def test_the_gpu_table_runs_through_without_one_and_says_so(tmp_path, capsys):
+    rows = gpu.main(tmp_path / "gpu")
     printed = capsys.readouterr().out
-    assert printed.count("not measured") == 2
-    assert all(column in printed for column in COLUMNS)
+    assert "not measured: there is no GPU" in printed
+    assert {row["part"] for row in rows} == PARTS
+    assert not [row for row in rows if row["what"].startswith(("fails", "not measured"))]
+    found = {row["what"]: row["value"] for row in rows if "error" in row["what"] or "share" in row["what"]}
+    for what, value in found.items():  # the same device twice; half-precision bases are rounded
+        assert value < (0.1 if what.startswith(("bfloat16", "float16")) else 1e-5), what
+    report = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+    assert report["rows"] == rows
+    assert not report["gpu"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"gpu", "gpu.json", "profile.txt"}
+
+
+def test_parts_of_the_gpu_table_that_come_too_late_or_fail_are_named(tmp_path, monkeypatch):
+    late = gpu.main(tmp_path, seconds=-1)
+    assert {row["part"] for row in late} == PARTS
+    assert {row["what"] for row in late} == {"not measured: out of time"}
+    monkeypatch.setattr(gpu, "ceilings", lambda: 1 / 0)
+    assert gpu.measured("ceilings", gpu.ceilings)[0]["what"] == "fails: ZeroDivisionError division by zero"
 
 
 def test_the_store_that_scoring_is_timed_on_is_whole(tmp_path, monkeypatch):

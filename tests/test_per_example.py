@@ -150,3 +150,49 @@ def test_other_trainable_weights_are_refused():
     model.get_input_embeddings().weight.requires_grad_()
     with pytest.raises(RoseError, match="embed_tokens"):
         PerExample(model)
+
+
+def tied(model):
+    """The model, its second layer's projections those of the first, adapter and all."""
+    first, second = (layer.self_attn for layer in model.base_model.model.model.layers)
+    for name in ("q_proj", "v_proj"):
+        setattr(second, name, getattr(first, name))
+    return model
+
+
+@pytest.mark.usefixtures("double")
+def test_a_layer_that_is_passed_twice_adds_up():
+    model, rows = tied(adapted()), random_rows(LENGTHS)
+    assert distance(engine_gradients(model, rows), loop_gradients(model, rows)) < 1e-12
+
+
+@pytest.mark.usefixtures("double")
+def test_what_a_loss_does_not_reach_is_zero_whatever_the_buffer_held(monkeypatch):
+    model, rows = adapted(targets=["q_proj", "down_proj"]), random_rows(LENGTHS)
+    expected = loop_gradients(model, rows)
+    undefined = lambda *sizes, **options: torch.full(sizes, torch.nan, **options)  # noqa: E731
+    monkeypatch.setattr(torch, "empty", undefined)
+    with PerExample(model) as engine:
+        log_probs, mask = engine.forward(rows)
+        assert (
+            engine.backward(log_probs.sum() * 0 + torch.ones((), requires_grad=True), again=True).count_nonzero() == 0
+        )
+        found = engine.backward(-(log_probs.sum(1) / mask.sum(1)).sum(), again=True)
+        assert distance(found, expected) < 1e-12
+        assert torch.equal(engine.backward(torch.ones((), requires_grad=True)), torch.zeros_like(found))
+
+
+@pytest.mark.parametrize(("targets", "casts"), [(["q_proj", "k_proj", "v_proj"], 1), (["q_proj", "o_proj"], 2)])
+def test_layers_that_share_an_input_cast_it_once_a_pass(targets, casts, monkeypatch):
+    model, rows, seen = adapted(targets=targets, dtype=torch.bfloat16), random_rows(LENGTHS), []
+    widened = PerExample.widened
+
+    def counted(self, x):
+        seen.append(widened(self, x))
+        return seen[-1]
+
+    monkeypatch.setattr(PerExample, "widened", counted)
+    engine_gradients(model, rows)
+    assert len(seen) == 2 * 2 * len(targets)  # two layers, forwards and backwards
+    # and the last of the forward pass is the first of the backward one
+    assert len({id(wide) for wide in seen}) == 2 * 2 * casts - 1

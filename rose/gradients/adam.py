@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -45,6 +46,39 @@ class Moments:
         return cls(first, second, step, **settings)
 
 
+class Weights(NamedTuple):
+    """Adam's map in numbers: g' = share·g, then (momentum·m + g') / (√(old·v + new·g'² + inside) + outside).
+
+    Bias corrections are folded in, to save passes over the gradient.
+    """
+
+    share: float = 1.0
+    momentum: float = 0.0
+    old: float = 1.0
+    new: float = 0.0
+    inside: float = 0.0
+    outside: float = 0.0
+
+    @classmethod
+    def of(cls, moments: Moments, how: AdamMap) -> "Weights":
+        published = how == AdamMap.published
+        first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
+        second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
+        share = (1 - moments.beta1) * first
+        momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
+        new = (1 - moments.beta2) * second / share**2
+        inside, outside = (1e-8, 0.0) if published else (0.0, moments.eps)
+        return cls(share, momentum, moments.beta2 * second, new, inside, outside)
+
+
+def clipping(gradients: torch.Tensor, moments: Moments, how: AdamMap) -> torch.Tensor | None:
+    """What torch's clip_grad_norm_ would multiply each row by, [n, 1]; None where nothing is clipped."""
+    if not moments.max_grad_norm or how == AdamMap.published:
+        return None
+    norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+    return (moments.max_grad_norm / (norms + 1e-6)).clamp(max=1)
+
+
 def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -> torch.Tensor:
     """Turns raw gradients [n, p] into Adam's updates, in place.
 
@@ -60,22 +94,14 @@ def apply_adam(gradients: torch.Tensor, moments: Moments | None, how: AdamMap) -
         return gradients
     if moments is None:
         raise ValueError(f"features.adam={how} needs the checkpoint's moments")
-    published = how == AdamMap.published
-    # bias corrections and clipping are folded into the weights, to save passes over the gradient
-    first = 1.0 if published else 1 / (1 - moments.beta1 ** (moments.step + 1))
-    second = 1.0 if published else 1 / (1 - moments.beta2 ** (moments.step + 1))
-    momentum = 0.0 if how == AdamMap.no_momentum else moments.beta1 * first
-    share = (1 - moments.beta1) * first  # of the gradient itself in m'
-    scale = share
-    if moments.max_grad_norm and not published:  # what torch's clip_grad_norm_ would multiply each row by
-        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-        scale = share * (moments.max_grad_norm / (norms + 1e-6)).clamp(max=1)
+    weights, clipped = Weights.of(moments, how), clipping(gradients, moments, how)
+    scale = weights.share if clipped is None else weights.share * clipped
     width = COLUMNS if gradients.device.type == "cpu" else max(COLUMNS, ELEMENTS // max(1, len(gradients)))
     for start in range(0, gradients.shape[1], width):
         columns = slice(start, start + width)
         gradient = gradients[:, columns].mul_(scale)
-        spread = moments.exp_avg_sq[columns] * (moments.beta2 * second)
-        spread = torch.addcmul(spread, gradient, gradient, value=(1 - moments.beta2) * second / share**2)
-        spread = spread.add_(1e-8).sqrt_() if published else spread.sqrt_().add_(moments.eps)
-        gradient.add_(moments.exp_avg[columns] * momentum).div_(spread)
+        spread = moments.exp_avg_sq[columns] * weights.old
+        spread = torch.addcmul(spread, gradient, gradient, value=weights.new)
+        spread = spread.add_(weights.inside).sqrt_() if weights.inside else spread.sqrt_().add_(weights.outside)
+        gradient.add_(moments.exp_avg[columns] * weights.momentum).div_(spread)
     return gradients

@@ -15,7 +15,7 @@ from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
 from rose.data.rows import DroppedRow, EncodedPair, PreferencePair
 from rose.errors import RoseError
-from rose.gradients.adam import apply_adam
+from rose.gradients.adam import Moments, apply_adam
 from rose.gradients.feature_store import ABSENT, FeatureStore, Filling, leave_out
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
@@ -23,6 +23,7 @@ from rose.gradients.projection import Identity, Projector, make_projector
 from rose.gradients.sketch import warn_if_concentrated
 from rose.gradients.spaces import TARGETS, description, require_same
 from rose.gradients.trajectory import Trajectory, weight
+from rose.gradients.updates import project_updates
 from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
@@ -33,6 +34,7 @@ from rose.stages.graph import stage
 PAIR_TOKENS = 4096  # tokens of a batch of pairs, both answers and padding included
 BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a token or segment
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines make the same batches
+TRIED = 4  # rows of the first batch that tell whether a plain sketch is safe
 
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 
@@ -64,8 +66,8 @@ def pool_features(
         projector = make_projector(projection, engine.size, engine.device, len(rows), len(batches))
         space, ids = projector.describe(), list(rows["id"])
         store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, {name: rate}))
-        take = _updates(trajectory, checkpoint, engine, rows, features.adam)
-        _fill(store, batches, take, projector, unit=True)
+        take, moments = _gradients(trajectory, checkpoint, engine, rows, features.adam)
+        _fill(store, batches, take, projector, True, moments, features.adam)
     _list_lost(out, store)
 
 
@@ -100,8 +102,8 @@ def pool_cosines(
         batches = _pool_batches(rows, batch_tokens, engine)
         space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
         store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, {name: rate}))
-        take = _updates(trajectory, checkpoint, engine, rows, adam)
-        _fill(store, batches, take, Cosines(aims, engine.device), unit=False)
+        take, moments = _gradients(trajectory, checkpoint, engine, rows, adam)
+        _fill(store, batches, take, Cosines(aims, engine.device), False, moments, adam)
     _list_lost(out, store)
 
 
@@ -171,25 +173,32 @@ def _pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[
     return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
 
 
-def _updates(trajectory: Trajectory, checkpoint: int, engine: PerExample, rows: Dataset, adam: AdamMap) -> Gradients:
-    """Brings the model to a checkpoint; returns what takes Adam's updates there."""
+def _gradients(
+    trajectory: Trajectory, checkpoint: int, engine: PerExample, rows: Dataset, adam: AdamMap
+) -> tuple[Gradients, Moments | None]:
+    """Brings the model to a checkpoint; returns what takes gradients there, and Adam's moments."""
     trajectory.swap_in(checkpoint - 1)
-    moments = trajectory.moments(checkpoint - 1, engine) if adam != AdamMap.none else None
     columns = rows.select_columns(["input_ids", "labels"])
 
     def take(numbers: list[int]) -> torch.Tensor:
         table = columns[numbers]
         both = zip(table["input_ids"], table["labels"], strict=True)
         batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
-        return apply_adam(gradients(engine, batch, SFT), moments, adam)
+        return gradients(engine, batch, SFT)
 
-    return take
+    return take, trajectory.moments(checkpoint - 1, engine) if adam != AdamMap.none else None
 
 
 def _fill(
-    store: FeatureStore, batches: list[list[int]], take: Gradients, projector: Projector | Cosines, unit: bool
+    store: FeatureStore,
+    batches: list[list[int]],
+    take: Gradients,
+    projector: Projector | Cosines,
+    unit: bool,
+    moments: Moments | None = None,
+    adam: AdamMap = AdamMap.none,
 ) -> None:
-    """Projects what `take` gives for each batch into the store, brought to `unit` norm.
+    """Projects Adam's updates of what `take` gives for each batch into the store, brought to `unit` norm.
 
     Batches that are done already are passed over, and so are those of a job's other processes.
     """
@@ -200,8 +209,8 @@ def _fill(
         def fill(batch: list[int]) -> None:
             raw = take(batch)
             if batch[0] == to_do[0][0]:
-                warn_if_concentrated(raw, projector)
-            projected = projector.project(raw)
+                warn_if_concentrated(apply_adam(raw[:TRIED].clone(), moments, adam), projector)
+            projected = project_updates(raw, moments, adam, projector)
             # a row without a gradient keeps its zeros, and scores zero
             filling.write(batch, normalize(projected, dim=1, eps=1e-30) if unit else projected)
 

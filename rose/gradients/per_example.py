@@ -23,7 +23,7 @@ HALF_SCALE = 1024.0  # of losses on float16 bases, lest gradients below 6e-8 van
 
 
 class _Branch(torch.autograd.Function):
-    """base + s·(xAᵀ)Bᵀ, whose backward pass adds each row's dA and dB to its slice of a buffer."""
+    """base + s·(xAᵀ)Bᵀ, whose backward pass writes each row's dA and dB into the engine's buffer."""
 
     @staticmethod
     def forward(
@@ -33,11 +33,12 @@ class _Branch(torch.autograd.Function):
         a: nn.Parameter,
         b: nn.Parameter,
         scaling: float,
-        into: list[torch.Tensor],
+        engine: "PerExample",
+        name: str,
     ) -> torch.Tensor:
-        inner = x.to(a.dtype) @ a.T  # [n, t, rank]
+        inner = engine.widened(x) @ a.T  # [n, t, rank]
         ctx.save_for_backward(x, inner, a, b)
-        ctx.scaling, ctx.into = scaling, into
+        ctx.scaling, ctx.engine, ctx.name = scaling, engine, name
         if base.dtype != a.dtype:
             return (base + scaling * (inner @ b.T)).to(base.dtype)
         flat = torch.addmm(base.flatten(0, 1), inner.flatten(0, 1), b.T, alpha=scaling)
@@ -49,11 +50,11 @@ class _Branch(torch.autograd.Function):
         x, inner, a, b = ctx.saved_tensors
         g = gradient.to(a.dtype)
         outer = (g @ b).mul_(ctx.scaling)  # [n, t, rank]
-        into_a, into_b = ctx.into
-        into_a += outer.mT @ x.to(a.dtype)
-        into_b += (g.mT @ inner).mul_(ctx.scaling)
+        (into_a, into_b), beta = ctx.engine.into(ctx.name, a, b)
+        into_a.baddbmm_(outer.mT, ctx.engine.widened(x), beta=beta)
+        into_b.baddbmm_(g.mT, inner, beta=beta, alpha=ctx.scaling)
         passed = (outer @ a).to(x.dtype) if ctx.needs_input_grad[1] else None
-        return gradient, passed, None, None, None, None
+        return gradient, passed, None, None, None, None, None
 
 
 class PerExample:
@@ -81,6 +82,8 @@ class PerExample:
         self.dtype, self.device = first.dtype, first.device
         self._buffer: torch.Tensor | None = None
         self._shape = torch.Size()  # of the batch: rows, tokens
+        self._met: set[str] = set()  # layers that the backward pass has come to
+        self._wide: tuple[torch.Tensor, torch.Tensor] | None = None  # a layer's input, and what it was cast to
         self._replaced: list[tuple[Linear, Any]] = []
 
     def __enter__(self) -> "PerExample":
@@ -96,7 +99,7 @@ class PerExample:
             else:
                 layer.forward = forward
         self._replaced.clear()
-        self._buffer = None
+        self._buffer = self._wide = None
 
     def forward(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the rows' labels, 0 elsewhere, and where labels are: [n, t] both."""
@@ -117,9 +120,34 @@ class PerExample:
         if self._buffer is None:
             raise RuntimeError("backward before forward, or outside the engine's context")
         scale = HALF_SCALE if self.model.dtype == torch.float16 else 1.0
-        self._buffer.zero_()
+        self._met.clear()
         (loss * scale).backward(retain_graph=again)
+        self._wide = None
+        for name in self.names:
+            if name.rpartition(".lora_")[0] not in self._met:  # the loss does not reach it
+                self._buffer[:, self.slices[name]].zero_()
         return self._buffer.div_(scale) if scale != 1.0 else self._buffer
+
+    def into(self, name: str, a: torch.Tensor, b: torch.Tensor) -> tuple[list[torch.Tensor], float]:
+        """A layer's slices of the buffer, shaped as its `a` and `b`, and how much of what they hold is to stay.
+
+        All of it where the pass has come to the layer before, else none: the buffer begins undefined.
+        """
+        if self._buffer is None:
+            raise RuntimeError("a backward pass outside the engine's context")
+        keys = (f"{name}.lora_{part}.{self.layers[name].active_adapters[0]}.weight" for part in "AB")
+        parts = [
+            self._buffer[:, self.slices[key]].view(-1, *weight.shape) for key, weight in zip(keys, (a, b), strict=True)
+        ]
+        met = name in self._met
+        self._met.add(name)
+        return parts, float(met)
+
+    def widened(self, x: torch.Tensor) -> torch.Tensor:
+        """A layer's input in the adapter's type, cast once for neighbours that share it, such as q, k and v."""
+        if self._wide is None or self._wide[0] is not x:
+            self._wide = x, x.to(self.dtype)
+        return self._wide[1]
 
     def _layer_forward(
         self, name: str, layer: Linear, original: Any, x: torch.Tensor, *args: Any, **kwargs: Any
@@ -133,17 +161,12 @@ class PerExample:
                 f"model.lora.targets: layer {name} sees inputs of shape {tuple(x.shape)}, not [rows={rows}, "
                 "tokens, features]; per-example gradients need layers that keep a row's tokens together"
             )
-        keys = [f"{part}.{adapter}.weight" for part in ("lora_A", "lora_B")]
-        a, b = (layer.get_parameter(key) for key in keys)
-        into = [
-            self._buffer[:, self.slices[f"{name}.{key}"]].view(rows, *weight.shape)
-            for key, weight in zip(keys, (a, b), strict=True)
-        ]
+        a, b = (layer.get_parameter(f"{part}.{adapter}.weight") for part in ("lora_A", "lora_B"))
         base, scaling = layer.base_layer(x, *args, **kwargs), layer.scaling[adapter]
         if not flat:
-            return _Branch.apply(base, x, a, b, scaling, into)
+            return _Branch.apply(base, x, a, b, scaling, self, name)
         by_row = (part.unflatten(0, (rows, tokens)) for part in (base, x))
-        return _Branch.apply(*by_row, a, b, scaling, into).flatten(0, 1)
+        return _Branch.apply(*by_row, a, b, scaling, self, name).flatten(0, 1)
 
 
 def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], dict[str, slice]]:

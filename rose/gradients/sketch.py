@@ -32,9 +32,13 @@ class Sketch:
         self.block = min(MIXED, 1 << (dim.bit_length() - 1)) if mixed else 1
         width = math.ceil(size / self.block) * self.block
         self.shifts: list[int] = (_raw(seed, "shifts", math.ceil(width / dim)) % dim).tolist()
-        self.signs = random_signs(seed, "signs", width).to(device)
+        raw = _raw(seed, "signs", math.ceil(width / 64))
+        self.signs = spaces.signs(raw, width).to(device)
+        # for `fused.py`: the same signs as bits, the first in a byte's highest, and the shifts, on the device
+        self.bits = torch.from_numpy(raw.astype("<u8", copy=False).view(numpy.uint8)).to(device)
+        self.rolls = torch.tensor(self.shifts, dtype=torch.int32, device=device)
         if mixed:
-            self.flips = random_signs(seed, "flips", width).to(device)
+            self.flips = spaces.signs(_raw(seed, "flips", math.ceil(width / 64)), width).to(device)
 
     def describe(self) -> Space:
         kind = ProjectionKind.srht if self.mixed else ProjectionKind.sketch

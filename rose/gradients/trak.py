@@ -1,9 +1,10 @@
-"""TRAK's own dense projector, checked, scaled, and told what it will cost before it starts."""
+"""TRAK's own dense projector, or one like it, checked, scaled, and told what it will cost before it starts."""
 
 import importlib.util
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from rose.config.choices import ProjectionKind
 from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients import spaces
+from rose.gradients.dense import Dense
 from rose.gradients.spaces import Space, description
 from rose.seeds import derive
 
@@ -20,15 +22,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MATRIX_BYTES = 4 << 30  # a larger matrix is not kept; a constant: outputs depend on blocks
-BLOCK_BYTES = 1 << 30  # of a matrix that is too large to keep, at a time
+MATRIX_BYTES = 4 << 30  # a larger matrix is not kept, and drawn by `Dense`; a constant: outputs depend on it
 SLOW_SECONDS = 120  # from here on TRAK's projector on a CPU is worth a warning
+
+FAST_JL = "fast_jl, whose 0.1.3 cannot be built with CUDA 13"
 
 
 class Trak:
-    """TRAK's dense Rademacher projector, scaled by 1/√dim, which traker leaves out."""
+    """A dense Rademacher projector, TRAK's or as TRAK's, scaled by 1/√dim, which traker leaves out."""
 
-    def __init__(self, projector: "AbstractProjector", runs: str, seed: int) -> None:
+    def __init__(self, projector: "AbstractProjector | Dense", runs: str, seed: int) -> None:
         self.projector, self.runs, self.seed = projector, runs, seed
         self.dim, self.device = projector.proj_dim, torch.device(projector.device)
         self.digest = self.probe(projector.grad_dim)
@@ -70,16 +73,15 @@ def trak_projector(projection: Projection, size: int, device: torch.device, rows
         log.info("projection=trak runs TRAK's CudaProjector (fast_jl)")
         return Trak(CudaProjector(size, dim, seed, rademacher, device, max_batch_size=8), "cuda", projection.seed)
     cached = 4 * size * dim <= MATRIX_BYTES
-    block = dim if cached else max(1, BLOCK_BYTES // (4 * size))
-    # a seed means other signs on a GPU; one drawn in every batch would take the CPU too long
-    drawn_on = torch.device("cpu") if cached else device
-    seconds = _basic_seconds(size, dim, cached, (drawn_on, device), rows, batches)
-    slow = seconds > SLOW_SECONDS or not cached
+    # TRAK's own draws other signs on a GPU, and in every batch as slowly as it reads them
+    seconds = (_basic_seconds if cached else _dense_seconds)(size, dim, device, rows, batches)
+    slow = seconds > SLOW_SECONDS or (not cached and device.type == "cpu")
     log.log(
         logging.WARNING if slow else logging.INFO,
-        "projection=trak runs TRAK's BasicProjector on the %s%s: %s matrix %d x %d%s, about %s%s",
+        "projection=trak runs %s on the %s%s: %s matrix %d x %d%s, about %s%s",
+        "TRAK's BasicProjector" if cached else "a projector as TRAK's",
         device.type,
-        " (CudaProjector needs fast_jl and a dim that 512 divides)" if device.type == "cuda" else "",
+        f" (TRAK's CudaProjector needs {FAST_JL}, and a dim that 512 divides)" if device.type == "cuda" else "",
         "a kept" if cached else "in every batch a regenerated",
         size,
         dim,
@@ -87,28 +89,37 @@ def trak_projector(projection: Projection, size: int, device: torch.device, rows
         _duration(seconds),
         "; projection=sketch takes seconds" if slow else "",
     )
-    projector = BasicProjector(size, dim, seed, rademacher, drawn_on, block)
-    if cached:
-        projector.proj_matrix, projector.device = projector.proj_matrix.to(device), device
-    return Trak(projector, f"basic on {drawn_on.type}, block {block}", projection.seed)
+    if not cached:
+        return Trak(Dense(size, dim, seed, device), "philox", projection.seed)
+    projector = BasicProjector(size, dim, seed, rademacher, torch.device("cpu"), dim)
+    projector.proj_matrix, projector.device = projector.proj_matrix.to(device), device
+    return Trak(projector, f"basic on cpu, block {dim}", projection.seed)
 
 
-def _basic_seconds(
-    size: int, dim: int, cached: bool, devices: tuple[torch.device, torch.device], rows: int, batches: int
-) -> float:
-    """What BasicProjector will take, from a sample of its two parts: drawing signs, multiplying."""
-    sample, vectors = torch.empty(1 << 21, device=devices[0]), torch.ones(8, 1 << 16, device=devices[1])
-    matrix = torch.ones(1 << 16, 32, device=devices[1])
-    durations = []
-    for step in (lambda: sample.bernoulli_(0.5), lambda: vectors @ matrix):
-        step()
+def _basic_seconds(size: int, dim: int, device: torch.device, rows: int, batches: int) -> float:
+    """What BasicProjector will take, from a sample of its two parts: drawing signs on the CPU, multiplying."""
+    sample, vectors = torch.empty(1 << 21), torch.ones(8, 1 << 16, device=device)
+    matrix = torch.ones(1 << 16, 32, device=device)
+    drawing = _seconds(lambda: sample.bernoulli_(0.5))
+    multiplying = _seconds(lambda: vectors @ matrix)
+    return size * dim * (drawing / sample.numel() + multiplying / (8 * sample.numel()) * (rows + 8))
+
+
+def _dense_seconds(size: int, dim: int, device: torch.device, rows: int, batches: int) -> float:
+    """What `Dense` will take, from some rows of its matrix; the first batch is the probe's."""
+    some, each = max(1, (1 << 21) // dim), math.ceil(rows / batches) if batches else 8
+    sample, vectors = Dense(some, dim, 0, device), torch.ones(max(each, 8), some, device=device)
+    return size / some * _seconds(lambda: sample.project(vectors)) * (1 + batches)
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    """Of the second of two runs."""
+    for _ in range(2):
         start = time.perf_counter()
         step()
-        if devices[1].type == "cuda":
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
-        durations.append(time.perf_counter() - start)
-    generations = 1 if cached else 1 + batches  # the first is the probe's
-    return size * dim * (durations[0] / sample.numel() * generations + durations[1] / (8 * sample.numel()) * (rows + 8))
+    return time.perf_counter() - start
 
 
 def _duration(seconds: float) -> str:
