@@ -15,7 +15,7 @@ from rose.config.choices import AdamMap, Attention, Dtype, Keep, ProjectionKind,
 from rose.config.schema import Features, Numerics, Projection
 from rose.gradients.features import pool_features
 
-FEATURES = Features(AdamMap.exact, Keep.store, StoreDtype.float16, batch_tokens=2048)
+FEATURES = Features(AdamMap.exact, Keep.store, StoreDtype.float16, batch_tokens=2048, shards=1)
 
 
 def make(setting: Setting, folder: Path, sizes: tuple[int, ...]) -> dict:

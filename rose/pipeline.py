@@ -74,17 +74,21 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
     pair_rows |= {"objective": keys.objective(method, config.preference), "projection": projection}
     pair_rows |= keys.pair_format(config.preference)
     rows: dict[str, Any] = {"tokens": nodes["tokens"], "warmup": warm}
+    shards = [(part, settings.shards) for part in range(1, settings.shards + 1)] if settings.shards > 1 else [None]
     pooled, targets = {}, {}
     for number in range(1 + epochs - (method.checkpoints or epochs), epochs + 1):
         at = frozen | {"checkpoint": number}
         aims = targets[numbered("targets", number, epochs)] = Node(features.pair_features, **pair_rows, **at)
-        match settings.keep:
-            case Keep.store:
-                taken = Node(features.pool_features, features=settings, projection=projection, **rows, **at)
-            case Keep.stream:
-                reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens}
-                taken = Node(features.pool_cosines, targets=aims, **reading, **rows, **at)
-        pooled[numbered("features", number, epochs)] = taken
+        for shard in shards:
+            part = {"shard": shard} if shard else {}
+            match settings.keep:
+                case Keep.store:
+                    reading = {"features": settings, "projection": projection}
+                    taken = Node(features.pool_features, **reading, **rows, **at, **part)
+                case Keep.stream:
+                    reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens, "targets": aims}
+                    taken = Node(features.pool_cosines, **reading, **rows, **at, **part)
+            pooled[numbered("features", number, epochs, shard)] = taken
     return {"warmup": warm, **pooled, **targets}
 
 

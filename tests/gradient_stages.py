@@ -75,18 +75,21 @@ def at_checkpoint(root, epoch):
 
 def settings(**changes):
     return Features(
-        **({"adam": AdamMap.exact, "keep": Keep.store, "dtype": StoreDtype.float32, "batch_tokens": 64} | changes)
+        **(
+            {"adam": AdamMap.exact, "keep": Keep.store, "dtype": StoreDtype.float32, "batch_tokens": 64, "shards": 1}
+            | changes
+        )
     )
 
 
-def pool(run, out, projection=NONE, **changes):
+def pool(run, out, projection=NONE, shard=None, **changes):
     """The features at both checkpoints, `out`/1 and `out`/2."""
     root, _, _ = run
     before = (root / "base", root / "warmup", root / "tokens")
     for checkpoint, place in enumerate(places(out), 1):
         place.mkdir(parents=True, exist_ok=True)
-        pool_features(place, checkpoint, settings(**changes), projection, NUMERICS, *before)
-    return FeatureStore.open(places(out))
+        pool_features(place, checkpoint, settings(**changes), projection, NUMERICS, *before, shard=shard)
+    return None if shard else FeatureStore.open(places(out))
 
 
 def targets(run, out, objective, max_length=64, projection=NONE, **more):

@@ -165,6 +165,29 @@ def test_checkpoints_are_the_last_ones_and_change_scores_where_some_are_left_out
     assert names("method=bm25")[1] == names("method=bm25", "method.checkpoints=2")[1]
 
 
+def test_shards_are_stages_of_a_pools_features_alone_and_one_is_none(composed):
+    def nodes(*overrides):
+        return pipeline.stages(typed(composed("warmup.epochs=2", "diagnostics.fidelity=true", *overrides)))
+
+    plain, sharded = nodes(), nodes("features.shards=3")
+    assert {name: node.name for name, node in nodes("features.shards=1").items()} == {
+        name: node.name for name, node in plain.items()
+    }
+    assert len({node.name for node in all_of("features", sharded)}) == 6
+    assert [name for name in sharded if name.startswith("features 2")] == [
+        f"features 2 of 2 shard {part} of 3" for part in (1, 2, 3)
+    ]
+    others = [name for name in plain if kind_of(name) != "features"]
+    assert others == [name for name in sharded if kind_of(name) != "features"]
+    rest_on = {"scores", "selection", "finetune", "diagnostics", "projection_error"}  # on features, by whatever name
+    same = [name for name in others if kind_of(name) not in rest_on]
+    changed = {name for name in same if plain[name].name != sharded[name].name}
+    assert changed <= {"evaluation", "answers", "verdicts", "tasks", "fidelity"}
+    assert not [name for name in changed if "features" in name]
+    stream = nodes("features.shards=3", "features.keep=stream")
+    assert len({node.name for node in all_of("features", stream)}) == 6
+
+
 def test_the_worlds_manners_reach_pool_pairs_base_model_and_reward(composed):
     first, second = (
         pipeline.stages(typed(composed(f"world.manners={manners}"))) for manners in ("phrases", "agreement")

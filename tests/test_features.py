@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from datasets import Dataset
-from gradient_stages import OPTIMIZER, at_checkpoint, pool, said, stages_before, targets
+from gradient_stages import OPTIMIZER, at_checkpoint, places, pool, said, stages_before, targets
 from tiny_models import SAME_BYTES, distance, random_rows, same, slow_gradient, slow_log_probs
 
 from rose.config.choices import AdamMap, ProjectionKind, Reference
@@ -18,6 +18,7 @@ from rose.data.chat import encode_pair
 from rose.data.published import encode_published
 from rose.errors import RoseError
 from rose.gradients import features as stages
+from rose.gradients.feature_store import FeatureStore
 from rose.gradients.objectives import Loss, Objective
 from rose.models import loading
 from rose.seeds import derive
@@ -137,6 +138,27 @@ def test_sketched_features_do_not_depend_on_the_batches(run, tmp_path):
     assert distance(one.rows(0, 0, 7), many.rows(0, 0, 7).double()) < 1e-4
 
 
+@pytest.mark.parametrize("shards", [2, 3, 5])
+def test_shards_hold_the_bytes_of_the_whole(run, tmp_path, shards):
+    """The seven rows are four batches, so that of five shards the last has none."""
+    whole, parts = pool(run, tmp_path / "whole", dtype="int4"), [tmp_path / str(i) for i in range(1, shards + 1)]
+    for number, part in enumerate(parts, 1):
+        pool(run, part, shard=(number, shards), dtype="int4")
+    store = FeatureStore.open([place for part in parts for place in places(part)])
+    assert (store.ids, store.checkpoints, store.weights) == (whole.ids, whole.checkpoints, whole.weights)
+    for checkpoint in (0, 1):
+        assert store.flags(checkpoint).tolist() == whole.flags(checkpoint).tolist()
+        for start, stop in ((0, 7), (2, 5), (3, 4), (6, 9)):
+            assert torch.equal(store.rows(checkpoint, start, stop), whole.rows(checkpoint, start, stop))
+    sizes = [sum(len(json.loads((place / "ids.json").read_text())) for place in places(part)) for part in parts]
+    assert sum(sizes) == 14 and max(sizes) < 14
+    if shards > 4:
+        assert sizes[-1] == 0
+    for some in (parts[1:], [*parts, tmp_path / "whole"]):
+        with pytest.raises(RoseError, match="do not make up the pool"):
+            FeatureStore.open([place for part in some for place in places(part)])
+
+
 def test_a_row_that_is_not_finite_is_named_and_left_out(run, tmp_path, monkeypatch, caplog):
     honest = stages.apply_adam
 
@@ -197,7 +219,7 @@ def start(name):  # a process that fills the store `name`, and a pipe that gets 
     features.gradients = lambda *args: os.write(tell, b".") and honest(*args)
     (out := root / name).mkdir(exist_ok=True)
     features.pool_features(
-        out, 2, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64), Projection(ProjectionKind.sketch, 64, 0),
+        out, 2, Features(AdamMap.exact, Keep.store, StoreDtype.int4, 64, 1), Projection(ProjectionKind.sketch, 64, 0),
         Numerics(Dtype.float32, "sdpa", False), root / "base", root / "warmup", root / "many",
     )
     os._exit(0)

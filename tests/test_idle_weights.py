@@ -38,7 +38,7 @@ def test_a_checkpoint_at_a_rate_of_zero_is_not_taken_gradients_at(base, tmp_path
     warm_up(warm, WARMUP, LORA, NUMERICS, base, pool)  # a step an epoch, of which the first has no rate
     rates = [entry["learning_rate"] for entry in json.loads((warm / "manifest.json").read_text())["checkpoints"]]
     assert rates[0] == 0 and min(rates[1:]) > 0
-    settings = Features(AdamMap.exact, Keep.store, StoreDtype.float32, batch_tokens=64)
+    settings = Features(AdamMap.exact, Keep.store, StoreDtype.float32, batch_tokens=64, shards=1)
     for number in (2, 3, 4):
         pool_features(places[number - 1], number, settings, NONE, NUMERICS, base, warm, pool)
     monkeypatch.setattr(loading, "load_model", None)  # nor is a model loaded for it

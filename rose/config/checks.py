@@ -51,7 +51,7 @@ GROUPS: dict[str, dict[str, Range]] = {
     "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
     "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
     "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
-    "features": {"batch_tokens": COUNT},
+    "features": {"batch_tokens": COUNT, "shards": COUNT},
     "method": {
         "ridge": POSITIVE,
         "layer": SHARE,

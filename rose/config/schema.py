@@ -90,6 +90,7 @@ class Features:
     keep: choices.Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
     dtype: choices.StoreDtype
     batch_tokens: int  # tokens a batch, padding included
+    shards: int = field(metadata=NOT_IN_KEY)  # stages that share the pool's rows at a checkpoint; their key says which
 
 
 @dataclass

@@ -18,7 +18,7 @@ from rose.config.schema import Config, Method, Projection
 from rose.diagnostics import diagnose, exact, fidelity, held_out, leakage, momentum, planted
 from rose.gradients import features
 from rose.stages.graph import Node, nodes_in
-from rose.stages.kinds import HELD_OUT, PLANTED, all_of, kind_of
+from rose.stages.kinds import HELD_OUT, PLANTED, all_of, kind_of, unsharded
 
 WITH_MOMENTUM = (AdamMap.exact, AdamMap.published)
 
@@ -76,30 +76,33 @@ def _compared(
     read = {"max_length": config.model.max_length, "base": job["base"], "preferences": pairs}
     answers = Node(held_out.answers_as_rows, count=count, seed=asked.seed, **read)
     pool = (job["tokens"], job["pool"])
-    likewise = tuple(_of(part, dict.fromkeys(pool, answers)) for part in representation)
-    moved = {old: new for old, new in zip(representation, likewise, strict=True) if new != old}
-    parts = dict(zip(nodes_in(tuple(moved)), nodes_in(tuple(moved.values())), strict=True))
-    nodes = {f"{prefix}{name}": parts[node] for name, node in job.items() if node in parts and node not in pool}
+    instead = dict.fromkeys(pool, answers)
+    likewise = tuple(_of(part, instead) for part in representation)
+    moved = tuple(old for old, new in zip(representation, likewise, strict=True) if new != old)
+    own = {name: node for name, node in job.items() if node in nodes_in(moved) and node not in pool}
+    nodes = {f"{prefix}{unsharded(name)}": _of(node, instead) for name, node in own.items()}
     nodes[f"{prefix}fidelity"] = Node(
         fidelity.fidelity,
         method=method,
         matched_length=asked.matched_length,
         held_out=answers,
         representation=likewise,
-        background=tuple(moved) if fidelity.relative(method) else (),
+        background=moved if fidelity.relative(method) else (),
         label=method.name,
     )
     return {f"{prefix}answers": answers} | nodes
 
 
 def _of(part: Any, instead: dict[Node, Node]) -> Any:
-    """A part of a representation, made of other rows: `instead` says which node replaces which."""
+    """A part of a representation, made of other rows, in one shard: `instead` says which node replaces which."""
     if isinstance(part, tuple):
-        return tuple(_of(each, instead) for each in part)
+        return tuple({new.name: new for new in (_of(each, instead) for each in part)}.values())
     if not isinstance(part, Node) or part in instead:
         return instead.get(part, part)
     inputs: dict[str, Any] = {
-        name: instead.get(item, item) if isinstance(item, Node) else item for name, item in part.inputs.items()
+        name: instead.get(item, item) if isinstance(item, Node) else item
+        for name, item in part.inputs.items()
+        if name != "shard"
     }
     return part if inputs == part.inputs else Node(part.stage, **inputs)
 
@@ -114,7 +117,7 @@ def _error(config: Config, job: dict[str, Node], trained: dict[str, Any]) -> dic
     for name, node in job.items():
         match kind_of(name):
             case "features":
-                nodes[f"sample_{name}"] = Node(features.pool_features, node.inputs["checkpoint"], **rows)
+                nodes[f"sample_{unsharded(name)}"] = Node(features.pool_features, node.inputs["checkpoint"], **rows)
             case "targets":
                 nodes[f"sample_{name}"] = Node(features.pair_features, **(node.inputs | {"projection": whole}))
     nodes["projection_error"] = Node(

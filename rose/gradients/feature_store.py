@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -21,18 +21,26 @@ ABSENT, VALID, NOT_FINITE = 0, 1, 2
 SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is waited for
 
 
+class Place(NamedTuple):
+    """A directory with all rows of a checkpoint, or a shard's: those of these numbers, in order."""
+
+    path: Path
+    numbers: numpy.ndarray | None = None
+
+
 class FeatureStore:
     """Rows [n, d] at each of several checkpoints, in one directory or several.
 
-    Files: features.json, ids.json, and a checkpoint's `<name>.rows` (codes), `<name>.scale`
-    (float32) and `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are read and written
-    piece by piece, not mapped, so that neither takes memory with the number of rows. The directory
-    of a checkpoint that counts for nothing holds no more of it than that, in features.json.
+    Files: features.json, ids.json, a shard's numbers.npy, and a checkpoint's `<name>.rows` (codes),
+    `<name>.scale` (float32) and `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are
+    read and written piece by piece, not mapped, so that neither takes memory with the number of
+    rows. The directory of a checkpoint that counts for nothing holds no more of it than that, in
+    features.json.
     """
 
-    def __init__(self, places: dict[str, Path], header: dict[str, Any], ids: list[str]) -> None:
+    def __init__(self, places: dict[str, list[Place]], header: dict[str, Any], ids: list[str]) -> None:
         self.places, self.checkpoints, self.ids = places, list(places), ids
-        self.path = places[self.checkpoints[0]]
+        self.path = places[self.checkpoints[0]][0].path
         self.dim: int = header["d"]
         self.dtype = StoreDtype(header["dtype"])
         self.weights: list[float] = [weight / sum(header["weights"]) for weight in header["weights"]]
@@ -48,11 +56,13 @@ class FeatureStore:
         projection: Space,
         weights: dict[str, float],
         subtasks: Sequence[str] | None = None,
+        numbers: numpy.ndarray | None = None,
     ) -> "FeatureStore":
         """An empty store, or the one that a killed process left in `path`.
 
         `projection` is a projector's description, its dim the features'; `weights` each
         checkpoint's learning rate: whoever reads the store scales those that it reads to sum 1.
+        `numbers` are those of a shard's rows among all, ascending.
         """
         header = {
             "n": len(ids),
@@ -63,7 +73,7 @@ class FeatureStore:
             "weights": list(weights.values()),
             "subtasks": None if subtasks is None else list(subtasks),
         }
-        store, left = cls(dict.fromkeys(weights, path), header, list(ids)), path / "features.json"
+        store, left = cls({name: [Place(path)] for name in weights}, header, list(ids)), path / "features.json"
         if left.exists():  # by whatever device or program there was: rows of two maps never mix
             require_same(json.loads(left.read_text())["projection"], projection, (left, "what would go on from it"))
         else:  # written last: where it is, the files are whole
@@ -72,14 +82,17 @@ class FeatureStore:
                     with open(path / f"{name}.{suffix}", "wb") as file:
                         file.truncate(len(ids) * bytes_each)
             write_json(path / "ids.json", store.ids)
+            if numbers is not None:
+                numpy.save(path / "numbers.npy", numbers)
             vouch(path / "features.json", header)
         return store
 
     @classmethod
     def open(cls, where: Path | Sequence[Path]) -> "FeatureStore":
-        """A finished store, or several that hold the same rows at other checkpoints.
+        """A finished store, or several that hold the same rows at other checkpoints, or shards of them.
 
-        Raises RoseError where another version of a projection made it, or several have several.
+        Raises RoseError where another version of a projection made it, several have several, or
+        shards are not the parts of a whole.
         """
         paths = [where] if isinstance(where, Path) else where
         headers = {path: json.loads((path / "features.json").read_text()) for path in paths}
@@ -93,9 +106,16 @@ class FeatureStore:
                     f"{VERSIONS[kind]}; remove the folder and compute it again"
                 )
             require_same(header["projection"], other["projection"], (first, path))
-        places = {name: path for path, other in headers.items() for name in other["checkpoints"]}
-        weights = [weight for other in headers.values() for weight in other["weights"]]
-        return cls(places, header | {"weights": weights}, json.loads((first / "ids.json").read_text()))
+        places: dict[str, list[Place]] = {}
+        weights: dict[str, float] = {}
+        for path, other in headers.items():
+            numbers = numpy.load(path / "numbers.npy") if (path / "numbers.npy").exists() else None
+            for name, weight in zip(other["checkpoints"], other["weights"], strict=True):
+                places.setdefault(name, []).append(Place(path, numbers))
+                weights[name] = weight
+        for shards in places.values():
+            _require_whole(shards)
+        return cls(places, header | {"weights": list(weights.values())}, _ids(next(iter(places.values()))))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,15 +133,28 @@ class FeatureStore:
 
     def flags(self, checkpoint: int) -> numpy.ndarray:
         """uint8 [n] of ABSENT, VALID, NOT_FINITE."""
-        return numpy.fromfile(self.file(checkpoint, "done"), dtype=numpy.uint8)
+        flags = numpy.zeros(len(self), dtype=numpy.uint8)
+        for place in self.places[self.checkpoints[checkpoint]]:
+            own = numpy.fromfile(place.path / f"{self.checkpoints[checkpoint]}.done", dtype=numpy.uint8)
+            flags[slice(None) if place.numbers is None else place.numbers] = own
+        return flags
 
     def rows(self, checkpoint: int, start: int, stop: int) -> torch.Tensor:
         """Rows start..stop (exclusive) at a checkpoint: float32 [n, d], zeros where not valid."""
-        count = max(0, min(stop, len(self)) - start)
-        each = width(self.dtype, self.dim)
-        file = self.file(checkpoint, "rows")
-        codes = numpy.fromfile(file, numpy.uint8, count * each, offset=start * each).reshape(count, each)
-        scale = numpy.fromfile(self.file(checkpoint, "scale"), numpy.float32, count, offset=start * 4)
+        stop, name = max(start, min(stop, len(self))), self.checkpoints[checkpoint]
+        shards = [(place.path, place.numbers) for place in self.places[name] if place.numbers is not None]
+        if not shards:
+            return self._read(self.places[name][0].path / name, start, stop)
+        rows = torch.empty(stop - start, self.dim)
+        for path, numbers in shards:
+            first, last = numpy.searchsorted(numbers, (start, stop)).tolist()
+            rows[numbers[first:last] - start] = self._read(path / name, first, last)
+        return rows
+
+    def _read(self, files: Path, start: int, stop: int) -> torch.Tensor:
+        count, each = stop - start, width(self.dtype, self.dim)
+        codes = numpy.fromfile(f"{files}.rows", numpy.uint8, count * each, offset=start * each).reshape(count, each)
+        scale = numpy.fromfile(f"{files}.scale", numpy.float32, count, offset=start * 4)
         return decode(torch.from_numpy(codes), torch.from_numpy(scale), self.dtype, self.dim)
 
     def write(self, checkpoint: int, numbers: Sequence[int], features: torch.Tensor) -> None:
@@ -138,8 +171,23 @@ class FeatureStore:
         ]
 
     def file(self, checkpoint: int, suffix: str) -> Path:
+        """Of what is being written, which is in one directory."""
         name = self.checkpoints[checkpoint]
-        return self.places[name] / f"{name}.{suffix}"
+        return self.places[name][0].path / f"{name}.{suffix}"
+
+
+def _require_whole(shards: list[Place]) -> None:
+    numbers = [shard.numbers for shard in shards if shard.numbers is not None]
+    order = numpy.sort(numpy.concatenate([numpy.arange(0), *numbers]))
+    if len(shards) > max(1, len(numbers)) or not numpy.array_equal(order, numpy.arange(len(order))):
+        raise RoseError(f"{shards[0].path}: its rows and those of its other shards do not make up the pool")
+
+
+def _ids(shards: list[Place]) -> list[str]:
+    """The ids of a checkpoint's rows, in order."""
+    ids = [identity for shard in shards for identity in json.loads((shard.path / "ids.json").read_text())]
+    numbers = [shard.numbers for shard in shards if shard.numbers is not None]
+    return [ids[place] for place in numpy.argsort(numpy.concatenate(numbers)).tolist()] if numbers else ids
 
 
 def leave_out(path: Path, checkpoint: str) -> None:

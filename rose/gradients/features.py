@@ -36,6 +36,7 @@ BALANCED_TOKENS = 1024  # the same where every batch takes a backward pass a tok
 GRADIENT_BYTES = 4 << 30  # of a batch's gradients; a constant: all machines make the same batches
 TRIED = 4  # rows of the first batch that tell whether a plain sketch is safe
 
+Shard = tuple[int, int]  # which, from 1, of how many
 Gradients = Callable[[list[int]], torch.Tensor]  # [n, p] for row numbers
 
 
@@ -49,12 +50,14 @@ def pool_features(
     base: Path,
     warmup: Path,
     tokens: Path,
+    shard: Shard | None = None,
 ) -> None:
     """A FeatureStore in pool order: each row's Adam update at a checkpoint, projected, of unit norm.
 
     The row's loss is its mean token cross-entropy. dropped.jsonl lists rows whose gradient is not
     finite, {"id", "reason"}; in the store they are zeros, not valid. `checkpoint` is a number from
-    1; nothing is computed at one whose learning rate is 0, which the store says.
+    1; nothing is computed at one whose learning rate is 0, which the store says. A `shard` (2, 8)
+    holds the second eighth of the pool's batches, and so the bytes that the whole would.
     """
     name, rate = weight(warmup, checkpoint)
     if not rate:
@@ -62,10 +65,11 @@ def pool_features(
     rows = Dataset.load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
-        batches = _pool_batches(rows, features.batch_tokens, engine)
+        rows, batches, numbers = _pool_batches(rows, features.batch_tokens, engine, shard)
         projector = make_projector(projection, engine.size, engine.device, len(rows), len(batches))
         space, ids = projector.describe(), list(rows["id"])
-        store = ranks.first(lambda: FeatureStore.create(out, ids, features.dtype, space, {name: rate}))
+        header = (features.dtype, space, {name: rate}, None, numbers)
+        store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
         take, moments = _gradients(trajectory, checkpoint, engine, rows, features.adam)
         _fill(store, batches, take, projector, True, moments, features.adam)
     _list_lost(out, store)
@@ -82,6 +86,7 @@ def pool_cosines(
     warmup: Path,
     tokens: Path,
     targets: Path,
+    shard: Shard | None = None,
 ) -> None:
     """features.keep=stream: the pool's gradients meet the targets' as they come, and are not kept.
 
@@ -99,9 +104,10 @@ def pool_cosines(
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         require_same(aims.projection, Identity(engine.size).describe(), (targets, "the pool's own gradients"))
-        batches = _pool_batches(rows, batch_tokens, engine)
+        rows, batches, numbers = _pool_batches(rows, batch_tokens, engine, shard)
         space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
-        store = ranks.first(lambda: FeatureStore.create(out, ids, StoreDtype.float32, space, {name: rate}))
+        header = (StoreDtype.float32, space, {name: rate}, None, numbers)
+        store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
         take, moments = _gradients(trajectory, checkpoint, engine, rows, adam)
         _fill(store, batches, take, Cosines(aims, engine.device), False, moments, adam)
     _list_lost(out, store)
@@ -166,11 +172,22 @@ def pair_features(
     _list_lost(out, store, dropped)
 
 
-def _pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
-    """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
+def _pool_batches(
+    rows: Dataset, batch_tokens: int, engine: PerExample, shard: Shard | None
+) -> tuple[Dataset, list[list[int]], numpy.ndarray | None]:
+    """The pool's rows, and their numbers in batches of at most `batch_tokens` tokens.
+
+    Of a shard, its own rows, and their numbers in the pool as well: the batches are those of the
+    whole pool, of which each shard takes every so-many-th, as they are sorted by length.
+    """
     table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
     lengths = [chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks]
-    return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
+    batches = length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
+    if shard is None:
+        return rows, batches, None
+    batches = batches[shard[0] - 1 :: shard[1]]
+    numbers = numpy.array(sorted(number for batch in batches for number in batch), dtype=numpy.int64)
+    return rows.select(numbers), [numpy.searchsorted(numbers, batch).tolist() for batch in batches], numbers
 
 
 def _gradients(
@@ -253,7 +270,7 @@ def shortened(
 def _list_lost(out: Path, store: FeatureStore, dropped: Sequence[DroppedRow] = ()) -> None:
     """Lists `dropped` and the rows without a gradient, once every process is done; to drop all is an error."""
     ranks.barrier()
-    if not store.valid.any():
+    if not store.valid.any() and not (out / "numbers.npy").exists():  # a shard may be a few rows, or none
         raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
     lost = [
         DroppedRow(id=row["id"], reason=f"gradient not finite at {row['checkpoint']}") for row in store.not_finite()

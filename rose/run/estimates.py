@@ -53,7 +53,7 @@ class Size:
 # rows that pass through the model; an answer of a pair counts as one
 ROWS: dict[str, Callable[[Config, Size], float]] = {
     "warmup": lambda c, s: _warmed(c, s) * c.warmup.epochs,
-    "features": lambda c, s: s.rows,
+    "features": lambda c, s: s.rows / c.features.shards,
     "targets": lambda c, s: 2 * s.pairs,
     "target_hidden": lambda c, s: s.pairs,
     **dict.fromkeys(("target_answer_states", "target_readout"), lambda c, s: 2 * s.pairs),
@@ -146,7 +146,7 @@ def _selected(config: Config, size: Size) -> float:
 def _bytes(kind: str, config: Config, size: Size) -> float:
     dim = size.trained if config.projection.kind == ProjectionKind.none else config.projection.dim
     stored = {
-        "features": size.rows * width(config.features.dtype, 1000) / 1000 * dim,
+        "features": size.rows / config.features.shards * width(config.features.dtype, 1000) / 1000 * dim,
         "targets": size.pairs * 4 * dim,
         "warmup": config.warmup.epochs * 3 * 4 * size.trained,  # the adapter and two moments
         "finetune": 4 * size.trained,

@@ -3,7 +3,7 @@
 `shared` stages are no method's own cost. `measures`: its metrics and items are the model's result.
 `copied` goes into the job's folder. `student`: run by the model that is fine-tuned; `backward`:
 takes gradients, so that it costs more. Where a job has a stage several times, it calls them by kind
-and number: "features 3 of 4".
+and number: "features 3 of 4", "features 3 of 4 shard 1 of 8".
 """
 
 from typing import NamedTuple
@@ -58,9 +58,10 @@ def own_cost(name: str) -> bool:
     return not (name.startswith((HELD_OUT, PLANTED)) or (kind and (kind.shared or kind.check)))
 
 
-def numbered(kind: str, number: int, count: int) -> str:
-    """What a job calls one of `count` stages of a kind."""
-    return kind if count == 1 else f"{kind} {number} of {count}"
+def numbered(kind: str, number: int, count: int, shard: tuple[int, int] | None = None) -> str:
+    """What a job calls one of `count` stages of a kind, or a shard of it: which, of how many."""
+    name = kind if count == 1 else f"{kind} {number} of {count}"
+    return name if shard is None else f"{name} shard {shard[0]} of {shard[1]}"
 
 
 def kind_of(name: str) -> str:
@@ -71,6 +72,11 @@ def kind_of(name: str) -> str:
 def number_of(name: str) -> str:
     """The number alone, as "3 of 4"; "" where there is one such stage."""
     return name.partition(" ")[2]
+
+
+def unsharded(name: str) -> str:
+    """The same of all shards."""
+    return name.partition(" shard ")[0]
 
 
 def all_of(kind: str, nodes: dict[str, Node]) -> tuple[Node, ...]:
