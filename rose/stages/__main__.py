@@ -1,4 +1,4 @@
-"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and
+"""rose stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and
 whether it is whole.
 
 An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and
@@ -102,7 +102,7 @@ def columns(rows: list[list[str]]) -> str:
 
 def main() -> int:
     """Exit code 1 where something damaged is left, or the command is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__)
+    parser = argparse.ArgumentParser(prog="rose stages", description=__doc__)
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
     commands = parser.add_subparsers(dest="command", required=True)
     listed = commands.add_parser("ls", help="every artifact with its size, age and users")

@@ -19,7 +19,7 @@ from rose.stages.graph import Node, ordered, plan
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("rose", "torch", "transformers", "peft", "tokenizers")
+PACKAGES = ("rose-select", "torch", "transformers", "peft", "tokenizers")
 
 
 class Built(NamedTuple):
