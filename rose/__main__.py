@@ -3,41 +3,37 @@
 `rose plan`, `report`, `stages`, `data` and `duel` are the other programs, as python -m rose.plan and so on.
 """
 
-import os
 import sys
-from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-if __name__ == "__main__" and not __package__:  # run by its path: a folder of ours may not stand for a module
+if __name__ == "__main__" and not __package__:  # run by its path: no folder of ours may stand for a module
     sys.path[0] = str(ROOT)
+
+import logging
+import os
+import signal
+from importlib import import_module
+
+import hydra
+
+from rose import ranks
+from rose.config import CONF
+from rose.config.hints import or_exit
+from rose.run.names import register_resolvers
+from rose.run.task import task
 
 PROGRAMS = {name: f"rose.{name}" for name in ("plan", "duel")}
 PROGRAMS |= {name: f"rose.{name}.__main__" for name in ("report", "stages", "data")}
+
+logging.raiseExceptions = bool(os.environ.get("ROSE_DEBUG"))  # rose.log on a full disk: lines lost, no tracebacks
+register_resolvers()
 
 
 def main() -> None:
     """Exit code 0: every job done; 1: a job failed or the input is wrong, said in one line."""
     if sys.argv[1:] and sys.argv[1] in PROGRAMS:
-        module = import_module(PROGRAMS[sys.argv.pop(1)])
-        sys.exit(module.main())
-    run()
-
-
-def run() -> None:
-    import logging  # what follows is late: the other programs need none of it
-    import signal
-
-    import hydra
-
-    from rose import ranks
-    from rose.config import CONF
-    from rose.config.hints import or_exit
-    from rose.run.names import register_resolvers
-    from rose.run.task import task
-
-    logging.raiseExceptions = bool(os.environ.get("ROSE_DEBUG"))  # rose.log on a full disk: lines lost, no tracebacks
-    register_resolvers()
+        sys.exit(import_module(PROGRAMS[sys.argv.pop(1)]).main())
     if not ranks.is_first():
         sys.argv += ranks.QUIET
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one

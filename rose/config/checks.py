@@ -101,6 +101,8 @@ def check(config: Config) -> None:
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
+    if config.name is not None and not re.fullmatch(r"\w[\w.-]*", config.name):
+        raise RoseError(f"name={config.name}: must be letters, digits, _, . and -, as it names a folder")
     _method(config.method)
     if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
         _streams(config.method)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rose import ranks
 from rose.config import CONF
 from rose.config.choices import JudgeKind
-from rose.config.compose import compose_all, expand, typed
+from rose.config.compose import compose_all, expand, searches, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config, Tracking
 from rose.config.secrets import refuse_secrets
@@ -29,10 +29,10 @@ def choose_launcher(config: DictConfig) -> None:
             config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
 
 
-def announce(sweep: Path, jobs: list[DictConfig]) -> None:
-    """Writes down which jobs a sweep is made of, for its report."""
+def announce(sweep: Path, jobs: list[DictConfig] | None) -> None:
+    """Writes down which jobs a sweep is made of, for its report; null: a search's, those in its folder."""
     sweep.mkdir(parents=True, exist_ok=True)
-    write_json(sweep / "sweep.json", {"jobs": [job.hydra.sweep.subdir for job in jobs]})
+    write_json(sweep / "sweep.json", {"jobs": jobs and [job.hydra.sweep.subdir for job in jobs]})
 
 
 def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
@@ -66,7 +66,9 @@ class LookAhead(Callback):
         or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
     def _look_at(self, config: Config) -> None:
-        _stages(config)
+        _require_objective(config, _stages(config))
+        if config.name is not None:
+            _warn(f"name={config.name}: names a sweep; a single job's folder is named by its settings")
         _warn(judge_warning(config))
         if config.dry_run:
             _dry_run([("", config)])
@@ -81,6 +83,11 @@ class LookAhead(Callback):
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]
         stages = [_stages(each) for each in configs]
+        if searches(config) and config.objective is None:
+            sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+            raise RoseError(f"objective=null: hydra/sweeper={sweeper} needs a metric to search by")
+        for each, nodes in zip(configs, stages, strict=True):
+            _require_objective(each, nodes)
         for key in idle_keys(overrides, [_result(nodes) for nodes in stages]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
         for line in sorted({judge_warning(each) for each in configs}):
@@ -89,7 +96,7 @@ class LookAhead(Callback):
             _dry_run([(" ".join(job), each) for job, each in zip(overrides, configs, strict=True)])
         for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
-        announce(Path(config.hydra.sweep.dir), jobs)
+        announce(Path(config.hydra.sweep.dir), None if searches(config) else jobs)
         launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
         begin(Path(config.hydra.sweep.dir), configs, stages, launched)
         for line in _design(configs, stages):
@@ -108,6 +115,8 @@ class LookAhead(Callback):
             with track(settings, sweep, {}, sweep.name, "summary") as run:
                 log_summary(run, report.results, report.rows, report.figures)
         jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
+        if jobs is None:
+            jobs = [path.parent.name for path in sorted(sweep.glob("*/status.json"))]
         failed = [job for job in dict.fromkeys(jobs) if record.state(sweep / job) != "done"]
         if failed:
             sys.exit(f"rose: {len(failed)} of {len(jobs)} jobs failed; see {sweep / failed[0]}/rose.log")
@@ -151,6 +160,12 @@ def _stages(config: Config) -> Any:
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
     return pipeline.stages(config)
+
+
+def _require_objective(config: Config, nodes: Any) -> None:
+    from rose.run import objective
+
+    objective.require(config, nodes)
 
 
 def _design(configs: list[Config], stages: list[Any]) -> list[str]:

@@ -121,7 +121,8 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     if not finished:
         record.say(directory, "running")
         record.claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
-    tracked = "missing" in states.values() or not tracking.holds_run(directory)  # else the folder holds its run
+    # else the folder holds its run
+    tracked = "missing" in states.values() or not tracking.holds_run(directory) or tracking.asked_for()
     settings = (config.tracking, directory, dataclasses.asdict(config), group, directory.name)
     with tracking.track(*settings) if tracked else nullcontext() as run:
         make = partial(build, outputs=outputs, done=done)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from rose import pipeline, ranks
 from rose.config import CONF
-from rose.config.compose import compose_all, expand, launcher_of, sweep, typed
+from rose.config.compose import compose_all, expand, launcher_of, searches, sweep, typed
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
@@ -233,6 +233,10 @@ def _plan(arguments: list[str], send: bool) -> None:
     name_directory(master)
     jobs = compose_all(master, expand(master))
     configs = [typed(job) for job in jobs]
+    if searches(master):
+        if send:
+            raise RoseError("--submit: a search makes its jobs up as it goes; run it with hydra/launcher=slurm instead")
+        print("A search makes its jobs up as it goes; this is one that it could begin with.\n")
     slurm = launcher(master, configs) if send else None
     nodes = list(map(pipeline.stages, configs))
     if slurm:

@@ -101,6 +101,11 @@ def holds_run(job: Path) -> bool:
     return any((job / "wandb").glob("*run-*/run-*.wandb"))
 
 
+def asked_for() -> bool:
+    """Whether an agent of a W&B sweep waits for this job's run, also of one that was finished before."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
 def run_id(group: str, name: str) -> str:
     return hashlib.sha256(json.dumps([group, name]).encode()).hexdigest()[:16]
 
