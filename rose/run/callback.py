@@ -1,6 +1,7 @@
 """What happens around the jobs: a look at all of them before the first, the table at the end."""
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rose import ranks
 from rose.config import CONF
 from rose.config.choices import JudgeKind
-from rose.config.compose import compose_all, expand, searches, typed
+from rose.config.compose import compose_all, expand, given, searches, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config, Tracking
 from rose.config.secrets import refuse_secrets
@@ -54,8 +55,12 @@ class LookAhead(Callback):
         or_exit(lambda: self._look_at(typed(config)))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if ranks.is_first() and record.state(Path(config.hydra.run.dir)) != "done":
+        directory = Path(config.hydra.run.dir)
+        if not ranks.is_first():
+            return
+        if record.state(directory) != "done":
             sys.exit(1)  # the job has said why
+        or_exit(lambda: self._end(directory, given(config)))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         name_directory(config)
@@ -65,7 +70,14 @@ class LookAhead(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
+    def _end(self, directory: Path, overrides: list[str]) -> None:
+        from rose.run.ending import ending
+
+        print(ending(directory, overrides))
+
     def _look_at(self, config: Config) -> None:
+        if not config.dry_run:
+            _refuse_unwritable(config.outputs)
         _require_objective(config, _stages(config))
         if config.name is not None:
             _warn(f"name={config.name}: names a sweep; a single job's folder is named by its settings")
@@ -82,6 +94,8 @@ class LookAhead(Callback):
         overrides = expand(config)
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]
+        for outputs in {each.outputs for each in configs if not each.dry_run}:
+            _refuse_unwritable(outputs)
         stages = [_stages(each) for each in configs]
         if searches(config) and config.objective is None:
             sweeper = config.hydra.runtime.choices["hydra/sweeper"]
@@ -131,6 +145,16 @@ def _dry_run(jobs: list[tuple[str, Config]]) -> None:
             print(f"{name}:")
         dry_run(config)
     sys.exit(0)
+
+
+def _refuse_unwritable(outputs: str) -> None:
+    """Before torch is waited for, and before anything is made."""
+    path = Path(outputs).absolute()
+    folder = next(each for each in (path, *path.parents) if each.exists())
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise RoseError(f"outputs={outputs}: {folder} is on a read-only file system; give another folder")
+        raise RoseError(f"outputs={outputs}: no permission to write in {folder}{SHARING}")
 
 
 def _make_folder(outputs: str) -> None:
