@@ -60,4 +60,9 @@ class Ray(SweepLauncher):
 
 
 def _work(pickled: bytes, job: SweepJob) -> None:
-    cloudpickle.loads(pickled)(job)
+    from rose.run import tracking  # late: Hydra reads this file whenever it starts
+
+    try:
+        cloudpickle.loads(pickled)(job)
+    finally:
+        tracking.close()
