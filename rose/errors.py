@@ -20,5 +20,5 @@ def one_line(error: BaseException, most: int | None = None) -> str:
         hint = SHARING if isinstance(error, PermissionError) else ""
         text = f"{error.filename or 'input or output'}: {error.strerror}{hint}"
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
     return " ".join(text.split()).removesuffix(":")[:most]

@@ -11,6 +11,7 @@ from statsmodels.stats.power import TTestPower
 from rose import pipeline
 from rose.config import CONF
 from rose.config.compose import sweep, typed
+from rose.plan import main
 from rose.run import design, plan
 from rose.run.callback import LookAhead
 from rose.stages.build import build
@@ -95,7 +96,7 @@ def test_each_kind_of_test_pairs_has_a_line_and_another_seed_is_none(composed, t
 
 def test_plan_and_sweep_say_it_before_the_first_job(tmp_path, capsys):
     arguments = [*SWEEP[1:], *SMALL, f"outputs={tmp_path}"]
-    plan.main(arguments)
+    main(arguments)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "test prompts" in line]
     assert line.startswith("world: 8 test prompts, 2 seeds a method.")
     plan.register_resolvers()

@@ -17,7 +17,6 @@ from rose import pipeline
 from rose.config.compose import typed
 from rose.config.schema import Judge
 from rose.data import world
-from rose.duel import duel, summary
 from rose.errors import RoseError
 from rose.evaluation import answers as answering
 from rose.evaluation import reward_model
@@ -27,6 +26,7 @@ from rose.evaluation.items import Item, merge_items, prompt_text, write_items
 from rose.evaluation.verdicts import judge_answers, shares_model
 from rose.report.statistics import from_items
 from rose.run import callback, job
+from rose.run.duel import duel, summary
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 from omegaconf import OmegaConf
 from report_jobs import write_job
 
-from rose import duel
 from rose.errors import RoseError
 from rose.report.report import write_report
 from rose.report.results import read_jobs
+from rose.run import duel
 
 PRIVATE = "one two three four"
 READS = "${oc.env:MY_API_KEY}"

@@ -13,6 +13,7 @@ from small_sweep import SMALL, SWEEP
 from rose.config.compose import typed
 from rose.config.schema import Config
 from rose.data import world
+from rose.plan import main
 from rose.run import plan
 from rose.run.estimates import ROWS, Cost, Costs, Size
 from rose.run.launchers.slurm import Slurm
@@ -166,7 +167,7 @@ def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):
 
 
 def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path, capsys):
-    plan.main([*SWEEP[1:], *SMALL, f"outputs={tmp_path}"])
+    main([*SWEEP[1:], *SMALL, f"outputs={tmp_path}"])
     text = capsys.readouterr().out
     assert text.startswith("4 jobs, ") and " 0 ready" in text
     first = text[text.index("step 1") : text.index("step 2")]
@@ -182,7 +183,6 @@ def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path,
     ("old", "new"),
     [
         ("store", "stages.__main__"),
-        ("plan", "run.plan"),
         ("smollm2", "fetch.smollm2"),
         ("minilm", "fetch.minilm"),
     ],
@@ -199,7 +199,7 @@ def test_a_plan_takes_the_arguments_of_a_sweep_and_refuses_before_it_shows_anyth
     arguments = [*SMALL, "-m", "method=random", f"outputs={tmp_path}", "--submit"]
     for wrong, reason in (("hydra/launcher=processes", "needs hydra/launcher=slurm"), ("dry_run=true", "dry_run=true")):
         with pytest.raises(SystemExit, match=reason):
-            plan.main([*arguments, wrong])
+            main([*arguments, wrong])
     assert not capsys.readouterr().out
 
 
@@ -214,11 +214,11 @@ def test_what_a_submitted_sweep_will_use_is_claimed_before_anything_is_sent(tmp_
     monkeypatch.setattr(Slurm, "refuse_twice", lambda slurm: None)
     (tmp_path / "stages").mkdir()
     command = [*SWEEP[1:], *SMALL, f"outputs={tmp_path}", "hydra/launcher=slurm", "--submit"]
-    plan.main(command)
+    main(command)
     counts = {name.split("/")[0]: len(jobs) for name, jobs in claimed[0].items()}
     assert (counts["base"], counts["pool"], counts["scores"]) == (4, 4, 1)
     folders = [path.parent for path in tmp_path.glob("sweeps/*/*/claims.json")]
     assert len(folders) == 4 and not [folder for folder in folders if (folder / "status.json").exists()]
     (folders[0] / "status.json").write_text(json.dumps({"state": "done", "error": None}))
-    plan.main(command)
+    main(command)
     assert json.loads((folders[0] / "status.json").read_text())["state"] == "done"

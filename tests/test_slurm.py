@@ -12,7 +12,7 @@ from small_sweep import SMALL, SWEEP, died, ended, marks, results, rose, states
 from waiting import until
 
 from rose.errors import RoseError
-from rose.run import plan
+from rose.plan import main
 from rose.run.launchers import slurm as slurm_launcher
 
 
@@ -130,9 +130,9 @@ def test_a_job_of_two_processes_on_slurm_ends_with_the_selection_of_one(tmp_path
 
 @needs_slurm
 def test_a_submitted_sweep_gives_the_same_results_and_no_job_waits_for_another(tmp_path, basic):
-    plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
+    main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
     with pytest.raises(SystemExit, match="Slurm still has jobs of this sweep"):
-        plan.main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
+        main([*SWEEP[1:], *SMALL, *SLURM, f"outputs={tmp_path}", "--submit"])
     until(lambda: not slurm("squeue", "--noheader"))
     assert results(tmp_path) == basic
     (folder,) = (tmp_path / "sweeps").iterdir()

@@ -240,10 +240,17 @@ def test_du_adds_up(tmp_path, command):
     assert [store.size(count) for count in (0, 1023, 1536, 5 << 40)] == ["0 B", "1023 B", "1.5 KiB", "5.0 TiB"]
 
 
+@pytest.mark.parametrize("words", [("ls", "outputs={}"), ("outputs={}", "ls"), ("--outputs", "{}", "ls")])
+def test_the_folder_is_named_as_everywhere_else_or_as_it_used_to_be(tmp_path, monkeypatch, capsys, words):
+    build(Node(first, 1), tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rose stages", *(word.format(tmp_path) for word in words)])
+    assert store.main() == 0 and "first/" in capsys.readouterr().out
+
+
 def test_a_wrong_folder_or_name_is_said_in_one_line(tmp_path, command):
     assert command("ls") == (
         1,
-        f"rose: --outputs {tmp_path}: holds no stages; give the folder that jobs were run with as outputs=\n",
+        f"rose: outputs={tmp_path}: holds no stages; give the folder that jobs were run with as outputs=\n",
     )
     build(Node(first, 1), tmp_path)
     code, said = command("verify", "first/none-123456789abc")

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pandas
+import psutil
 import pytest
 
 from rose.config.compose import typed
 from rose.config.schema import Tracking
-from rose.run.tracking import holds_run, log, log_artifacts, log_summary, run_id, track
+from rose.run.tracking import close, holds_run, log, log_artifacts, log_summary, run_id, track
 
 OFFLINE = Tracking(mode="offline", project="rose", entity=None, artifacts=False)
 COMPUTED = {"warmup": {"dir": "stages/warmup/x", "state": "computed", "seconds": 1.25, "tokens_forward": 640}}
@@ -108,6 +109,15 @@ def test_a_folder_holds_a_run_once_a_job_was_tracked(tmp_path: Path):
     assert not holds_run(tmp_path)
     record(tmp_path, COMPUTED)
     assert holds_run(tmp_path)
+
+
+def test_a_process_that_closes_w_and_b_leaves_no_service_behind(tmp_path: Path):
+    record(tmp_path, COMPUTED)
+    services = {process for process in psutil.Process().children(recursive=True) if "wandb" in process.name()}
+    assert services
+    close()
+    assert not psutil.wait_procs(services, timeout=30)[1]
+    close()  # once more does no harm
 
 
 def test_wandb_failing_to_start_is_one_warning(tmp_path: Path, monkeypatch, caplog):

@@ -114,6 +114,8 @@ def check(config: Config) -> None:
         raise RoseError("outputs=: must name a folder")
     if config.projection.kind == "none" and config.method.representation is Representation.readout:
         raise RoseError("projection.kind=none: method.representation=readout is always projected; must be another")
+    if config.name is not None and not re.fullmatch(r"\w[\w.-]*", config.name):
+        raise RoseError(f"name={config.name}: must be letters, digits, _, . and -, as it names a folder")
     _method(config.method)
     if config.method.representation is Representation.reward:
         _ranks(config.method, config.judge)

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins import basic_sweeper  # the module: Hydra load
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -76,11 +76,31 @@ def sweep(overrides: Sequence[str]) -> DictConfig:
 
 
 def expand(config: DictConfig) -> list[list[str]]:
-    """The overrides of every job of a multirun."""
+    """The overrides of every job of a multirun; of a search, of a job that it could begin with."""
     params = config.hydra.sweeper.get("params") or {}
     texts = [f"{key}={value}" for key, value in params.items()] + given(config)
     overrides = OverridesParser.create(config_loader=_loader()).parse_overrides(texts)
+    if searches(config):
+        return [list({each.get_key_element(): _first(each) for each in overrides}.values())]
+    for each in overrides:
+        if each.is_sweep_override() and not each.is_discrete_sweep():
+            raise RoseError(f"{each.input_line}: needs a sweeper that searches, such as hydra/sweeper=optuna")
     return [job for batch in basic_sweeper.BasicSweeper.split_arguments(overrides, None) for job in batch]
+
+
+def searches(config: DictConfig) -> bool:
+    """Whether the sweeper makes its jobs up as it goes, by what earlier ones returned, as Optuna's does."""
+    return config.hydra.runtime.choices["hydra/sweeper"] not in ("rose", "basic")
+
+
+def _first(override: Override) -> str:
+    """The first value of what is swept: where an interval begins."""
+    if not override.is_sweep_override():
+        return f"{override.get_key_element()}={override.get_value_element_as_str()}"
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return f"{override.get_key_element()}={value.start}"
+    return f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
 
 
 def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:

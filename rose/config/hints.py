@@ -9,6 +9,7 @@ import traceback
 import typing
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from hydra.errors import HydraException, OverrideParseException
@@ -54,6 +55,8 @@ def _near_miss(text: str) -> str:
     choice = re.search(r"Could not find '(\w+)/(\w+)'", text)
     if choice:
         options = [path.stem for path in (CONF / choice[1]).glob("*.yaml")]
+        if (Path("conf") / choice[1] / f"{choice[2]}.yaml").is_file():
+            return "; conf/ in this folder has it, which --config-dir conf reads"
         near = difflib.get_close_matches(choice[2], options, n=1)
         return f"; did you mean '{near[0]}'?" if near else ""
     return nearest(unknown[1] or unknown[2]) if unknown else ""
@@ -62,7 +65,7 @@ def _near_miss(text: str) -> str:
 def nearest(typed: str) -> str:
     """`; did you mean '…'?` with the key whose last name is most like the one typed, or nothing."""
     names = defaultdict(list)
-    for path in keys(Config) - {typed}:
+    for path in (keys(Config) | {"experiments"}) - {typed}:
         names[path.rpartition(".")[2]].append(path)
     near = difflib.get_close_matches(typed.rpartition(".")[2], names, n=1, cutoff=0.7)
     best = difflib.get_close_matches(typed, names[near[0]], n=1, cutoff=0) if near else []

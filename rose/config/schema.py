@@ -262,4 +262,6 @@ class Config:
     outputs: str
     until: choices.Until
     dry_run: bool
+    objective: str | None = None  # the metric that a job returns to a sweeper that searches, such as Optuna's
+    name: str | None = None  # of a sweep's folder
     student: Model | None = None  # what is fine-tuned and evaluated, set with model@student=NAME; null: `model` itself

@@ -92,13 +92,19 @@ def read_jobs(sweep: Path) -> list[JobRecord]:
         raise RoseError(f"{sweep}: no such folder; a sweep's is outputs/sweeps/NAME")
     if _is_job(sweep):
         directories = [sweep]
-    elif (sweep / "sweep.json").exists():  # those of the last command that ran this sweep, begun or not
-        directories = sorted(sweep / name for name in set(json.loads((sweep / "sweep.json").read_text())["jobs"]))
+    elif (names := _announced(sweep)) is not None:
+        directories = sorted(sweep / name for name in set(names))
     else:
         directories = sorted(filter(_is_job, sweep.iterdir()))
     if not directories:
         raise RoseError(f"{sweep}: holds no job (a directory with .hydra/ or status.json); a sweep's does")
     return [_read_job(directory) for directory in directories]
+
+
+def _announced(sweep: Path) -> list[str] | None:
+    """The jobs of the last command that ran this sweep, begun or not; None where it did not know them, as a search."""
+    path = sweep / "sweep.json"
+    return json.loads(path.read_text())["jobs"] if path.exists() else None
 
 
 def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:

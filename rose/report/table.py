@@ -84,7 +84,15 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> Iterator[str]:
         yield f"Longer wins: always taking the longer answer has accuracy {text}."
     yield from orders(comparison)
     yield from comparison.problems
+    yield from _dropped(jobs)
     yield "Every metric of every job: results.csv."
+
+
+def _dropped(jobs: list[JobRecord]) -> Iterator[str]:
+    """Pool rows that no method saw, once for each way the pool was tokenised."""
+    for folder, count in sorted({(job.directory("tokens"), job.metrics.get("pool_rows_dropped")) for job in jobs}):
+        if folder and count:
+            yield f"{count:.0f} pool rows were dropped at tokenising; {folder}/dropped.jsonl says which, and why."
 
 
 def planned(comparison: Comparison) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What happens around the jobs: a look at all of them before the first, the table at the end."""
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rose import ranks
 from rose.config import CONF
 from rose.config.choices import JudgeKind
-from rose.config.compose import compose_all, expand, typed
+from rose.config.compose import compose_all, expand, given, searches, typed
 from rose.config.hints import or_exit
 from rose.config.schema import Config, Tracking
 from rose.config.secrets import refuse_secrets
@@ -29,10 +30,10 @@ def choose_launcher(config: DictConfig) -> None:
             config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
 
 
-def announce(sweep: Path, jobs: list[DictConfig]) -> None:
-    """Writes down which jobs a sweep is made of, for its report."""
+def announce(sweep: Path, jobs: list[DictConfig] | None) -> None:
+    """Writes down which jobs a sweep is made of, for its report; null: a search's, those in its folder."""
     sweep.mkdir(parents=True, exist_ok=True)
-    write_json(sweep / "sweep.json", {"jobs": [job.hydra.sweep.subdir for job in jobs]})
+    write_json(sweep / "sweep.json", {"jobs": jobs and [job.hydra.sweep.subdir for job in jobs]})
 
 
 def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
@@ -54,8 +55,12 @@ class LookAhead(Callback):
         or_exit(lambda: self._look_at(typed(config)))
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        if ranks.is_first() and record.state(Path(config.hydra.run.dir)) != "done":
+        directory = Path(config.hydra.run.dir)
+        if not ranks.is_first():
+            return
+        if record.state(directory) != "done":
             sys.exit(1)  # the job has said why
+        or_exit(lambda: self._end(directory, given(config)))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         name_directory(config)
@@ -65,8 +70,17 @@ class LookAhead(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         or_exit(lambda: self._report(Path(config.hydra.sweep.dir), config.tracking))
 
+    def _end(self, directory: Path, overrides: list[str]) -> None:
+        from rose.run.ending import ending
+
+        print(ending(directory, overrides))
+
     def _look_at(self, config: Config) -> None:
-        _stages(config)
+        if not config.dry_run:
+            _refuse_unwritable(config.outputs)
+        _require_objective(config, _stages(config))
+        if config.name is not None:
+            _warn(f"name={config.name}: names a sweep; a single job's folder is named by its settings")
         _warn(judge_warning(config))
         if config.dry_run:
             _dry_run([("", config)])
@@ -80,7 +94,14 @@ class LookAhead(Callback):
         overrides = expand(config)
         jobs = compose_all(config, overrides)
         configs = [typed(job) for job in jobs]
+        for outputs in {each.outputs for each in configs if not each.dry_run}:
+            _refuse_unwritable(outputs)
         stages = [_stages(each) for each in configs]
+        if searches(config) and config.objective is None:
+            sweeper = config.hydra.runtime.choices["hydra/sweeper"]
+            raise RoseError(f"objective=null: hydra/sweeper={sweeper} needs a metric to search by")
+        for each, nodes in zip(configs, stages, strict=True):
+            _require_objective(each, nodes)
         for key in idle_keys(overrides, [_result(nodes) for nodes in stages]):
             _warn(f"sweeping {key} cannot change the outcome of these jobs: their results are shared")
         for line in sorted({judge_warning(each) for each in configs}):
@@ -89,7 +110,7 @@ class LookAhead(Callback):
             _dry_run([(" ".join(job), each) for job, each in zip(overrides, configs, strict=True)])
         for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
-        announce(Path(config.hydra.sweep.dir), jobs)
+        announce(Path(config.hydra.sweep.dir), None if searches(config) else jobs)
         launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
         begin(Path(config.hydra.sweep.dir), configs, stages, launched)
         for line in _design(configs, stages):
@@ -108,6 +129,8 @@ class LookAhead(Callback):
             with track(settings, sweep, {}, sweep.name, "summary") as run:
                 log_summary(run, report.results, report.rows, report.figures)
         jobs = json.loads((sweep / "sweep.json").read_text())["jobs"]
+        if jobs is None:
+            jobs = [path.parent.name for path in sorted(sweep.glob("*/status.json"))]
         failed = [job for job in dict.fromkeys(jobs) if record.state(sweep / job) != "done"]
         if failed:
             sys.exit(f"rose: {len(failed)} of {len(jobs)} jobs failed; see {sweep / failed[0]}/rose.log")
@@ -122,6 +145,16 @@ def _dry_run(jobs: list[tuple[str, Config]]) -> None:
             print(f"{name}:")
         dry_run(config)
     sys.exit(0)
+
+
+def _refuse_unwritable(outputs: str) -> None:
+    """Before torch is waited for, and before anything is made."""
+    path = Path(outputs).absolute()
+    folder = next(each for each in (path, *path.parents) if each.exists())
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise RoseError(f"outputs={outputs}: {folder} is on a read-only file system; give another folder")
+        raise RoseError(f"outputs={outputs}: no permission to write in {folder}{SHARING}")
 
 
 def _make_folder(outputs: str) -> None:
@@ -151,6 +184,12 @@ def _stages(config: Config) -> Any:
     from rose import pipeline  # late: Hydra's own commands need not wait for torch
 
     return pipeline.stages(config)
+
+
+def _require_objective(config: Config, nodes: Any) -> None:
+    from rose.run import objective
+
+    objective.require(config, nodes)
 
 
 def _design(configs: list[Config], stages: list[Any]) -> list[str]:

@@ -124,7 +124,8 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
     if not finished:
         record.say(directory, "running")
         record.claim(directory, outputs, [name for name, state in states.items() if state != "gone"])
-    tracked = "missing" in states.values() or not tracking.holds_run(directory)  # else the folder holds its run
+    # else the folder holds its run
+    tracked = "missing" in states.values() or not tracking.holds_run(directory) or tracking.asked_for()
     settings = (config.tracking, directory, dataclasses.asdict(config), group, directory.name)
     with tracking.track(*settings) if tracked else nullcontext() as run:
         make = partial(build, outputs=outputs, done=done)
@@ -149,7 +150,16 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
         reused = sum(entry["state"] == "reused" for entry in stages.values())
         if "planted" in paths:
             log.info("%s: %s", directory.name, json.loads((paths["planted"] / "planted.json").read_text())["sentence"])
-        log.info("%s: done, %d stages computed, %d reused", directory.name, len(stages) - reused, reused)
+        message = "%s: done, %d stages computed, %d reused%s"
+        log.info(message, directory.name, len(stages) - reused, reused, _lost(metrics, paths))
+
+
+def _lost(metrics: dict[str, float], paths: dict[str, Path]) -> str:
+    """How many pool rows no stage saw, and where they are listed."""
+    if not (lost := metrics.get("pool_rows_dropped")):
+        return ""
+    total = f" of {record.lines_of(paths['pool'] / 'pool.jsonl')}" if "pool" in paths else ""
+    return f"; {lost}{total} pool rows dropped at tokenising: {paths['tokens'] / 'dropped.jsonl'}"
 
 
 def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[Node], Any]) -> list[Exception]:

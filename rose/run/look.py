@@ -1,11 +1,10 @@
-"""python -m rose.data FILE [model=PATH_OR_NAME] [KEY=VALUE …]: what a file is taken for.
+"""What a file is taken for.
 
 Its layout, rows, turns and roles, why rows are refused or dropped, and with a model its lengths in
 tokens and the first row as the model sees it: what is learned stands between ⟦ and ⟧. FILE is whatever
 dataset.path may be; it is read as a pool, as preference pairs, or as both where its columns fit both.
 """
 
-import argparse
 import itertools
 import tempfile
 from collections import Counter
@@ -21,7 +20,6 @@ from rose import keys
 from rose.config import CONF
 from rose.config.choices import OnBadRow
 from rose.config.compose import one_job, typed
-from rose.config.hints import or_exit
 from rose.config.schema import Config
 from rose.data import calls, chat, files, pool, pool_layouts, preference_formats
 from rose.data.bad_rows import BadRow, given
@@ -197,19 +195,10 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def _print(path: str, overrides: list[str]) -> None:
+def show(path: str, overrides: list[str]) -> None:
+    """Prints what the file is taken for."""
     register_resolvers()
     config = typed(one_job(_overrides(path, overrides)))
     has_model = any(text.startswith("model=") for text in overrides)
     for line in look(path, config, _tokenizer(config) if has_model else None):
         print(line)
-
-
-def main() -> None:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m rose.data", description=__doc__, formatter_class=formatter)
-    parser.add_argument("file", metavar="FILE", help="a file, a folder, a path with wildcards, or a hub dataset id")
-    as_for_rose = "model=, and what else python -m rose would be given, such as model.max_length=512"
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=as_for_rose)
-    arguments = parser.parse_args()
-    or_exit(lambda: _print(arguments.file, arguments.overrides))

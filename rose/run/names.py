@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rose.config.compose import given
 
 # what cannot change a job's result, and so does not name its directory
-PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra")
+PLACE = ("outputs", "until", "dry_run", "runtime", "tracking", "hydra", "objective", "name")
 
 
 def register_resolvers() -> None:
@@ -63,10 +63,10 @@ def wandb_mode(mode: str, disabled: Any) -> str:
 
 
 def name_directory(config: DictConfig) -> None:
-    """Sets hydra.sweep.dir, unless the command line does, here and in what its jobs compose."""
+    """Sets hydra.sweep.dir, unless the command line does, here and in what its jobs compose; `name` names it."""
     if any(text.startswith("hydra.sweep.dir=") for text in config.hydra.overrides.hydra):
         return
-    name = sweep_name(config.hydra.runtime.choices.get("experiments"), given(config))
+    name = config.name or sweep_name(config.hydra.runtime.choices.get("experiments"), given(config))
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = "${outputs}/sweeps/" + name
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir='${{outputs}}/sweeps/{name}'")

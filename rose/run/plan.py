@@ -1,13 +1,11 @@
-"""python -m rose.plan experiments=NAME [--submit]: a sweep as a graph, what it will cost, and in
-which order to run it.
+"""A sweep as a graph: what its jobs share, what it will cost, and in which order to run it.
 
 Stages that several jobs need come first, those that the same jobs need as one step; a job follows
 the steps that make its prefix. The pool's features at each checkpoint are a step of their own, also
-of one job. `--submit` sends each such step and the jobs behind it to Slurm, so that nothing there ever
-waits for a stage.
+of one job. Each step and the jobs behind it can be sent to Slurm, so that nothing there ever waits for
+a stage.
 """
 
-import argparse
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +21,7 @@ from omegaconf import DictConfig
 
 from rose import pipeline, ranks
 from rose.config import CONF
-from rose.config.compose import compose_all, expand, launcher_of, sweep, typed
-from rose.config.hints import or_exit
+from rose.config.compose import compose_all, expand, launcher_of, searches, sweep, typed
 from rose.config.schema import Config
 from rose.errors import RoseError, one_line
 from rose.report.report import write_report
@@ -258,16 +255,11 @@ def _after(order: list[Step], ids: dict[int, str], numbers: Iterable[int], slurm
     return {"dependency": ",".join(texts), "additional_parameters": more}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m rose.plan", description=__doc__)
-    parser.add_argument("--submit", action="store_true", help="send it to Slurm, as hydra/launcher=slurm… says")
-    as_for_rose = "as for python -m rose; a plan is always of a sweep"
-    parser.add_argument("-m", "--multirun", action="store_true", help=as_for_rose)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="what python -m rose would be given")
-    arguments = parser.parse_intermixed_args(argv)
+def show_plan(overrides: list[str], send: bool) -> None:
+    """Prints a sweep's plan, and sends it to Slurm where asked to."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        or_exit(lambda: _plan(arguments.overrides, arguments.submit))
+        _plan(overrides, send)
 
 
 def _plan(arguments: list[str], send: bool) -> None:
@@ -275,6 +267,10 @@ def _plan(arguments: list[str], send: bool) -> None:
     name_directory(master)
     jobs = compose_all(master, expand(master))
     configs = [typed(job) for job in jobs]
+    if searches(master):
+        if send:
+            raise RoseError("--submit: a search makes its jobs up as it goes; run it with hydra/launcher=slurm instead")
+        print("A search makes its jobs up as it goes; this is one that it could begin with.\n")
     slurm = launcher(master, configs) if send else None
     nodes = list(map(pipeline.stages, configs))
     if slurm:
@@ -288,7 +284,3 @@ def _plan(arguments: list[str], send: bool) -> None:
     if slurm:
         ids = submit(slurm, jobs, configs, stages, order)
         print(f"\nsent to Slurm: scancel {' '.join(ids)} ends it all; results will be in {master.hydra.sweep.dir}")
-
-
-if __name__ == "__main__":
-    main()

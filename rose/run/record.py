@@ -39,6 +39,11 @@ def claim(directory: Path, outputs: Path, names: list[str]) -> None:
         address.write_text(str(directory.resolve()))
 
 
+def lines_of(path: Path) -> int:
+    with open(path, "rb") as file:
+        return sum(1 for _ in file)
+
+
 def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
     """Copies what people look for into the job's folder; returns the metrics.
 
@@ -61,6 +66,8 @@ def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
         if name in stages:
             values = json.loads((stages[name] / "metrics.json").read_text())
             metrics |= {f"{'zero_shot/' * (name in of_base)}{metric}": value for metric, value in values.items()}
+    if "tokens" in stages:
+        metrics["pool_rows_dropped"] = lines_of(stages["tokens"] / "dropped.jsonl")
     write_json(directory / "metrics.json", metrics)
     for file, names in (("items.parquet", MEASURES), ("zero_shot_items.parquet", of_base)):
         if items := [stages[name] / "items.parquet" for name in names if name in stages]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,18 @@ def log_summary(
 def holds_run(job: Path) -> bool:
     """Whether the folder `job` holds a run: a job that computes nothing need not make another."""
     return any((job / "wandb").glob("*run-*/run-*.wandb"))
+
+
+def asked_for() -> bool:
+    """Whether an agent of a W&B sweep waits for this job's run, also of one that was finished before."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def close() -> None:
+    """Ends W&B's service of this process, which W&B itself does only as Python ends: Ray takes it away before."""
+    if "wandb" in sys.modules:
+        with _warned("did not close its service"):
+            sys.modules["wandb"].teardown()
 
 
 def run_id(group: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""python -m rose.stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and
+"""rose stages ls | du | gc | verify: what lies under outputs/stages, who uses it, and
 whether it is whole.
 
 An artifact is used by the jobs whose stages.json (until they are done, claims.json) names it, and
@@ -102,8 +102,9 @@ def columns(rows: list[list[str]]) -> str:
 
 def main() -> int:
     """Exit code 1 where something damaged is left, or the command is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m rose.stages", description=__doc__)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
+    parser = argparse.ArgumentParser(prog="rose stages", description=__doc__)
+    where = "the folder to look at, as for rose; default: outputs. outputs=DIR says the same, anywhere in the line"
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help=where)
     commands = parser.add_subparsers(dest="command", required=True)
     listed = commands.add_parser("ls", help="every artifact with its size, age and users")
     listed.set_defaults(do=lambda given: ls(given.outputs))
@@ -116,7 +117,8 @@ def main() -> int:
     check.add_argument("names", nargs="*", metavar="NAME", help="stage/label-hash; default: all")
     check.add_argument("--remove", action="store_true", help="remove the damaged ones; they are made again when needed")
     check.set_defaults(do=lambda given: verify(given.outputs, given.names, given.remove))
-    arguments = parser.parse_args()
+    words = sorted(sys.argv[1:], key=lambda word: not word.startswith("outputs="))  # before the command, as an option
+    arguments = parser.parse_args([f"--{word}" if word.startswith("outputs=") else word for word in words])
     return or_exit(lambda: arguments.do(arguments)) or 0
 
 

@@ -19,7 +19,7 @@ from rose.stages.graph import Node, ordered, plan
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("rose", "torch", "transformers", "peft", "tokenizers")
+PACKAGES = ("rose-select", "torch", "transformers", "peft", "tokenizers")
 
 
 class Built(NamedTuple):
@@ -85,6 +85,7 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
                 _compute(node, part, outputs)
                 disk.sync(part)
         except BaseException as error:
+            _name_place(error, target)
             with suppress(OSError):  # what was lost may be the file server
                 if node.stage.resumable and _right_so_far(error):  # goes on from here, on whatever host
                     unfinished.release(part, target)
@@ -94,6 +95,14 @@ def _compute_once(node: Node, outputs: Path, mine: leases.Lease) -> str | None:
                     return "reused"  # who took this process for dead has finished, and cleared its directory away
             raise
         return unfinished.publish(part, target)
+
+
+def _name_place(error: BaseException, target: Path) -> None:
+    """Says where a disk was full, or could not be written to: an open file does not know, nor does safetensors say."""
+    if isinstance(error, OSError) and error.errno and error.filename is None:
+        error.filename = str(target)
+    elif "os error" in str(error):
+        error.add_note(str(target))
 
 
 def _right_so_far(error: BaseException) -> bool:

@@ -173,5 +173,5 @@ def hours(path: Path) -> float:
 
 def stages_of(outputs: Path) -> Path:
     if not (outputs / "stages").is_dir():
-        raise RoseError(f"--outputs {outputs}: holds no stages; give the folder that jobs were run with as outputs=")
+        raise RoseError(f"outputs={outputs}: holds no stages; give the folder that jobs were run with as outputs=")
     return outputs / "stages"

@@ -83,11 +83,21 @@ class SweepLauncher(Launcher):
             log.info("\t#%d : %s", number, " ".join(text for text in filter_overrides(overrides) if text not in shared))
         for number, reason in self.run(Worker(self.context, self.task), jobs).items():
             mark(directory(dict(jobs)[number]), reason)
-        return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+        return [_returned(overrides, config) for overrides, (_, config) in zip(job_overrides, jobs, strict=True)]
 
     @abstractmethod
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
         """Runs the jobs and waits for them. Returns why they died for those that did, by number."""
+
+
+def _returned(overrides: Sequence[str], config: DictConfig) -> JobReturn:
+    """What a sweeper that searches looks at: the job's objective, read from its folder."""
+    done = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+    if config.get("objective"):
+        from rose.run import objective  # late: Hydra reads this file whenever it starts
+
+        done.return_value = objective.value(config.objective, directory(config))
+    return done
 
 
 def mark(directory: Path, reason: str) -> None:

@@ -69,4 +69,9 @@ def gpus(task: dict[str, Any], has: dict[str, float]) -> float:
 
 
 def _work(pickled: bytes, job: SweepJob) -> None:
-    cloudpickle.loads(pickled)(job)
+    from rose.run import tracking  # late: Hydra reads this file whenever it starts
+
+    try:
+        cloudpickle.loads(pickled)(job)
+    finally:
+        tracking.close()
