@@ -16,7 +16,7 @@ from rose.diagnostics.nodes import checks
 from rose.evaluation import answers, evaluate, questions, tasks, verdicts
 from rose.gradients import features
 from rose.methods import answer_states, embedding, hidden, losses, scores, selection
-from rose.models import loading
+from rose.models import loading, quantized
 from rose.stages.graph import Node
 from rose.stages.kinds import MEASURES, ZERO_SHOT
 from rose.training import bare, base_model, finetune, pairs, trial, warmup
@@ -213,6 +213,7 @@ def _trial(
 ) -> Node | None:
     """One short row through a model; one that is made here has been trained just so. RoseError: it cannot be."""
     lora = model.lora if adapted else None
+    quantized.refuse(model.base, model.numerics.quantization, loading.device(), name)
     bare.refuse(model.base, lora, model.max_length, answer, name)
     if model.base.pretraining is not None:
         return None

@@ -6,7 +6,17 @@ from contextlib import suppress
 from functools import reduce
 from typing import Any
 
-from rose.config.choices import IN_ITS_OWN_WORDS, Amount, Estimator, JudgeKind, Keep, Representation, Rule, Target
+from rose.config.choices import (
+    IN_ITS_OWN_WORDS,
+    Amount,
+    Estimator,
+    JudgeKind,
+    Keep,
+    Quantization,
+    Representation,
+    Rule,
+    Target,
+)
 from rose.config.schema import Config, Judge, Method, Model, Selection, Training
 from rose.errors import RoseError
 
@@ -169,6 +179,10 @@ def _embedded(name: str, model: Model, config: Config) -> None:
     if model.lora.targets is None:
         raise RoseError(f"{name}.lora.targets=None: must be {NAMES[1]}")
     pretraining, key = model.base.pretraining, f"{name}.base.pretraining"
+    quantization = model.numerics.quantization
+    if quantization != Quantization.none and model.numerics.sharded:
+        fault = f"cannot share out the weights of {name}.numerics.quantization={quantization}; must be one or the other"
+        raise RoseError(f"{name}.numerics.sharded=true: {fault}")
     if pretraining is None:
         return
     _divides(f"{key}.training", pretraining.training)
@@ -178,6 +192,9 @@ def _embedded(name: str, model: Model, config: Config) -> None:
     remedy = f"{option}=local {name}.base.path=FOLDER_OR_HUB_ID"
     if model.base.path is not None:
         raise RoseError(f"{name}.base.path={model.base.path}: {option}={model.name} does not read it; say {remedy}")
+    if quantization != Quantization.none:
+        fault = f"{option}={model.name} is made here, in full; say none, or {remedy}"
+        raise RoseError(f"{name}.numerics.quantization={quantization}: {fault}")
     for group, data, world in (
         ("dataset", config.dataset, config.dataset.world),
         ("preference", config.preference, config.preference.pairs.world or config.preference.pairs.planted or None),

@@ -5,12 +5,14 @@ from enum import StrEnum
 # What no stage's output depends on. A path says where data are, not what: a fingerprint of the
 # contents is in the key.
 NOT_IN_KEY = {"in_key": False}
-IN_KEY_IF_SET = {"in_key_if_set": True}  # added later: null leaves a stage the name it had
+IN_KEY_IF_SET = {"in_key_if_set": True}  # added later: its default leaves a stage the name it had
 
 Dtype = StrEnum("Dtype", ["float32", "bfloat16", "float16"])
 StoreDtype = StrEnum("StoreDtype", ["float32", "float16", "int8", "int4"])
 # transformers' attn_implementation
 Attention = StrEnum("Attention", ["sdpa", "eager", "flash_attention_2"])
+# in how many bits a frozen model is kept: 8, or 4 as QLoRA does; none: as its dtype says
+Quantization = StrEnum("Quantization", ["none", "int8", "nf4"])
 # transformers' lr_scheduler_type, those that need no further argument
 Schedule = StrEnum("Schedule", ["linear", "cosine", "constant", "constant_with_warmup"])
 TrackingMode = StrEnum("TrackingMode", ["online", "offline", "disabled"])

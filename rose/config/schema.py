@@ -52,6 +52,8 @@ class Numerics:
     dtype: choices.Dtype
     attention: choices.Attention
     sharded: bool = field(metadata=NOT_IN_KEY)  # in training, over a job's processes; changes rounding alone
+    # of the frozen weights
+    quantization: choices.Quantization = field(default=choices.Quantization.none, metadata=IN_KEY_IF_SET)
 
 
 @dataclass

@@ -116,7 +116,7 @@ def _canonical(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [field for field in dataclasses.fields(value) if field.metadata.get("in_key", True)]
         values = {field: _canonical(getattr(value, field.name)) for field in fields}
-        unset = {field for field, own in values.items() if own is None and field.metadata.get("in_key_if_set")}
+        unset = {field for field, own in values.items() if own == field.default and field.metadata.get("in_key_if_set")}
         return {field.name: own for field, own in values.items() if field not in unset}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
