@@ -29,6 +29,7 @@ PART: Range = (lambda value: 0 <= value < 1, "in [0, 1)")
 POSITIVE: Range = (lambda value: 0 < value < float("inf"), "above 0")
 NOT_NEGATIVE: Range = (lambda value: 0 <= value < float("inf"), "0 or more")
 COUNT: Range = (lambda value: value >= 1, "1 or more")
+TOKENS: Range = (lambda value: value == "auto" or (type(value) is int and value >= 1), "1 or more, or auto")
 NAMES: Range = (lambda value: _names(value), "at least one name, or a pattern of whole names")
 
 BATCHES: dict[str, Range] = {"learning_rate": POSITIVE, "batch_size": COUNT, "micro_batch_size": COUNT}
@@ -51,7 +52,7 @@ GROUPS: dict[str, dict[str, Range]] = {
     "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
     "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
     "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
-    "features": {"batch_tokens": COUNT},
+    "features": {"batch_tokens": TOKENS},
     "method": {
         "ridge": POSITIVE,
         "layer": SHARE,
@@ -109,6 +110,8 @@ def check(config: Config) -> None:
     _unread(config)
     if config.projection.dim < 1 and config.projection.kind != "none":
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
+    if config.features.batch_tokens is None:
+        raise RoseError(f"features.batch_tokens=None: must be {TOKENS[1]}")
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
     _method(config.method)

@@ -90,7 +90,7 @@ class Features:
     adam: choices.AdamMap
     keep: choices.Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
     dtype: choices.StoreDtype
-    batch_tokens: int  # tokens a batch, padding included
+    batch_tokens: Any  # tokens a batch, padding included; or auto
 
 
 @dataclass

@@ -17,6 +17,7 @@ from rose.data.encoded_pairs import encoded_pairs
 from rose.data.rows import DroppedRow, EncodedPair, PreferencePair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
+from rose.gradients.batches import batch_sizes
 from rose.gradients.feature_store import ABSENT, FeatureStore, Filling
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
@@ -63,7 +64,7 @@ def pool_features(
 def pool_cosines(
     out: Path,
     adam: AdamMap,
-    batch_tokens: int,
+    batch_tokens: int | str,
     numerics: Numerics,
     base: Path,
     warmup: Path,
@@ -147,11 +148,11 @@ def pair_features(
     _list_lost(out, store, dropped)
 
 
-def _pool_batches(rows: Dataset, batch_tokens: int, engine: PerExample) -> list[list[int]]:
+def _pool_batches(rows: Dataset, batch_tokens: int | str, engine: PerExample) -> list[list[int]]:
     """Row numbers of the pool in batches of at most `batch_tokens` tokens."""
     table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
-    lengths = [chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks]
-    return length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
+    lengths = numpy.concatenate([chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks])
+    return length_batches(lengths, *batch_sizes(batch_tokens, engine, _most_rows(engine.size), int(lengths.max())))
 
 
 def _updates(
