@@ -17,7 +17,7 @@ from rose.errors import RoseError
 from rose.evaluation import answers, evaluate, questions, rewards, tasks, verdicts
 from rose.gradients import features
 from rose.methods import answer_states, embedding, hidden, losses, readout, scores, selection
-from rose.models import loading
+from rose.models import loading, quantized
 from rose.stages.graph import Node
 from rose.stages.kinds import MEASURES, ZERO_SHOT, all_of, numbered
 from rose.training import bare, base_model, finetune, pairs, trial, warmup
@@ -242,6 +242,7 @@ def _trial(
     if adapted and model.numerics.dtype == Dtype.float16:
         fault = "small gradients vanish in it, as no loss is scaled in training"
         raise RoseError(f"{name}.numerics.dtype=float16: {fault}; must be bfloat16 or float32 where a model is trained")
+    quantized.refuse(model.base, model.numerics.quantization, loading.device(), name)
     bare.refuse(model.base, lora, model.max_length, answer, name)
     if model.base.pretraining is not None:
         return None

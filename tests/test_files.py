@@ -338,3 +338,19 @@ def test_a_file_is_read_again_for_its_fingerprint_only_when_it_has_changed(tmp_p
         prints.append(files.fingerprint(source(tmp_path)))
     assert prints[0] == prints[1] != prints[2]
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.jsonl.gz"])
+def test_a_file_in_utf_16_is_named_with_the_remedy(tmp_path, name, encoding):
+    text = json.dumps({"prompt": "q"}).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    with pytest.raises(RoseError, match=f"cannot read {name} to its end .*is UTF-16, must be UTF-8: iconv -f UTF-16"):
+        list(files.read_rows(Location("dataset.path", str(tmp_path), [], None)))
+
+
+@pytest.mark.parametrize(("name", "said"), [("x.tsv", "not TSV"), ("x.csv", "not CSV")])
+def test_a_broken_table_is_called_what_it_is(tmp_path, name, said):
+    (tmp_path / name).write_bytes(b'a\tb\n"x"y\tz\n' if name == "x.tsv" else b'a,b\n"x"y,z\n')
+    (row,) = files.read_rows(Location("dataset.path", str(tmp_path), [], None))
+    assert str(row.error).startswith(said)

@@ -146,6 +146,61 @@ def test_a_pair_with_calls_of_tools_is_refused(name):
         pairs([{**row, example.prompt: called} for row in example.rows])
 
 
+def test_a_pool_that_holds_pairs_is_told_so_and_pairs_that_are_a_pool_likewise():
+    own = r"is of preference pairs, which preference.path reads, by its columns prompt, chosen, rejected \(layout pairs"
+    with pytest.raises(BadRow, match=own):
+        conversations({"prompt": "q", "chosen": "a", "rejected": "b"})
+    own = r"is of a pool, which dataset.path reads, and no pair, by its columns messages \(layout messages"
+    with pytest.raises(BadRow, match=own):
+        pairs([{"messages": [user("q"), assistant("a")]}])
+
+
+@pytest.mark.parametrize(
+    ("turn", "said"),
+    [
+        ({"from": "gpt", "value": None}, "value is missing or null, must be a text"),
+        ({"from": "gpt"}, "value is missing or null"),
+        ({"from": "gpt", "value": [{"type": "image"}]}, "value, part 1: type='image'"),
+        ({"from": "function_call", "value": "no"}, 'value is "no": must be calls'),
+        ({"role": "assistant", "content": None}, "content is missing or null"),
+    ],
+)
+def test_what_a_turn_lacks_is_called_by_its_own_name(turn, said):
+    with pytest.raises(BadRow) as error:
+        conversations({"conversations": [{"from": "human", "value": "q"}, turn]})
+    assert f"conversations, message 2: {said}" in str(error.value)
+
+
+def test_arena_rows_of_two_prompts_say_so():
+    row = {**PAIRS["arena"].rows[0], "conversation_a": [user("other"), assistant("b")]}
+    with pytest.raises(BadRow, match="conversation_a and conversation_b begin differently: the answers are not to one"):
+        pairs([row])
+
+
+@pytest.mark.parametrize("given", [1, 1.0, "1", "1.0"])
+def test_a_number_that_names_an_answer_may_come_as_tables_have_it(given):
+    row = {**PAIRS["safe_rlhf"].rows[0], "better_response_id": given}
+    assert sides([row]) == PAIRS["safe_rlhf"].becomes
+
+
+@pytest.mark.parametrize("given", [0.5, "2", None, True, "nan"])
+def test_a_number_that_names_no_answer_is_refused(given):
+    with pytest.raises(BadRow, match="better_response_id is .*: must be 0 or 1"):
+        pairs([{**PAIRS["safe_rlhf"].rows[0], "better_response_id": given}])
+
+
+OTHERS = {  # of the examples
+    *("verbosity", "model_a", "model_b", "safer_response_id", "created_at_utc_A", "created_at_utc_B"),
+    *("score_A", "score_B", "seconds_difference", "upvote_ratio"),
+}
+
+
+@pytest.mark.parametrize("name", pair_layouts.LAYOUTS)
+def test_columns_of_a_pair_that_no_model_is_shown_are_known(name):
+    row = FileRow("r.jsonl", 1, {**PAIRS[name].rows[0], "note": "n", "empty": ""})
+    assert preference_formats.unread(row, None) - OTHERS == {"note"}
+
+
 # The tables
 
 

@@ -153,7 +153,7 @@ def test_stack_exchange_sets_the_best_answer_against_each_lower_one():
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"prompt": "q", "answer": "a"}, "fits no layout: found prompt, answer; the nearest are "),
+        ({"query": "q", "answer": "a"}, "fits no layout: found query, answer; the nearest are "),
         ({"prompt": "q", "chosen": "a", "rejected": "a "}, "chosen and rejected are the same"),
         ({"prompt": "q", "chosen": " ", "rejected": "a"}, "chosen has an empty answer"),
         ({"prompt": "q", "chosen": "a", "rejected": ""}, "rejected has an empty answer"),

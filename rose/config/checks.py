@@ -13,6 +13,7 @@ from rose.config.choices import (
     Estimator,
     JudgeKind,
     Keep,
+    Quantization,
     Representation,
     Rule,
     Target,
@@ -29,6 +30,7 @@ PART: Range = (lambda value: 0 <= value < 1, "in [0, 1)")
 POSITIVE: Range = (lambda value: 0 < value < float("inf"), "above 0")
 NOT_NEGATIVE: Range = (lambda value: 0 <= value < float("inf"), "0 or more")
 COUNT: Range = (lambda value: value >= 1, "1 or more")
+TOKENS: Range = (lambda value: value == "auto" or (type(value) is int and value >= 1), "1 or more, or auto")
 NAMES: Range = (lambda value: _names(value), "at least one name, or a pattern of whole names")
 
 BATCHES: dict[str, Range] = {"learning_rate": POSITIVE, "batch_size": COUNT, "micro_batch_size": COUNT}
@@ -51,7 +53,7 @@ GROUPS: dict[str, dict[str, Range]] = {
     "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
     "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
     "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
-    "features": {"batch_tokens": COUNT, "shards": COUNT},
+    "features": {"batch_tokens": TOKENS, "shards": COUNT},
     "method": {
         "ridge": POSITIVE,
         "layer": SHARE,
@@ -110,6 +112,11 @@ def check(config: Config) -> None:
     _unread(config)
     if config.projection.dim < 1 and config.projection.kind != "none":
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
+    if config.features.batch_tokens is None:
+        raise RoseError(f"features.batch_tokens=None: must be {TOKENS[1]}")
+    if config.features.batch_tokens == "auto" and config.features.shards > 1:
+        fault = "shards take their rows by the batches of the whole pool, which must be the same on every machine"
+        raise RoseError(f"features.batch_tokens=auto: must be a number beside features.shards; {fault}")
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
     if config.projection.kind == "none" and config.method.representation is Representation.readout:
@@ -195,6 +202,10 @@ def _embedded(name: str, model: Model, config: Config) -> None:
     if model.lora.targets is None:
         raise RoseError(f"{name}.lora.targets=None: must be {NAMES[1]}")
     pretraining, key = model.base.pretraining, f"{name}.base.pretraining"
+    quantization = model.numerics.quantization
+    if quantization != Quantization.none and model.numerics.sharded:
+        fault = f"cannot share out the weights of {name}.numerics.quantization={quantization}; must be one or the other"
+        raise RoseError(f"{name}.numerics.sharded=true: {fault}")
     if pretraining is None:
         return
     _divides(f"{key}.training", pretraining.training)
@@ -204,6 +215,9 @@ def _embedded(name: str, model: Model, config: Config) -> None:
     remedy = f"{option}=local {name}.base.path=FOLDER_OR_HUB_ID"
     if model.base.path is not None:
         raise RoseError(f"{name}.base.path={model.base.path}: {option}={model.name} does not read it; say {remedy}")
+    if quantization != Quantization.none:
+        fault = f"{option}={model.name} is made here, in full; say none, or {remedy}"
+        raise RoseError(f"{name}.numerics.quantization={quantization}: {fault}")
     for group, data, world in (
         ("dataset", config.dataset, config.dataset.world),
         ("preference", config.preference, config.preference.pairs.world or config.preference.pairs.planted or None),

@@ -13,6 +13,8 @@ StoreDtype = StrEnum("StoreDtype", ["float32", "float16", "int8", "int4"])
 Attention = StrEnum("Attention", ["sdpa", "eager", "flash_attention_2"])
 # torch's float32_matmul_precision: exact products, or TF32's where a GPU has them
 Matmul = StrEnum("Matmul", ["highest", "high"])
+# in how many bits a frozen model is kept: 8, or 4 as QLoRA does; none: as its dtype says
+Quantization = StrEnum("Quantization", ["none", "int8", "nf4"])
 # transformers' lr_scheduler_type, those that need no further argument
 Schedule = StrEnum("Schedule", ["linear", "cosine", "constant", "constant_with_warmup"])
 TrackingMode = StrEnum("TrackingMode", ["online", "offline", "disabled"])

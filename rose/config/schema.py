@@ -53,6 +53,8 @@ class Numerics:
     attention: choices.Attention
     sharded: bool = field(metadata=NOT_IN_KEY)  # in training, over a job's processes; changes rounding alone
     matmul: choices.Matmul = field(default=choices.Matmul.highest, metadata=IN_KEY_IF_SET)  # of float32 on a GPU
+    # of the frozen weights
+    quantization: choices.Quantization = field(default=choices.Quantization.none, metadata=IN_KEY_IF_SET)
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Features:
     adam: choices.AdamMap
     keep: choices.Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
     dtype: choices.StoreDtype
-    batch_tokens: int  # tokens a batch, padding included
+    batch_tokens: Any  # tokens a batch, padding included; or auto
     shards: int = field(metadata=NOT_IN_KEY)  # stages that share the pool's rows at a checkpoint; their key says which
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
 NO_ROWS = re.compile(r"(dataset_infos?|dataset_dict|state)\.json|cache-\w+\.arrow")  # what `datasets` keeps beside rows
+FIRST = 5  # rows that a dry run looks at
 EVERY = "**/*"  # all that lies below a folder
 POINTER = re.compile(rb"version https://git-lfs\.\S+\s+oid sha256:")  # the first lines of a file that is not here
 
@@ -127,6 +129,25 @@ def sift(
         log.warning("%s: %d rows have NaN or infinite numbers where nothing reads them: null", what, blanked)
     if keys:
         log.warning("%s: keys of messages that nothing reads, by rows: %s", what, counts(keys))
+
+
+def try_first(location: Location, parse: Callable[[FileRow], object], key: str, on_bad_row: OnBadRow) -> None:
+    """Raises RoseError where `parse` refuses one of the first rows, or all of them if such are skipped.
+
+    Not of a hub dataset: to read it is to fetch it.
+    """
+    if _local(location) is None:
+        return
+    rows, faults = list(islice(read_rows(location), FIRST)), []
+    for row in rows:
+        try:
+            if row.error is not None:
+                raise row.error
+            parse(row)
+        except BadRow as err:
+            faults.append(f"{row.place}: {err} ({key}=skip lists such rows and goes on)")
+    if faults and (on_bad_row == OnBadRow.stop or len(faults) == len(rows)):
+        raise RoseError(faults[0])
 
 
 def _own_id(identity: str, row: FileRow, places: Mapping[str, tuple[str, int]]) -> str:

@@ -23,6 +23,8 @@ from rose.data.parquet import read_arrow, read_parquet
 from rose.errors import one_line
 
 BOM = b"\xef\xbb\xbf"
+TAB = "\t"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{", b"\0[")  # how such a file begins
 
 # What readers raise for a file that is not what its name says.
 BROKEN = (OSError, EOFError, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
@@ -52,7 +54,12 @@ class _Unpacked(io.RawIOBase):
 
 
 def _open(path: Path) -> io.BufferedReader:
-    return io.BufferedReader(_Unpacked(path), 1 << 18)
+    file = io.BufferedReader(_Unpacked(path), 1 << 18)
+    start = file.peek(2)[:2]
+    if start in UTF_16:
+        file.close()
+        raise Damaged("is UTF-16, must be UTF-8: iconv -f UTF-16 -t UTF-8 makes it so")
+    return file
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Checked]]:
@@ -128,7 +135,7 @@ def _csv(path: Path, delimiter: str = ",") -> Iterator[tuple[int, Checked]]:
             except csv.Error as err:
                 if "unexpected end" in str(err):  # a quote that is never closed takes the rest of the file with it
                     raise
-                yield reader.line_num, BadRow(f"not CSV ({err})")
+                yield reader.line_num, BadRow(f"not {'TSV' if delimiter == TAB else 'CSV'} ({err})")
                 continue
             if cells and len(cells) != len(header):
                 yield reader.line_num, BadRow(f"has {len(cells)} cells, the header {len(header)}")
@@ -166,7 +173,7 @@ TEXTS: dict[str, Callable[[Path], Iterator[tuple[int, Checked]]]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".csv": _csv,
-    ".tsv": partial(_csv, delimiter="\t"),
+    ".tsv": partial(_csv, delimiter=TAB),
 }
 READERS = {
     **TEXTS,

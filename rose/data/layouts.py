@@ -16,7 +16,7 @@ class Layout(NamedTuple):
 def fitting(values: Mapping[str, Any], layouts: Mapping[str, Layout]) -> list[str]:
     """The layouts that a row's columns fit, one that needs more of them in place of those that need fewer.
 
-    Columns that are null count only where nothing fits without them. Raises BadRow where none does.
+    Columns that are null count only where nothing fits without them; none may fit.
     """
     filled = [name for name, value in values.items() if value is not None]
     for names in (filled, list(values)):
@@ -24,9 +24,19 @@ def fitting(values: Mapping[str, Any], layouts: Mapping[str, Layout]) -> list[st
         fits = {name: set(own) for name, own in needs.items() if own and not set(layouts[name].unless) & set(names)}
         if fits:
             return [name for name, own in fits.items() if not any(own < other for other in fits.values())]
+    return []
+
+
+def refused(
+    values: Mapping[str, Any], layouts: Mapping[str, Layout], others: Mapping[str, Layout], such: str
+) -> BadRow:
+    """Why a row that fits none of the layouts is refused; `such`: what it is if it fits one of the others."""
+    if fits := fitting(values, others):
+        columns = ", ".join(found(others[fits[0]], list(values)))
+        return BadRow(f"{such}, by its columns {columns} (layout {fits[0]})")
     nearest = sorted(layouts, key=lambda name: -_likeness(layouts[name], values))[:3]
     listed = ", ".join(f"{name} ({described(layouts[name])})" for name in nearest)
-    raise BadRow(f"fits no layout: found {', '.join(values) or 'no columns'}; the nearest are {listed}")
+    return BadRow(f"fits no layout: found {', '.join(values) or 'no columns'}; the nearest are {listed}")
 
 
 def found(layout: Layout, names: Collection[str]) -> list[str]:

@@ -50,11 +50,12 @@ def _message(value: object, place: str) -> Message:
         key, words = ("role", ROLES) if value.get("role") or "from" not in value else ("from", (*ROLES, *CALLED))
         raise BadRow(f"{place}: {key}={said!r} must be one of {', '.join(words)}")
     refuse(value, SPOKEN, f"{place}: ")
-    content = value["content"] if value.get("content") is not None else value.get("value")
-    calls = _calls(value, said, content, place)
+    key = "value" if value.get("content") is None and ("value" in value or "from" in value) else "content"
+    content = value.get(key)
+    calls = _calls(value, said, key, place)
     if calls and (content is None or said == "function_call"):
         content = ""
-    message: Message = {"role": role, "content": _text(content, place)}
+    message: Message = {"role": role, "content": _text(content, f"{place}: {key}")}
     if calls:
         message["tool_calls"] = calls
     if role == "tool":
@@ -63,11 +64,11 @@ def _message(value: object, place: str) -> Message:
     return message if _learned(value, role, place) else {**message, "train": False}
 
 
-def _calls(message: Mapping[str, Any], said: str, content: object, place: str) -> list[ToolCall]:
-    """What a message calls: its tool_calls, or a function_call, which ShareGPT has in the place of a text."""
+def _calls(message: Mapping[str, Any], said: str, content: str, place: str) -> list[ToolCall]:
+    """What a message calls: its tool_calls, or a function_call, which ShareGPT has in a text's place, `content`."""
     names = {name: message[name] for name in ("tool_calls", "function_call") if given(message.get(name))}
     if said == "function_call":
-        names["content"] = content
+        names[content] = message.get(content)
     for name, value in names.items():
         if CALLED.get(said, said) != "assistant":
             raise BadRow(f"{place}: {name} is {kind(value)}, but only an assistant calls tools")
@@ -81,11 +82,11 @@ def _text(content: object, place: str) -> str:
     for number, part in enumerate(parts, 1):
         if isinstance(part, dict) and part.get("type", "text") != "text":
             fault = "is not supported; only texts are: write it into one, or take it out of the file"
-            raise BadRow(f"{place}: content, part {number}: type={part['type']!r} {fault}")
+            raise BadRow(f"{place}, part {number}: type={part['type']!r} {fault}")
     said = [part.get("text") if isinstance(part, dict) and isinstance(content, list) else part for part in parts]
     texts = [text for text in said if isinstance(text, str)]
     if not said or len(texts) < len(said):
-        raise BadRow(f"{place}: content is {kind(content)}, must be a text")
+        raise BadRow(f"{place} is {kind(content)}, must be a text")
     return "\n".join(texts)
 
 

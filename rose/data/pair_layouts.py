@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -103,6 +104,8 @@ def _arena(row: FileRow, columns: list[str]) -> Pairs:
         raise BadRow(f"winner is {kind(winner)}: neither answer is the better one (model_a or model_b)")
     better, worse = ("a", "b") if winner == "model_a" else ("b", "a")
     prompt, chosen, rejected = _split(sides[better], sides[worse])
+    if not prompt:
+        raise BadRow("conversation_a and conversation_b begin differently: the answers are not to one prompt")
     name = row.values.get("id") or row.values.get("question_id") or row.name
     prompt = opened(dict(row.values), prompt, whole=True)
     return [{"id": str(name), "subtask": SUBTASK, "prompt": prompt, "chosen": chosen, "rejected": rejected}]
@@ -224,10 +227,11 @@ def _better(scores: list[float], what: str) -> list[tuple[int, int]]:
 
 
 def _one_of(value: Any, name: str, allowed: tuple[int, ...], said: str) -> int:
-    """A CSV file has numbers as text."""
-    if isinstance(value, bool) or str(value) not in map(str, allowed):
-        raise BadRow(f"{name} is {json.dumps(value)[:60]}: must be {said}")
-    return int(value)
+    """A CSV file has numbers as text, and a table with gaps whole numbers as 1.0."""
+    with suppress(BadRow):
+        if (number := number_of(value, name)) in allowed:
+            return int(number)
+    raise BadRow(f"{name} is {json.dumps(value)[:60]}: must be {said}")
 
 
 def _objects(value: object, name: str, what: str) -> list[dict[str, Any]]:
@@ -261,6 +265,11 @@ def number_of(value: Any, name: str) -> float:
     return number
 
 
+# what is read of a row beside its layout's columns
+BESIDE = (
+    *("id", "subtask", "domain", "metadata", "system", "system_prompt", "history", "input", "labels", "question_id"),
+    *("qid", "post_id", "c_root_id_A", "c_root_id_B", "score_ratio", "score_chosen", "score_rejected", GATHERED),
+)
 LAYOUTS: dict[str, Layout] = {
     PairLayout.pairs: Layout(("prompt", "chosen", "rejected"), _sided),
     PairLayout.hh: Layout(("chosen", "rejected"), _sided),

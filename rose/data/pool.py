@@ -27,6 +27,12 @@ def fingerprint(dataset: Dataset) -> str:
     return "world" if dataset.world is not None else files.fingerprint(_source(dataset))
 
 
+def try_layout(dataset: Dataset) -> None:
+    """Raises RoseError where the first rows of a local file could not be read."""
+    if dataset.world is None:
+        files.try_first(_source(dataset), parse, "dataset.on_bad_row", dataset.on_bad_row)
+
+
 @stage("pool", version=3)
 def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     """Writes pool.jsonl, a PoolRow a line; on_bad_row=skip adds skipped.jsonl.
@@ -38,12 +44,14 @@ def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     path, skipped = out / "pool.jsonl", out / "skipped.jsonl"
     lines: dict[str, list[int]] = defaultdict(list)
     others: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
 
     def counted() -> Iterator[PoolRow]:
         rows = files.sift(_rows(dataset), parse, "dataset.on_bad_row", dataset.on_bad_row, skipped)
         for number, row in enumerate(rows):
             lines[row["dataset"]].append(number)
             others.update(row.keys() - PoolRow.__annotations__.keys())
+            ends.update([row["messages"][-1]["role"]])
             yield row
 
     write_lines(path, counted())
@@ -56,6 +64,9 @@ def read_pool(out: Path, dataset: Dataset, source: str) -> None:
     if dataset.per_source is not None:
         count = _thin(path, lines, dataset.per_source, dataset.seed)
     log.info("pool: %d rows of %s", count, ", ".join(lines))
+    if asking := ends.total() - ends["assistant"]:
+        what = "end in a turn that is not the assistant's: what follows their last answer is not learned"
+        log.warning("pool: %d of %d rows %s", asking, ends.total(), what)
     if others:
         log.info("pool: columns that are kept, but shown to no model: %s", files.counts(others))
 

@@ -3,9 +3,10 @@
 from functools import partial
 from typing import Any
 
+from rose.data import pair_layouts
 from rose.data.bad_rows import BadRow, kind
 from rose.data.calls import take_tools
-from rose.data.layouts import Layout, fitting, found
+from rose.data.layouts import Layout, fitting, found, refused
 from rose.data.messages import answers_in, as_messages, asked, followed, opened
 from rose.data.rows import Message
 
@@ -14,7 +15,9 @@ WHOLE = ("messages", "conversations")  # columns that hold a conversation
 
 def layout_of(values: dict[str, Any]) -> str:
     """The name of the row's layout; of several that fit the first. Raises BadRow."""
-    return fitting(values, LAYOUTS)[0]
+    if not (fits := fitting(values, LAYOUTS)):
+        raise refused(values, LAYOUTS, pair_layouts.LAYOUTS, "is of preference pairs, which preference.path reads")
+    return fits[0]
 
 
 def conversations(values: dict[str, Any]) -> list[list[Message]]:

@@ -3,14 +3,16 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from rose.config.choices import PairLayout
-from rose.data.bad_rows import BadRow
+from rose.data import pool_layouts
+from rose.data.bad_rows import BadRow, given
 from rose.data.files import FileRow
-from rose.data.layouts import described, fitting, found
+from rose.data.layouts import described, fitting, found, refused
 from rose.data.messages import as_messages, is_answer, of_tools, texts
-from rose.data.pair_layouts import GATHERED, LAYOUTS, number_of, score_of
+from rose.data.pair_layouts import BESIDE, GATHERED, LAYOUTS, number_of, score_of
 from rose.data.rows import PreferencePair
 
 RESERVED = ("id", "score", "length", "planted")
@@ -34,6 +36,8 @@ def parse(row: FileRow, scored: bool = False, layout: PairLayout | None = None) 
 def layout_of(values: Mapping[str, Any], layout: PairLayout | None = None) -> tuple[PairLayout, list[str]]:
     """A row's layout, `layout` if it is given, and its columns. Raises BadRow where none fits, or several do."""
     fits = fitting(values, LAYOUTS) if layout is None else [layout]
+    if not fits:
+        raise refused(values, LAYOUTS, pool_layouts.LAYOUTS, "is of a pool, which dataset.path reads, and no pair")
     if len(fits) > 1:
         remedy = f"preference.pairs.layout={fits[0]} (or {', '.join(fits[1:])}) says which"
         raise BadRow(f"fits the layouts {' and '.join(fits)} alike (found {', '.join(values)}): {remedy}")
@@ -62,6 +66,21 @@ def gathered(rows: Iterable[FileRow], layout: PairLayout | None) -> Iterator[Fil
             yield row
     for first, *others in prompts.values():
         yield first._replace(values={**first.values, GATHERED: [row.values for row in (first, *others)]})
+
+
+def unread(row: FileRow, layout: PairLayout | None) -> set[str]:
+    """The columns of a row that say something and that no model is shown; of rows put together, of each."""
+    own = {*layout_of(row.values, layout)[1], *BESIDE, *PreferencePair.__annotations__}
+    rows = row.values.get(GATHERED, [row.values])
+    return {name for values in rows for name, value in values.items() if name not in own and given(value)}
+
+
+def outvoted(pair: Mapping[str, Any]) -> bool:
+    """Whether the rejected answer has the better score; of scores that are no numbers nothing is said."""
+    with suppress(BadRow):
+        scores = [number_of(pair.get(name), name) for name in ("score_chosen", "score_rejected")]
+        return scores[0] < scores[1]
+    return False
 
 
 def _is_one_answer(values: Mapping[str, Any], layout: PairLayout | None) -> bool:

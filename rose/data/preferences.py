@@ -4,7 +4,6 @@ import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 from rose.config.choices import Fault, PairLayout
@@ -13,7 +12,7 @@ from rose.data import files, world
 from rose.data.bad_rows import BadRow
 from rose.data.files import FileRow, Location
 from rose.data.planting import pairs_of
-from rose.data.preference_formats import gathered, parse
+from rose.data.preference_formats import ONE_A_ROW, gathered, layout_of, outvoted, parse, unread
 from rose.data.rows import PreferencePair
 from rose.data.sources import Split
 from rose.errors import RoseError
@@ -32,6 +31,17 @@ def fingerprint(pairs: Pairs) -> str:
     if pairs.planted:
         return "planted"
     return "+".join(map(files.fingerprint, _sources(pairs)))
+
+
+def try_layout(pairs: Pairs) -> None:
+    """Raises RoseError where the first rows of a local file could not be read; of one answer each, their columns."""
+
+    def read(row: FileRow) -> object:
+        one_answer = layout_of(row.values, pairs.layout)[0] in ONE_A_ROW
+        return None if one_answer else _scored(row, pairs.min_score_ratio, pairs.layout)
+
+    for source in _sources(pairs) if pairs.world is None and not pairs.planted else ():
+        files.try_first(source, read, "preference.pairs.on_bad_row", pairs.on_bad_row)
 
 
 @stage("preferences", version=3)
@@ -121,7 +131,13 @@ def _both_sides(
 def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[PreferencePair]:
     skipped = out / "skipped.jsonl"
     before = files.count(skipped)
-    read = partial(_scored, ratio=pairs.min_score_ratio, layout=pairs.layout)
+    others: Counter[str] = Counter()
+
+    def read(row: FileRow) -> list[PreferencePair]:
+        found = _scored(row, pairs.min_score_ratio, pairs.layout)
+        others.update(unread(row, pairs.layout))
+        return found
+
     rows = list(
         files.sift(gathered(source, pairs.layout), read, "preference.pairs.on_bad_row", pairs.on_bad_row, skipped)
     )
@@ -130,7 +146,27 @@ def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[Preference
         log.warning("preferences: skipped %d bad rows; they are listed in %s", bad, skipped.name)
     if not rows:
         raise RoseError(f"preference.path={pairs.path}: there are no preference pairs ({bad} bad rows skipped)")
+    if others:
+        log.info("preferences: columns that are shown to no model: %s", files.counts(others))
+    _doubt(rows)
     return rows if pairs.min_score_ratio is None else _clear(rows, pairs.min_score_ratio)
+
+
+def _doubt(rows: list[PreferencePair]) -> None:
+    """Says how many pairs are not what people expect of pairs, and what becomes of them."""
+    answers = ("chosen", "rejected")
+    doubts = {
+        "have a lower score_chosen than score_rejected: they stay as they are labelled": outvoted,
+        "have a prompt that ends in an assistant's turn: each answer is a turn of its own after it": (
+            lambda row: row["prompt"][-1]["role"] == "assistant"
+        ),
+        "have an answer that ends in a turn which is not the assistant's: what follows its last one is not learned": (
+            lambda row: any(row[name][-1]["role"] != "assistant" for name in answers)
+        ),
+    }
+    for what, holds in doubts.items():
+        if found := [row for row in rows if holds(row)]:
+            log.warning("preferences: %d of %d pairs %s (%s)", len(found), len(rows), what, files.some_ids(found))
 
 
 def _scored(row: FileRow, ratio: float | None, layout: PairLayout | None) -> list[PreferencePair]:

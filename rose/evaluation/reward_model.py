@@ -15,6 +15,7 @@ from rose.config.schema import Base, Judge
 from rose.data.chat import render
 from rose.data.dropping import kept
 from rose.data.rows import DroppedRow, Message
+from rose.data.template_gaps import refuses_system
 from rose.errors import RoseError
 from rose.evaluation.contests import Contest, Verdict, by_score
 from rose.models import loading
@@ -93,6 +94,7 @@ def score(
     numbered = enumerate(zip(prompts, answers, strict=True))
     texts = [{"id": str(place), "prompt": prompt, "answer": answer} for place, (prompt, answer) in numbered]
     dropped = [] if dropped is None else dropped
+    _say_unread(judge, tokenizer, prompts)
 
     def encode(row: dict[str, Any]) -> dict[str, list[int]]:
         return _encode(tokenizer, row["prompt"], row["answer"], limit)
@@ -114,6 +116,16 @@ def score(
     for batch in track(length_batches(lengths, judge.batch_tokens, max_rows=1 if pad is None else None), "rewards"):
         fits(batch)
     return scores
+
+
+def _say_unread(judge: Judge, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]]) -> None:
+    """Says once, of how many prompts the model does not see the system turn."""
+    told = sum(any(message["role"] == "system" for message in prompt) for prompt in prompts)
+    if told and tokenizer.chat_template is not None and (reason := refuses_system(tokenizer)):
+        log.warning(
+            "judge.model=%s: its chat template takes no system turn (%s), as %d of the prompts of %d answers have",
+            *(judge.model, reason, told, len(prompts)),
+        )
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: list[Message], answer: str, limit: int) -> dict[str, list[int]]:

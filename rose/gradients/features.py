@@ -16,6 +16,7 @@ from rose.data.encoded_pairs import encoded_pairs
 from rose.data.rows import DroppedRow, EncodedPair, PreferencePair
 from rose.errors import RoseError
 from rose.gradients.adam import Moments, apply_adam
+from rose.gradients.batches import batch_sizes
 from rose.gradients.feature_store import ABSENT, FeatureStore, Filling, leave_out
 from rose.gradients.objectives import SFT, Objective, gradients
 from rose.gradients.per_example import PerExample
@@ -80,7 +81,7 @@ def pool_cosines(
     out: Path,
     checkpoint: int,
     adam: AdamMap,
-    batch_tokens: int,
+    batch_tokens: int | str,
     numerics: Numerics,
     base: Path,
     warmup: Path,
@@ -173,7 +174,7 @@ def pair_features(
 
 
 def _pool_batches(
-    rows: Dataset, batch_tokens: int, engine: PerExample, shard: Shard | None
+    rows: Dataset, batch_tokens: int | str, engine: PerExample, shard: Shard | None
 ) -> tuple[Dataset, list[list[int]], numpy.ndarray | None]:
     """The pool's rows, and their numbers in batches of at most `batch_tokens` tokens.
 
@@ -181,8 +182,9 @@ def _pool_batches(
     whole pool, of which each shard takes every so-many-th, as they are sorted by length.
     """
     table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
-    lengths = [chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks]
-    batches = length_batches(numpy.concatenate(lengths), batch_tokens, _most_rows(engine.size))
+    lengths = numpy.concatenate([chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks])
+    sizes = batch_sizes(batch_tokens, engine, _most_rows(engine.size), int(lengths.max()))
+    batches = length_batches(lengths, *sizes)
     if shard is None:
         return rows, batches, None
     batches = batches[shard[0] - 1 :: shard[1]]

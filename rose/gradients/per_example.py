@@ -8,12 +8,13 @@ rows, instead of one backward pass a row.
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora.layer import Linear
+from peft.tuners.lora.layer import Linear, LoraLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from rose.errors import RoseError
 from rose.models.batching import Encoded, collate
@@ -75,7 +76,7 @@ class PerExample:
 
     def __init__(self, model: PeftModel) -> None:
         self.model = model
-        self.layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear)}
+        self.layers = {name: layer for name, layer in model.named_modules() if _linear(layer)}
         self.names, self.slices = _columns(model, self.layers)
         self.size = max((columns.stop for columns in self.slices.values()), default=0)
         first = model.get_parameter(self.names[0])
@@ -167,6 +168,11 @@ class PerExample:
             return _Branch.apply(base, x, a, b, scaling, self, name)
         by_row = (part.unflatten(0, (rows, tokens)) for part in (base, x))
         return _Branch.apply(*by_row, a, b, scaling, self, name).flatten(0, 1)
+
+
+def _linear(layer: nn.Module) -> TypeGuard[Linear]:
+    """LoRA on a linear layer; PEFT has classes of its own for it where the layer is quantised, which are alike."""
+    return isinstance(layer, LoraLayer) and isinstance(layer.get_base_layer(), (nn.Linear, Conv1D))
 
 
 def _columns(model: PeftModel, layers: dict[str, Linear]) -> tuple[list[str], dict[str, slice]]:

@@ -18,9 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.pytorch_utils import Conv1D
 
 from rose import device as devices
-from rose.config.choices import Attention
+from rose.config.choices import Attention, Quantization
 from rose.config.schema import Base, Lora, Numerics
 from rose.errors import RoseError, one_line
+from rose.models import quantized
 from rose.stages import checksums
 
 log = logging.getLogger(__name__)
@@ -173,9 +174,10 @@ def load_model(base: Path, numerics: Numerics, place: str | None = None) -> PreT
     devices.multiply(numerics.matmul)
     # unsaid, transformers takes sdpa, or eager for a model that has none, such as Gemma 2
     attention = None if numerics.attention == Attention.sdpa else numerics.attention
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        **_source(base), dtype=getattr(torch, numerics.dtype), attn_implementation=attention
-    )
+    options = {"dtype": getattr(torch, numerics.dtype), "attn_implementation": attention}
+    if numerics.quantization != Quantization.none:
+        return quantized.load(numerics.quantization, place or device(), _source(base), **options).requires_grad_(False)
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(**_source(base), **options)
     model.requires_grad_(False).eval()
     return model.to(place or device())  # pyright: ignore[reportArgumentType] — stubs of its wrapper
 

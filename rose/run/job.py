@@ -17,6 +17,7 @@ import torch
 from rose import pipeline, ranks
 from rose.config.choices import Until
 from rose.config.schema import Config
+from rose.data import pool, preferences
 from rose.errors import RoseError, one_line
 from rose.run import early, record, tracking
 from rose.stages import checksums, leases
@@ -179,8 +180,10 @@ def _build_all(wanted: list[list[str]], nodes: dict[str, Node], make: Callable[[
 
 
 def dry_run(config: Config) -> None:
-    """Prints which stages are ready and which would be computed; computes nothing."""
+    """Prints which stages are ready and which would be computed; computes nothing, but reads the data's first rows."""
     nodes, outputs = pipeline.stages(config), Path(config.outputs)
+    pool.try_layout(config.dataset)
+    preferences.try_layout(config.preference.pairs)
     names = _names(nodes)
     for name, state in _states(config.until, nodes, outputs).items():
         print(f"{state:8} {names[name]:24} {outputs / 'stages' / name}")
