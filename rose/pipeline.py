@@ -77,10 +77,10 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
     shards = [(part, settings.shards) for part in range(1, settings.shards + 1)] if settings.shards > 1 else [None]
     pooled, targets = {}, {}
     for number in range(1 + epochs - (method.checkpoints or epochs), epochs + 1):
-        at = frozen | {"checkpoint": number}
+        at: dict[str, Any] = frozen | {"checkpoint": number}
         aims = targets[numbered("targets", number, epochs)] = Node(features.pair_features, **pair_rows, **at)
         for shard in shards:
-            part = {"shard": shard} if shard else {}
+            part: dict[str, Any] = {"shard": shard} if shard else {}
             match settings.keep:
                 case Keep.store:
                     reading = {"features": settings, "projection": projection}

@@ -112,18 +112,15 @@ def _error(config: Config, job: dict[str, Node], trained: dict[str, Any]) -> dic
     asked, whole = config.diagnostics, Projection(ProjectionKind.none, dim=0, seed=0)
     sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=job["tokens"])
     settings = replace(config.features, dtype=StoreDtype.float32)
-    rows = {"features": settings, "projection": whole, "tokens": sample, **trained}
+    rows: dict[str, Any] = {"features": settings, "projection": whole, "tokens": sample, **trained}
+    unprojected: dict[str, Any] = {"projection": whole}
     nodes = {"sample": sample}
     for name, node in job.items():
         match kind_of(name):
             case "features":
                 nodes[f"sample_{unsharded(name)}"] = Node(features.pool_features, node.inputs["checkpoint"], **rows)
             case "targets":
-                nodes[f"sample_{name}"] = Node(features.pair_features, **(node.inputs | {"projection": whole}))
-    nodes["projection_error"] = Node(
-        exact.projection_error,
-        normalize=config.preference.normalize,
-        **{kind: all_of(kind, nodes) for kind in ("sample_features", "sample_targets")},
-        **{kind: all_of(kind, job) for kind in ("features", "targets")},
-    )
-    return nodes
+                nodes[f"sample_{name}"] = Node(features.pair_features, **node.inputs | unprojected)
+    read: dict[str, Any] = {kind: all_of(kind, job) for kind in ("features", "targets")}
+    read |= {kind: all_of(kind, nodes) for kind in ("sample_features", "sample_targets")}
+    return nodes | {"projection_error": Node(exact.projection_error, config.preference.normalize, **read)}
