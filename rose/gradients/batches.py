@@ -8,8 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from rose import ranks
 from rose.gradients.per_example import PerExample
 
-AUTO = "auto"
-ON_A_CPU = 2048  # tokens: there more at a time take no less time each
+ON_A_CPU = 2048  # tokens, as conf/features has them
 USABLE = 0.8  # of the memory that is free; the rest is for fragments, and for what the estimate leaves out
 VECTORS = 3  # as long as a gradient: Adam's two moments and a projection's signs
 
