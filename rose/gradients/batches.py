@@ -1,5 +1,7 @@
 """features.batch_tokens=auto: batches of the pool as large as a GPU's free memory takes."""
 
+from typing import Any
+
 import torch
 from peft import PeftModel
 from torch import nn
@@ -47,6 +49,7 @@ def token_bytes(model: PeftModel, longest: int) -> int:
     layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))]
     sides = sum(sum(layer.weight.shape) if isinstance(layer, Conv1D) else layer.in_features + layer.out_features
                 for layer in layers)  # fmt: skip
-    fused = model.get_base_model().config._attn_implementation != "eager"
+    own: Any = model.get_base_model().config
+    fused = own._attn_implementation != "eager"
     seen = 0 if fused else config.num_hidden_layers * config.num_attention_heads * longest
     return model.dtype.itemsize * sides + 12 * config.vocab_size + 8 * seen
