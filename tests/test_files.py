@@ -342,10 +342,17 @@ def test_a_file_is_read_again_for_its_fingerprint_only_when_it_has_changed(tmp_p
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.jsonl.gz"])
-def test_a_file_in_utf_16_is_named_with_the_remedy(tmp_path, name, encoding):
+def test_a_row_in_utf_16_is_named_with_the_remedy(tmp_path, name, encoding):
     text = json.dumps({"prompt": "q"}).encode(encoding)
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    with pytest.raises(RoseError, match=f"cannot read {name} to its end .*is UTF-16, must be UTF-8: iconv -f UTF-16"):
+    with pytest.raises((BadRow, RoseError), match="is UTF-16, must be UTF-8: iconv -f UTF-16 -t UTF-8 makes it so"):
+        for row in files.read_rows(Location("dataset.path", str(tmp_path), [], None)):
+            raise row.error or AssertionError(row)
+
+
+def test_a_table_in_utf_16_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "x.csv").write_text("prompt,completion\nq,a\n", encoding="utf-16")
+    with pytest.raises(RoseError, match="cannot read x.csv to its end .*is UTF-16, must be UTF-8: iconv -f UTF-16"):
         list(files.read_rows(Location("dataset.path", str(tmp_path), [], None)))
 
 

@@ -25,6 +25,7 @@ from rose.errors import one_line
 BOM = b"\xef\xbb\xbf"
 TAB = "\t"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{", b"\0[")  # how such a file begins
+RECODE = "is UTF-16, must be UTF-8: iconv -f UTF-16 -t UTF-8 makes it so"
 
 # What readers raise for a file that is not what its name says.
 BROKEN = (OSError, EOFError, pyarrow.ArrowException, ValueError, OverflowError, csv.Error)
@@ -54,12 +55,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _open(path: Path) -> io.BufferedReader:
-    file = io.BufferedReader(_Unpacked(path), 1 << 18)
-    start = file.peek(2)[:2]
-    if start in UTF_16:
-        file.close()
-        raise Damaged("is UTF-16, must be UTF-8: iconv -f UTF-16 -t UTF-8 makes it so")
-    return file
+    return io.BufferedReader(_Unpacked(path), 1 << 18)
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Checked]]:
@@ -123,7 +119,12 @@ def _listed(whole: object) -> list:
 
 def _csv(path: Path, delimiter: str = ",") -> Iterator[tuple[int, Checked]]:
     csv.field_size_limit(sys.maxsize)  # the default refuses an answer of more than 128 KiB
-    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with (
+        _open(path) as whole,
+        io.TextIOWrapper(whole, encoding="utf-8-sig", errors="surrogateescape", newline="") as file,
+    ):
+        if whole.peek(2)[:2] in UTF_16:
+            raise Damaged(RECODE)
         reader = csv.reader(file, strict=True, delimiter=delimiter)
         header = next((cells for cells in reader if cells), [])
         distinct(header)
@@ -154,11 +155,11 @@ def _load(text: bytes) -> Any:
     try:
         return json.loads(text.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as err:
-        raise BadRow(f"not UTF-8 (byte {err.start + 1})") from err
+        raise BadRow(RECODE if text[:2] in UTF_16 else f"not UTF-8 (byte {err.start + 1})") from err
     except BadRow:
         raise
     except (ValueError, RecursionError) as err:
-        raise BadRow(f"not JSON ({one_line(err, 100)})") from err
+        raise BadRow(RECODE if text[:2] in UTF_16 else f"not JSON ({one_line(err, 100)})") from err
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict:

@@ -1,5 +1,7 @@
 """features.batch_tokens=auto: batches of the pool as large as a GPU's free memory takes."""
 
+from typing import Any
+
 import torch
 from peft import PeftModel
 from torch import nn
@@ -8,8 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from rose import ranks
 from rose.gradients.per_example import PerExample
 
-AUTO = "auto"
-ON_A_CPU = 2048  # tokens: there more at a time take no less time each
+ON_A_CPU = 2048  # tokens, as conf/features has them
 USABLE = 0.8  # of the memory that is free; the rest is for fragments, and for what the estimate leaves out
 VECTORS = 3  # as long as a gradient: Adam's two moments and a projection's signs
 
@@ -48,6 +49,7 @@ def token_bytes(model: PeftModel, longest: int) -> int:
     layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))]
     sides = sum(sum(layer.weight.shape) if isinstance(layer, Conv1D) else layer.in_features + layer.out_features
                 for layer in layers)  # fmt: skip
-    fused = model.get_base_model().config._attn_implementation != "eager"
+    own: Any = model.get_base_model().config
+    fused = own._attn_implementation != "eager"
     seen = 0 if fused else config.num_hidden_layers * config.num_attention_heads * longest
     return model.dtype.itemsize * sides + 12 * config.vocab_size + 8 * seen
