@@ -1,6 +1,7 @@
 """What a score sees of planted faults in copies of pool rows: the sentence, its counts, the stages it takes."""
 
 import json
+import re
 
 import pandas
 import pytest
@@ -94,8 +95,11 @@ def test_the_finding_is_among_the_diagnostics_when_asked_for_and_no_planted_row_
     directory = tmp_path / "runs" / "longest"
     job.run(typed(composed(*overrides, "dataset.world.rows=60", *SMALL, f"outputs={tmp_path}")), directory, "test")
     findings = {finding["name"]: finding for finding in json.loads((directory / "diagnostics.json").read_text())}
-    # a cut makes an answer shorter: the longest first must see it
-    assert findings["planted"]["details"]["truncate"]["lost"] == 0
+    # a cut makes an answer shorter: the longest first must see it; shuffled words are as many as before
+    details, sentence = findings["planted"]["details"], findings["planted"]["sentence"]
+    assert details["truncate"]["lost"] == 0
+    assert details["shuffle"]["won"] == details["shuffle"]["lost"] == 0
+    assert re.search(r"It cannot be told from chance on [^.]*shuffle \(0 of 4\)", sentence)
     assert set(findings["planted"]["details"]) <= {"swap", "truncate", "shuffle", "repeat"}  # words that it knows
     assert not any("planted" in row for row in files.load(directory / "selected.jsonl"))
 
