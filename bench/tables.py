@@ -3,8 +3,8 @@
 A table stands between `<!-- table FILE: METRIC … -->` and `<!-- end -->`, FILE a sweep's results.csv
 kept as experiments/results/FILE.csv: a row a method, a mean over seeds a column, best first by the
 first metric. `<!-- table FILE METHOD …: METRIC … -->` turns it: a row a metric, the methods in that
-order. `FILE@KEY` has a row a value of that key instead of a method, `FILE@KEY,KEY/ACROSS` a row a
-metric and combination of values, and a column a value of the key ACROSS.
+order. `FILE@KEY` has a row a value of that key instead, of the named methods' jobs alone,
+`FILE@KEY,KEY/ACROSS` a row a metric and combination of values, and a column a value of the key ACROSS.
 `<!-- differences FILE REFERENCE: METRIC … -->` is likewise a table, of what other methods have above
 one, paired by test prompt; seeds × items stand beside them.
 `<!-- figure FILE@KEY,KEY/ACROSS METHOD …: METRIC -->` draws into the image of the next line.
@@ -114,11 +114,11 @@ def table(name: str, methods: list[str], columns: list[str]) -> str:
         return crossed(jobs, keys, across, columns)
     rows = jobs.groupby(keys[0], observed=True)
     cells = {row: [cell(of[column].dropna(), column) for column in columns] for row, of in rows}
-    if methods:
+    if methods and keys == ["method"]:
         return markdown(["", *methods], zip(columns, *(cells[method] for method in methods), strict=True))
     order = rows[columns[0]].mean().sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
     seeds = rows.size()
-    return markdown([keys[0], "seeds", *columns], ([str(row), str(seeds[row]), *cells[row]] for row in order))
+    return markdown([keys[0], "seeds", *columns], ([shown(row), str(seeds[row]), *cells[row]] for row in order))
 
 
 def crossed(jobs: pandas.DataFrame, keys: list[str], across: str, columns: list[str]) -> str:
@@ -154,7 +154,7 @@ def paired(values: pandas.Series, column: str) -> str:
 
 
 def shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).strip("[']")  # a list of one is that one
 
 
 def figure(name: str, methods: list[str], column: str) -> str:
