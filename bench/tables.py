@@ -150,7 +150,8 @@ def paired(values: pandas.Series, column: str) -> str:
     mean = from_items(
         table.to_numpy().T, table.index.get_level_values("prompt").to_numpy(), (least - most, most - least)
     )
-    return f"{mean.mean:+.2f} ({mean.low:+.2f} to {mean.high:+.2f}), {mean.seeds} × {mean.items}"
+    low, middle, high = (two(value, "+") for value in (mean.low, mean.mean, mean.high))
+    return f"{middle} ({low} to {high}), {mean.seeds} × {mean.items}"
 
 
 def shown(value: object) -> str:
@@ -178,7 +179,12 @@ def cell(values: pandas.Series, column: str) -> str:
     if values.empty:
         return "–"
     mean = from_seeds(values.to_numpy(), bounds(column))
-    return f"{mean.mean:.2f} ({mean.low:.2f}–{mean.high:.2f})" if mean.has_interval else f"{mean.mean:.2f}"
+    return f"{two(mean.mean)} ({two(mean.low)}–{two(mean.high)})" if mean.has_interval else two(mean.mean)
+
+
+def two(value: float, sign: str = "") -> str:
+    """Two decimals, a minus sign, and no −0.00."""
+    return f"{round(value, 2) + 0.0:{sign}.2f}".replace("-", "−")
 
 
 if __name__ == "__main__":

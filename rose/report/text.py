@@ -10,9 +10,9 @@ HALVES = re.compile("[\ud800-\udfff]")  # of surrogate pairs: no file can hold o
 
 
 def number(value: float, sign: str = "") -> str:
-    """Three decimals, fewer of a large number; `sign="+"` shows the sign of positive ones too."""
+    """Three decimals, fewer of a large number, no −0; `sign="+"` shows the sign of positive ones too."""
     digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
-    return f"{value:{sign},.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:{sign},.{digits}f}".replace("-", "−")
 
 
 def interval(estimate: Estimate, sign: str = "") -> str:
