@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rose import keys
-from rose.config.choices import ProjectionKind
+from rose.config.choices import Keep, ProjectionKind
 from rose.config.schema import Config, Model
 from rose.data import world
 from rose.gradients.quantize import width
@@ -58,7 +58,7 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "target_hidden": lambda c, s: s.pairs,
     **dict.fromkeys(("target_answer_states", "target_readout"), lambda c, s: 2 * s.pairs),
     **dict.fromkeys(("hidden", "answer_states", "readout"), lambda c, s: s.rows),
-    **dict.fromkeys(("losses", "tuned_losses", "answer_losses", "rewards"), lambda c, s: s.rows),
+    **dict.fromkeys(("losses", "tuned_losses", "answer_losses"), lambda c, s: s.rows),
     "finetune": lambda c, s: _selected(c, s) * c.finetune.epochs,
     "pairs_sft": lambda c, s: s.pairs * c.finetune.epochs,
     "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,
@@ -144,10 +144,13 @@ def _selected(config: Config, size: Size) -> float:
 
 
 def _bytes(kind: str, config: Config, size: Size) -> float:
-    dim = size.trained if config.projection.kind == ProjectionKind.none else config.projection.dim
+    stream, dim, each = config.features.keep is Keep.stream, config.projection.dim, width(config.features.dtype, 1000)
+    whole = size.trained if stream or config.projection.kind == ProjectionKind.none else dim
     stored = {
-        "features": size.rows / config.features.shards * width(config.features.dtype, 1000) / 1000 * dim,
-        "targets": size.pairs * 4 * dim,
+        "features": size.rows / config.features.shards * (4 * size.pairs if stream else each / 1000 * whole),
+        "targets": size.pairs * 4 * whole,
+        "readout": size.rows * each / 1000 * dim,
+        "target_readout": size.pairs * 4 * dim,
         "warmup": config.warmup.epochs * 3 * 4 * size.trained,  # the adapter and two moments
         "finetune": 4 * size.trained,
     }
