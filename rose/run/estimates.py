@@ -4,8 +4,9 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -85,7 +86,8 @@ class Costs:
         if alike := [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]:
             key = _leaves(node.key)
             inputs = {path: json.loads((path / "inputs.json").read_text()) for path in alike}
-            return _measured(max(alike, key=lambda path: len(key & _leaves(inputs[path]))), "like")
+            nearest = max(alike, key=lambda path: len(key & _leaves(inputs[path])))
+            return _scaled(_measured(nearest, "like"), _shards(inputs[nearest]) / _shards(node.key))
         if kind not in ROWS:
             return Cost()
         student = config.student if KINDS[kind].student else None
@@ -108,6 +110,15 @@ def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
     return Cost(tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN), source)
+
+
+def _scaled(cost: Cost, factor: float) -> Cost:
+    return replace(cost, **{name: getattr(cost, name) * factor for name in ("tokens", "flops", "bytes", "seconds")})
+
+
+def _shards(key: dict[str, Any]) -> int:
+    """Among how many stages the pool's rows are shared out, of which the key's is one."""
+    return (key["inputs"].get("shard") or (1, 1))[1]
 
 
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
