@@ -197,7 +197,7 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
             verdicts.judge_answers,
             judge=keys.judge(judge),
             fingerprint=verdicts.fingerprint(judge),
-            shares_model=verdicts.shares_model(judge, config.model.base, _ranking(config)),
+            shares_model=verdicts.shares_model(judge, config.model.base, ranking(config)),
             answers=stages["answers"],
             opponent=None if judge.opponent is Opponent.reference else (before or stages)["answers"],
         )
@@ -250,7 +250,7 @@ def _trial(
     return Node(trial.try_out, max_length=model.max_length, answer=answer, **settings)
 
 
-def _ranking(config: Config) -> str | None:
+def ranking(config: Config) -> str | None:
     """The reward model that ranks the pool; None with other methods."""
     ranks = config.method.representation is Representation.reward
     return keys.ranking(config.method, config.judge).model if ranks else None

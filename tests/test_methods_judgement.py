@@ -84,3 +84,8 @@ def test_a_judge_that_ranked_the_pool_is_said_to_have(composed, reward_folder):
 def test_which_reward_model_ranks_has_to_be_said(composed):
     with pytest.raises(RoseError, match="method.reward_model=null: representation=reward needs"):
         typed(composed("method=reward"))
+
+
+def test_which_column_ranks_has_to_be_said(composed):
+    with pytest.raises(RoseError, match="method.column=null: representation=column needs"):
+        typed(composed("method=column"))

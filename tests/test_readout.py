@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 from method_toys import composed_method, rows_table, tokens_of
+from small_device import lacking
 from tiny_models import LENGTHS, NUMERICS, VOCABULARY, llama, random_rows
 from transformers import AutoModelForCausalLM, Gemma2Config, GraniteConfig
 
@@ -122,6 +123,18 @@ def test_a_pool_is_stored_in_unit_norm_and_a_pair_as_chosen_less_rejected(base, 
     )
     expected = store.rows(0, 0, 3) @ both["contrast"] / both["contrast"].norm()
     numpy.testing.assert_allclose(found.values[:, 0], expected, atol=1e-6)
+
+
+def test_what_does_not_fit_the_memory_is_halved(base, tmp_path, monkeypatch):
+    rows, seen, made = random_rows([9, 14, 6]), [], {}
+    tokens = tokens_of(tmp_path / "tokens", rows)
+    for name in ("whole", "halved"):
+        (tmp_path / name).mkdir()
+        readout.pool_readout(tmp_path / name, 64, 0, StoreDtype.float32, NUMERICS, base, tokens)
+        made[name] = FeatureStore.open(tmp_path / name).rows(0, 0, 3)
+        monkeypatch.setattr(readout, "collate", lacking(2, readout.collate, seen, rows=0))
+    assert seen == [3, 2, 1]
+    torch.testing.assert_close(made["halved"], made["whole"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

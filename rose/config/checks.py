@@ -161,6 +161,8 @@ def _method(method: Method) -> None:
         raise RoseError(f"method.target=null: {misfit}; must be one of {', '.join(Target)}")
     if method.representation is Representation.embeddings and not method.encoder:
         raise RoseError("method.encoder=null: representation=embeddings needs a model folder or a hub id")
+    if method.representation is Representation.column and not method.column:
+        raise RoseError("method.column=null: representation=column needs the name of a number that the rows have")
 
 
 def _ranks(method: Method, judge: Judge) -> None:

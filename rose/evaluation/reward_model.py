@@ -66,7 +66,11 @@ def _verdict(scores: Sequence[float], reasons: Sequence[str | None]) -> Verdict:
 
 @torch.no_grad()
 def score(
-    judge: Judge, prompts: Sequence[list[Message]], answers: Sequence[str], dropped: list[DroppedRow] | None = None
+    judge: Judge,
+    prompts: Sequence[list[Message]],
+    answers: Sequence[str],
+    dropped: list[DroppedRow] | None = None,
+    key: str = "judge.model",
 ) -> list[float]:
     """The reward of each answer to its prompt; NaN where the model's chat template refuses them.
 
@@ -74,16 +78,16 @@ def score(
     pair of texts. What is too long loses the left of its prompt; of a pair, an answer that fills
     the model by itself is read without the prompt and up to where it fits. What is refused joins
     `dropped`, by its place. Raises RoseError for a model with other than one output, or if nothing
-    is left.
+    is left; `key` is the option that names the model.
     """
     where = loading.pinned(source(judge))
-    tokenizer = loading.from_pretrained(AutoTokenizer, where, key="judge.model")
-    loading.one_template(tokenizer, "judge.model")
+    tokenizer = loading.from_pretrained(AutoTokenizer, where, key=key)
+    loading.one_template(tokenizer, key)
     model = loading.from_pretrained(
-        AutoModelForSequenceClassification, where, key="judge.model", dtype=getattr(torch, judge.dtype)
+        AutoModelForSequenceClassification, where, key=key, dtype=getattr(torch, judge.dtype)
     )
     if model.config.num_labels != 1:
-        raise RoseError(f"judge.model={judge.model}: has {model.config.num_labels} outputs; a reward model has one")
+        raise RoseError(f"{key}={judge.model}: has {model.config.num_labels} outputs; a reward model has one")
     if model.config.pad_token_id is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
         model.config.pad_token_id = tokenizer.pad_token_id
     if (model.config.pad_token_id or 0) >= model.get_input_embeddings().num_embeddings:
@@ -94,14 +98,14 @@ def score(
     numbered = enumerate(zip(prompts, answers, strict=True))
     texts = [{"id": str(place), "prompt": prompt, "answer": answer} for place, (prompt, answer) in numbered]
     dropped = [] if dropped is None else dropped
-    _say_unread(judge, tokenizer, prompts)
+    _say_unread(f"{key}={judge.model}", tokenizer, prompts)
 
     def encode(row: dict[str, Any]) -> dict[str, list[int]]:
         return _encode(tokenizer, row["prompt"], row["answer"], limit)
 
     rows = list(kept(texts, encode, "", dropped.append))
     if not rows:
-        raise RoseError(f"judge.model={judge.model}: refuses every conversation, the first as: {dropped[0]['reason']}")
+        raise RoseError(f"{key}={judge.model}: refuses every conversation, the first as: {dropped[0]['reason']}")
     places, encoded = [int(row["id"]) for row, _ in rows], [row for _, row in rows]
     scores = [math.nan] * len(texts)
     lengths = [len(row["input_ids"]) for row in encoded]
@@ -118,13 +122,13 @@ def score(
     return scores
 
 
-def _say_unread(judge: Judge, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]]) -> None:
+def _say_unread(model: str, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]]) -> None:
     """Says once, of how many prompts the model does not see the system turn."""
     told = sum(any(message["role"] == "system" for message in prompt) for prompt in prompts)
     if told and tokenizer.chat_template is not None and (reason := refuses_system(tokenizer)):
         log.warning(
-            "judge.model=%s: its chat template takes no system turn (%s), as %d of the prompts of %d answers have",
-            *(judge.model, reason, told, len(prompts)),
+            "%s: its chat template takes no system turn (%s), as %d of the prompts of %d answers have",
+            *(model, reason, told, len(prompts)),
         )
 
 

@@ -12,6 +12,8 @@ from rose.evaluation import reward_model
 from rose.models import loading
 from rose.stages.graph import stage
 
+KEY = "method.reward_model"  # or, where that is null, judge.model
+
 
 @stage("rewards", version=1)
 def pool_rewards(out: Path, judge: Judge, fingerprint: str, pool: Path) -> None:
@@ -21,7 +23,7 @@ def pool_rewards(out: Path, judge: Judge, fingerprint: str, pool: Path) -> None:
     RoseError as `rose.evaluation.reward_model.score` does.
     """
     if fingerprint:
-        loading.unchanged(reward_model.source(judge), fingerprint, "judge.model")
+        loading.unchanged(reward_model.source(judge), fingerprint, KEY)
     ids, prompts, answers = [], [], []
     for row in files.load(pool / "pool.jsonl"):
         place = max(number for number, message in enumerate(row["messages"]) if message["role"] == "assistant")
@@ -29,7 +31,7 @@ def pool_rewards(out: Path, judge: Judge, fingerprint: str, pool: Path) -> None:
         prompts.append(row["messages"][:place])
         answers.append(row["messages"][place]["content"])
     dropped: list[DroppedRow] = []
-    rewards = reward_model.score(judge, prompts, answers, dropped)
+    rewards = reward_model.score(judge, prompts, answers, dropped, KEY)
     pandas.DataFrame({"id": ids, "reward": rewards}).to_parquet(out / "rewards.parquet", index=False)
     refused = [DroppedRow(id=ids[int(row["id"])], reason=row["reason"]) for row in dropped]
     list_dropped(out, refused, len(ids), "rows")

@@ -244,11 +244,16 @@ def _reference(trajectory: Trajectory, pairs: Sequence[EncodedPair], kind: Refer
         return None
     rows = [row for both in pairs for row in both]
     sums = torch.zeros(len(rows), device=trajectory.model.device)
+
+    def measure(batch: list[int]) -> None:
+        inputs, targets = collate([rows[number] for number in batch], sums.device)
+        log_probs, _ = token_log_probs(trajectory.model, inputs, targets)
+        sums[batch] = log_probs.sum(1).to(sums.dtype)
+
+    fits = fitting(measure, "say a smaller model.max_length")
     with torch.no_grad(), trajectory.reference(kind):
         for batch in length_batches([len(row["input_ids"]) for row in rows], PAIR_TOKENS):
-            inputs, targets = collate([rows[number] for number in batch], sums.device)
-            log_probs, _ = token_log_probs(trajectory.model, inputs, targets)
-            sums[batch] = log_probs.sum(1).to(sums.dtype)
+            fits(batch)
     return sums.view(-1, 2)
 
 

@@ -30,6 +30,7 @@ from rose.methods.hidden import encoded_rows
 from rose.methods.influence import Influence
 from rose.models import loading
 from rose.models.batching import Encoded, collate, length_batches
+from rose.models.memory import fitting
 from rose.progress import track
 from rose.stages.graph import stage
 
@@ -167,8 +168,13 @@ def _fill(
     lengths = [max(len(rows[number]["input_ids"]) for number in part) * len(part) for part in parts]
     absent = store.flags(0) == ABSENT
     with Filling(store, 0) as filling:
+
+        def fill(batch: list[int]) -> None:
+            both = [rows[number] for part in batch for number in parts[part]]
+            each = readout.gradients(both, mean, objective.balance)
+            filling.write(batch, unit(each, dim=1, eps=1e-30) if single else each[0::2] - each[1::2])
+
+        fits = fitting(fill, "say a smaller model.max_length")
         for batch in track(length_batches(lengths, BATCH_TOKENS), store.path.parent.name):
             if absent[batch].any():
-                both = [rows[number] for part in batch for number in parts[part]]
-                each = readout.gradients(both, mean, objective.balance)
-                filling.write(batch, unit(each, dim=1, eps=1e-30) if single else each[0::2] - each[1::2])
+                fits(batch)

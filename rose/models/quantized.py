@@ -48,7 +48,9 @@ def load(kind: Quantization, place: str, where: dict[str, Any], **options: Any) 
     key = f"model.numerics.quantization={kind}"
     _refuse_twice(AutoConfig.from_pretrained(**where), key)
     kept = BitsAndBytesConfig(**CONFIGS[kind])
-    model = AutoModelForCausalLM.from_pretrained(**where, **options, quantization_config=kept, device_map=place)
+    # transformers would take "cuda" for GPU number LOCAL_RANK, which a process that sees one alone does not have
+    device = torch.device(place, torch.cuda.current_device()) if place == "cuda" else torch.device(place)
+    model = AutoModelForCausalLM.from_pretrained(**where, **options, quantization_config=kept, device_map=device)
     kinds = _bitsandbytes().nn.Linear8bitLt, _bitsandbytes().nn.Linear4bit
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     if not layers:

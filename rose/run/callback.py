@@ -207,9 +207,10 @@ def _result(nodes: Any) -> str:
 
 def judge_warning(config: Config) -> str:
     """What must be known of a judge that is not independent of the selection; empty where it is."""
+    from rose import pipeline
     from rose.evaluation.verdicts import shares_model
 
-    if not shares_model(config.judge, config.model.base):
+    if not shares_model(config.judge, config.model.base, pipeline.ranking(config)):
         return ""
     if config.judge.kind is JudgeKind.reward_world:
         return "judge=reward_world also ranked the preference pairs: its win rates favour methods that see the pairs"

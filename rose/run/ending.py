@@ -38,8 +38,8 @@ def _next(directory: Path, overrides: Sequence[str]) -> str:
     program = "python -m rose" if sys.argv[0].endswith("__main__.py") else "rose"
     lines = []
     if (directory / "selected.jsonl").exists():
-        lines.append(["the best rows:", f"head -n 3 {directory}/selected.jsonl"])
-    lines.append(["a report of this job:", f"{program} report {directory}"])
+        lines.append(["the best rows:", f"head -n 3 {shlex.quote(f'{directory}/selected.jsonl')}"])
+    lines.append(["a report of this job:", f"{program} report {shlex.quote(str(directory))}"])
     method = next((text.partition("=")[2] for text in overrides if text.startswith("method=")), "rose")
     methods = method if method == "random" else f"{method},random"
     rest = shlex.join(text for text in overrides if text.lstrip("+~").partition("=")[0] not in ALONE)

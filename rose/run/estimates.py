@@ -4,15 +4,16 @@ import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rose import keys
-from rose.config.choices import ProjectionKind
+from rose.config.choices import Keep, ProjectionKind
 from rose.config.schema import Config, Model
 from rose.data import world
 from rose.gradients.quantize import width
@@ -58,7 +59,7 @@ ROWS: dict[str, Callable[[Config, Size], float]] = {
     "target_hidden": lambda c, s: s.pairs,
     **dict.fromkeys(("target_answer_states", "target_readout"), lambda c, s: 2 * s.pairs),
     **dict.fromkeys(("hidden", "answer_states", "readout"), lambda c, s: s.rows),
-    **dict.fromkeys(("losses", "tuned_losses", "answer_losses", "rewards"), lambda c, s: s.rows),
+    **dict.fromkeys(("losses", "tuned_losses", "answer_losses"), lambda c, s: s.rows),
     "finetune": lambda c, s: _selected(c, s) * c.finetune.epochs,
     "pairs_sft": lambda c, s: s.pairs * c.finetune.epochs,
     "pairs_dpo": lambda c, s: 4 * s.pairs * c.finetune.epochs,
@@ -85,7 +86,8 @@ class Costs:
         if alike := [path for path in target.parent.glob(f"{node.label}-*") if (path / "cost.json").exists()]:
             key = _leaves(node.key)
             inputs = {path: json.loads((path / "inputs.json").read_text()) for path in alike}
-            return _measured(max(alike, key=lambda path: len(key & _leaves(inputs[path]))), "like")
+            nearest = max(alike, key=lambda path: len(key & _leaves(inputs[path])))
+            return _scaled(_measured(nearest, "like"), _shards(inputs[nearest]) / _shards(node.key))
         if kind not in ROWS:
             return Cost()
         student = config.student if KINDS[kind].student else None
@@ -108,6 +110,15 @@ def _measured(path: Path, source: str) -> Cost:
     cost = json.loads((path / "cost.json").read_text())
     tokens = cost.get("tokens_forward", NAN) + cost.get("tokens_backward", NAN)  # absent where an older version ran
     return Cost(tokens, cost.get("flops", NAN), cost.get("bytes", NAN), cost.get("seconds", NAN), source)
+
+
+def _scaled(cost: Cost, factor: float) -> Cost:
+    return replace(cost, **{name: getattr(cost, name) * factor for name in ("tokens", "flops", "bytes", "seconds")})
+
+
+def _shards(key: dict[str, Any]) -> int:
+    """Among how many stages the pool's rows are shared out, of which the key's is one."""
+    return (key["inputs"].get("shard") or (1, 1))[1]
 
 
 def _leaves(value: object, place: str = "") -> set[tuple[str, str]]:
@@ -144,10 +155,13 @@ def _selected(config: Config, size: Size) -> float:
 
 
 def _bytes(kind: str, config: Config, size: Size) -> float:
-    dim = size.trained if config.projection.kind == ProjectionKind.none else config.projection.dim
+    stream, dim, each = config.features.keep is Keep.stream, config.projection.dim, width(config.features.dtype, 1000)
+    whole = size.trained if stream or config.projection.kind == ProjectionKind.none else dim
     stored = {
-        "features": size.rows / config.features.shards * width(config.features.dtype, 1000) / 1000 * dim,
-        "targets": size.pairs * 4 * dim,
+        "features": size.rows / config.features.shards * (4 * size.pairs if stream else each / 1000 * whole),
+        "targets": size.pairs * 4 * whole,
+        "readout": size.rows * each / 1000 * dim,
+        "target_readout": size.pairs * 4 * dim,
         "warmup": config.warmup.epochs * 3 * 4 * size.trained,  # the adapter and two moments
         "finetune": 4 * size.trained,
     }
