@@ -33,6 +33,8 @@ NEEDED = {
     "judge=reward_model": ["judge.model=x"],
     "judge=llm": ["judge.model=x", "judge.base_url=http://x"],
     "tasks=local": ["tasks.path=x"],
+    "method=reward": ["method.reward_model=x"],
+    "method=column": ["method.column=x"],
 }
 NEEDED |= {
     option: ["model=local", "model.base.path=x", *NEEDED.get(option, [])]  # the embedded models read the world alone

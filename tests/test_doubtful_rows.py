@@ -5,8 +5,8 @@ import logging
 from dataclasses import replace
 
 import pytest
+from read_pairs import pairs, read
 from small_job import overrides
-from test_preferences import pairs, read
 from tiny_models import llama
 from transformers import LlamaForSequenceClassification
 

@@ -8,32 +8,19 @@ import pandas
 import pytest
 from omegaconf import OmegaConf
 from published_pairs import SHP, STACK_EXCHANGE
+from read_pairs import pairs, read
 
 from rose.config.choices import Manners, OnBadRow
-from rose.config.data import Pairs, WorldPairs
+from rose.config.data import WorldPairs
 from rose.data import files
-from rose.data.preferences import fingerprint, read_preferences
+from rose.data.preferences import fingerprint
 from rose.errors import RoseError
-
-
-def pairs(path, **changes):
-    values = dict(path=str(path), revision=None, files=[], test_path=None, test_files=[], test_share=0.2)
-    values |= dict(min_score_ratio=None, shots=None, tests=None, on_bad_row=OnBadRow.stop, seed=0, world=None)
-    values |= dict(planted=False, faults=[])
-    return Pairs(**{**values, **changes})
 
 
 def write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-def read(tmp_path, config):
-    out = tmp_path / "out"
-    out.mkdir(exist_ok=True)
-    read_preferences(out, config, "")
-    return list(files.load(out / "target.jsonl")), list(files.load(out / "test.jsonl"))
 
 
 def test_a_bad_pair_names_file_and_line(tmp_path):

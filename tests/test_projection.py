@@ -104,7 +104,7 @@ def test_a_sketch_is_the_same_in_every_process_and_with_any_threads():
 
 def test_the_map_of_a_seed_is_pinned():
     """A change here breaks stored features: raise the algorithm's version with it."""
-    assert dict.fromkeys((*ProjectionKind, spaces.TARGETS), 1) == spaces.VERSIONS
+    assert dict.fromkeys((*ProjectionKind, spaces.TARGETS, spaces.READOUT), 1) == spaces.VERSIONS
     sketch = Sketch(10, 4, 0, CPU)
     assert sketch.shifts == PINNED_SHIFTS
     assert sketch.signs.int().tolist() == PINNED_SIGNS

@@ -31,7 +31,7 @@ class Place(NamedTuple):
 class FeatureStore:
     """Rows [n, d] at each of several checkpoints, in one directory or several.
 
-    Files: features.json, ids.json, a shard's numbers.npy, and a checkpoint's `<name>.rows` (codes),
+    Files: features.json, ids.json, a shard's numbers.int64, and a checkpoint's `<name>.rows` (codes),
     `<name>.scale` (float32) and `<name>.done` (uint8: 0 absent, 1 valid, 2 not finite). Files are
     read and written piece by piece, not mapped, so that neither takes memory with the number of
     rows. The directory of a checkpoint that counts for nothing holds no more of it than that, in
@@ -83,7 +83,7 @@ class FeatureStore:
                         file.truncate(len(ids) * bytes_each)
             write_json(path / "ids.json", store.ids)
             if numbers is not None:
-                numpy.save(path / "numbers.npy", numbers)
+                numbers.tofile(path / "numbers.int64")
             vouch(path / "features.json", header)
         return store
 
@@ -109,7 +109,7 @@ class FeatureStore:
         places: dict[str, list[Place]] = {}
         weights: dict[str, float] = {}
         for path, other in headers.items():
-            numbers = numpy.load(path / "numbers.npy") if (path / "numbers.npy").exists() else None
+            numbers = numpy.fromfile(path / "numbers.int64", numpy.int64) if (path / "numbers.int64").exists() else None
             for name, weight in zip(other["checkpoints"], other["weights"], strict=True):
                 places.setdefault(name, []).append(Place(path, numbers))
                 weights[name] = weight

@@ -277,7 +277,7 @@ def shortened(
 def _list_lost(out: Path, store: FeatureStore, dropped: Sequence[DroppedRow] = ()) -> None:
     """Lists `dropped` and the rows without a gradient, once every process is done; to drop all is an error."""
     ranks.barrier()
-    if not store.valid.any() and not (out / "numbers.npy").exists():  # a shard may be a few rows, or none
+    if not store.valid.any() and not (out / "numbers.int64").exists():  # a shard may be a few rows, or none
         raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
     lost = [
         DroppedRow(id=row["id"], reason=f"gradient not finite at {row['checkpoint']}") for row in store.not_finite()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas
 import torch
-from torch.nn.functional import normalize as unit
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from rose.config.choices import Balance, Normalize, PairFormat, StoreDtype
@@ -40,13 +40,13 @@ BATCH_TOKENS = 2048  # padding included; the logits of its labelled tokens are i
 def influence(
     method: Method,
     rows: pandas.DataFrame,
-    normalize: Normalize,
+    scaling: Normalize,
     pool: Path,
     pairs: Path,
     background: Path | None = None,
 ) -> Influence:
     """As of the adapter's gradients (`rose.methods.gradient`), at the base model alone."""
-    return compare(method, rows, {0: 1.0}, normalize, FeatureStore.open(pool), pairs, background)
+    return compare(method, rows, {0: 1.0}, scaling, FeatureStore.open(pool), pairs, background)
 
 
 @stage("readout", version=1, resumable=True)
@@ -57,7 +57,7 @@ def pool_readout(
     ids, rows = encoded_rows(tokens)
     readout = Readout(loading.load_model(base, numerics), dim, seed)
     store = FeatureStore.create(out, ids, dtype, readout.space, {"base": 1.0})
-    _fill(store, readout, rows, [[number] for number in range(len(rows))], SFT)
+    _fill(store, readout, rows, [[number] for number in range(len(rows))], SFT, unit=True)
 
 
 @stage("target_readout", version=1, resumable=True)
@@ -161,10 +161,15 @@ def slopes(
 
 
 def _fill(
-    store: FeatureStore, readout: Readout, rows: Sequence[Encoded], parts: Sequence[list[int]], objective: Objective
+    store: FeatureStore,
+    readout: Readout,
+    rows: Sequence[Encoded],
+    parts: Sequence[list[int]],
+    objective: Objective,
+    unit: bool = False,
 ) -> None:
     """Writes a row of the store for each of `parts`: the number of a row, or those of a pair's two answers."""
-    mean, single = objective.loss in (Loss.sft, Loss.simpo), not objective.paired
+    mean = objective.loss in (Loss.sft, Loss.simpo)
     lengths = [max(len(rows[number]["input_ids"]) for number in part) * len(part) for part in parts]
     absent = store.flags(0) == ABSENT
     with Filling(store, 0) as filling:
@@ -172,7 +177,8 @@ def _fill(
         def fill(batch: list[int]) -> None:
             both = [rows[number] for part in batch for number in parts[part]]
             each = readout.gradients(both, mean, objective.balance)
-            filling.write(batch, unit(each, dim=1, eps=1e-30) if single else each[0::2] - each[1::2])
+            found = each[0::2] - each[1::2] if objective.paired else each
+            filling.write(batch, normalize(found, dim=1, eps=1e-30) if unit else found)
 
         fits = fitting(fill, "say a smaller model.max_length")
         for batch in track(length_batches(lengths, BATCH_TOKENS), store.path.parent.name):

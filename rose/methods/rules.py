@@ -80,7 +80,7 @@ def greedy(method: Method, rows: pandas.DataFrame, influence: Influence) -> Rank
     if influence.vectors is None:
         raise RoseError(
             f"method.rule=greedy: representation={method.representation} has no similarity between rows; "
-            "one of gradients, hidden, embeddings has"
+            "one of gradients, readout, hidden, embeddings has"
         )
     columns, score = mean_max(method, rows, influence)
     scored = rows[["id"]].assign(score=score).dropna()

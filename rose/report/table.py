@@ -90,7 +90,10 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> Iterator[str]:
 
 def _dropped(jobs: list[JobRecord]) -> Iterator[str]:
     """Pool rows that no method saw, once for each way the pool was tokenised."""
-    for folder, count in sorted({(job.directory("tokens"), job.metrics.get("pool_rows_dropped")) for job in jobs}):
+    counts = {
+        job.directory("tokens"): job.metrics["pool_rows_dropped"] for job in jobs if "pool_rows_dropped" in job.metrics
+    }
+    for folder, count in sorted(counts.items()):
         if folder and count:
             yield f"{count:.0f} pool rows were dropped at tokenising; {folder}/dropped.jsonl says which, and why."
 

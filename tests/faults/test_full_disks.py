@@ -71,7 +71,7 @@ def test_a_read_only_folder_is_said_in_one_line_and_finished_work_can_be_read(un
     outputs = tmp_path / "outputs"
     with fault_runs.mounted(outputs, "--bind", "-o", "ro", str(outputs)):
         code, said = fault_runs.run(outputs, "seed=1")
-        assert code == 1 and "Read-only file system" in said and "Traceback" not in said, said
+        assert code == 1 and "is on a read-only file system" in said and "Traceback" not in said, said
         assert store.verify(outputs, [], removing=False) == 0
         store.ls(outputs)
     assert fault_runs.results(outputs) == before
