@@ -1,5 +1,8 @@
 """The product with a matrix of drawn signs (`dense.py`, its reference), in Triton: no sign is ever in memory."""
 
+import math
+from typing import Any
+
 import torch
 import triton  # pyright: ignore[reportMissingImports] — torch brings it along with CUDA
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -46,11 +49,12 @@ def _product(gradients, out, rows, size, stride, dim, groups, each, key, ROWS: t
 def project(gradients: torch.Tensor, dim: int, groups: int, key: int) -> torch.Tensor:
     """float32 [n, p] to [n, dim]; parts are added in a fixed order, so that a run that repeats has the same bytes."""
     count, size = gradients.shape
-    each = triton.cdiv(triton.cdiv(size, PARTS), COORDINATES) * COORDINATES
+    each = math.ceil(size / PARTS / COORDINATES) * COORDINATES
     rows = min(ROWS, max(16, triton.next_power_of_2(count)))
-    out = gradients.new_empty(triton.cdiv(size, each), count, dim)
-    grid = triton.cdiv(count, rows), groups, len(out)
-    _product[grid](  # pyright: ignore[reportIndexIssue]
+    out = gradients.new_empty(math.ceil(size / each), count, dim)
+    grid = math.ceil(count / rows), groups, len(out)
+    kernel: Any = _product  # Triton makes of the function what its types do not say
+    kernel[grid](
         *(gradients, out, count, size, gradients.stride(0), dim, groups, each, key),
         ROWS=rows,
         COORDINATES=COORDINATES,

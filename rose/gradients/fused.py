@@ -5,6 +5,9 @@ reference, up to the rounding of float32. A gradient is read once, the moments o
 sign is a bit, and nothing of a gradient's size is written.
 """
 
+import math
+from typing import Any
+
 import torch
 import triton  # pyright: ignore[reportMissingImports] — torch brings it along with CUDA
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -75,11 +78,13 @@ def project(gradients: torch.Tensor, moments: Moments | None, how: AdamMap, sket
     scales = gradients.new_full((len(gradients), 1), weights.share)
     scales = scales if clipped is None else scales * clipped
     chunks = len(sketch.shifts)
-    each = triton.cdiv(chunks, min(PARTS, chunks))
-    parts, rows = triton.cdiv(chunks, each), min(ROWS, triton.next_power_of_2(len(gradients)))
+    each = math.ceil(chunks / min(PARTS, chunks))
+    parts = math.ceil(chunks / each)
+    rows = min(ROWS, triton.next_power_of_2(len(gradients)))
     out = gradients.new_empty(parts, len(gradients), sketch.dim)
-    grid = triton.cdiv(len(gradients), rows), triton.cdiv(sketch.dim, BLOCK), parts
-    _fold[grid](  # pyright: ignore[reportIndexIssue]
+    grid = math.ceil(len(gradients) / rows), math.ceil(sketch.dim / BLOCK), parts
+    kernel: Any = _fold  # Triton makes of the function what its types do not say
+    kernel[grid](
         *(gradients, scales, first, second, sketch.bits, sketch.rolls, out),
         *(len(gradients), sketch.size, gradients.stride(0), chunks, each),
         *(weights.momentum, weights.old, weights.new, weights.inside, weights.outside),
