@@ -188,3 +188,9 @@ def test_features_of_a_gpu_are_stored_as_the_cpus_are(tmp_path, dtype):
         store.write(0, range(6), rows.to(device))
     torch.testing.assert_close(stores[1].rows(0, 0, 6), stores[0].rows(0, 0, 6))
     assert stores[1].flags(0).tolist() == stores[0].flags(0).tolist()
+
+
+def test_checkpoints_of_which_none_counts_are_refused(tmp_path):
+    leave_out(tmp_path, "checkpoint-1")
+    with pytest.raises(RoseError, match="the learning rate was 0 at all checkpoints .* method.checkpoints"):
+        FeatureStore.open(tmp_path)

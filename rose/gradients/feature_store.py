@@ -97,6 +97,9 @@ class FeatureStore:
         paths = [where] if isinstance(where, Path) else where
         headers = {path: json.loads((path / "features.json").read_text()) for path in paths}
         headers = {path: header for path, header in headers.items() if any(header["weights"])}
+        if not headers:
+            fault = "the learning rate was 0 at all checkpoints that count"
+            raise RoseError(f"{paths[0]}: {fault}; method.checkpoints must be more")
         first, header = next(iter(headers.items()))
         for path, other in headers.items():
             kind, version = other["projection"]["kind"], other["projection"]["version"]

@@ -29,7 +29,7 @@ from rose.methods.gradient import compare
 from rose.methods.hidden import encoded_rows
 from rose.methods.influence import Influence
 from rose.models import loading
-from rose.models.batching import Encoded, collate, length_batches
+from rose.models.batching import IGNORED, Encoded, collate, length_batches
 from rose.models.memory import fitting
 from rose.progress import track
 from rose.stages.graph import stage
@@ -136,7 +136,7 @@ def slopes(
 
     What follows the head, such as a cap on the logits, is differentiated too; the model itself is not.
     """
-    mask, seen = targets != -100, {}
+    mask, seen = targets != IGNORED, {}
 
     def before(module: torch.nn.Module, args: tuple) -> tuple:
         seen["states"] = args[0][mask][None]

@@ -17,7 +17,7 @@ import torch
 from rose import pipeline, ranks
 from rose.config.choices import Until
 from rose.config.schema import Config
-from rose.data import pool, preferences
+from rose.data import files, pool, preferences
 from rose.errors import RoseError, one_line
 from rose.run import early, record, tracking
 from rose.stages import checksums, leases
@@ -159,7 +159,7 @@ def _lost(metrics: dict[str, float], paths: dict[str, Path]) -> str:
     """How many pool rows no stage saw, and where they are listed."""
     if not (lost := metrics.get("pool_rows_dropped")):
         return ""
-    total = f" of {record.lines_of(paths['pool'] / 'pool.jsonl')}" if "pool" in paths else ""
+    total = f" of {files.count(paths['pool'] / 'pool.jsonl')}" if "pool" in paths else ""
     return f"; {lost}{total} pool rows dropped at tokenising: {paths['tokens'] / 'dropped.jsonl'}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rose.config.choices import Fault
 from rose.config.schema import Config
 from rose.errors import RoseError
+from rose.report.metrics import MARGINS
 from rose.run import record
 from rose.run.job import goals
 from rose.stages.graph import Node, plan
@@ -17,7 +18,6 @@ from rose.stages.graph import Node, plan
 log = logging.getLogger(__name__)
 
 AUC = ("auc", "auc_within", *(f"auc_{fault}" for fault in Fault))
-MARGINS = tuple(f"log_ratio_margin{end}" for end in ("", "_per_token", "_matched"))
 METRICS = {  # of each stage, those that can be searched by
     "selection": ("selected_rows", "selected_tokens", "length_correlation", "precision", "intact", *AUC),
     "fidelity": ("fidelity", "fidelity_matched", "fidelity_longer", "fidelity_length"),

@@ -39,16 +39,12 @@ def claim(directory: Path, outputs: Path, names: list[str]) -> None:
         address.write_text(str(directory.resolve()))
 
 
-def lines_of(path: Path) -> int:
-    with open(path, "rb") as file:
-        return sum(1 for _ in file)
-
-
 def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
     """Copies what people look for into the job's folder; returns the metrics.
 
     Links would let what people do to a job's files reach the stages that other jobs share.
     """
+    from rose.data import files
     from rose.evaluation.items import merge_items  # late: the launchers need not wait for pandas
 
     for name, folder in stages.items():
@@ -67,7 +63,7 @@ def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
             values = json.loads((stages[name] / "metrics.json").read_text())
             metrics |= {f"{'zero_shot/' * (name in of_base)}{metric}": value for metric, value in values.items()}
     if "tokens" in stages:
-        metrics["pool_rows_dropped"] = lines_of(stages["tokens"] / "dropped.jsonl")
+        metrics["pool_rows_dropped"] = files.count(stages["tokens"] / "dropped.jsonl")
     write_json(directory / "metrics.json", metrics)
     for file, names in (("items.parquet", MEASURES), ("zero_shot_items.parquet", of_base)):
         if items := [stages[name] / "items.parquet" for name in names if name in stages]:
