@@ -27,7 +27,7 @@ wheel: $(READY)  ## the package as one file, dist/rose_select-….whl, with conf
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	rm -rf build
 
-run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random × 3 seeds
+run: $(READY)  ## the demo sweep on the embedded world: rose, less, bm25, random × 5 seeds, two jobs at a time
 	$(BIN)/python -m rose experiments=demo
 
 test: $(READY)  ## the tests but for the long fault tests, a file at a time on each core
@@ -36,10 +36,12 @@ test: $(READY)  ## the tests but for the long fault tests, a file at a time on e
 test-oldest: $(OLDEST)/.ready  ## the tests on the oldest torch and transformers that setup.cfg allows, in .venv/oldest
 	$(OLDEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-# what .venv has is seen from there, but for what is older. PyPI's torch brings 4 GB of CUDA with it
+# what .venv has is seen from there, but for what is older and for the setuptools of Python 3.11's venv, which makes no
+# wheel of ours. PyPI's torch brings 4 GB of CUDA with it
 $(OLDEST)/.ready: $(READY) constraints-oldest.txt
 	$(BIN)/python -m venv $(OLDEST)
 	cd $(OLDEST)/lib/python3*/site-packages && echo $(abspath $(VENV))/lib/python3*/site-packages > ours.pth
+	$(OLDEST)/bin/pip uninstall --quiet --yes setuptools
 	$(OLDEST)/bin/pip install --quiet --requirement constraints-oldest.txt
 	touch $@
 
@@ -49,7 +51,8 @@ test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; wha
 verify: $(READY)  ## the READMEs' tables again, from experiments/results, without a model; fails on any difference
 	$(BIN)/python -m bench.tables
 
-tables: $(READY)  ## the tables of docs/MODELS.md and docs/DATA.md again, as their tests find them
+tables: $(READY)  ## docs/CONFIG.md and the tables of docs/MODELS.md and docs/DATA.md again, as their tests find them
+	$(BIN)/python tests/test_reference.py
 	$(BIN)/python tests/test_families.py
 	$(BIN)/python tests/test_layouts.py
 

@@ -20,18 +20,34 @@ import torch
 from bench import details, gpu, memory, scoring, systems
 from bench.printing import THREADS, machine, table
 from bench.setting import SETTINGS, save
+from rose.config.choices import AdamMap
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / "outputs" / "bench"
 COLUMNS = ["examples_per_s", "ratio_to_backward", "peak_mb", "rmse_cos", "overlap_top5", "bytes_per_example"]
 # the limit and this project take turns and the better run counts: their ratio is what noise would blur
-ORDER = ("backward", "rose", "backward", "rose", "less", "vmap", "bergson", "dattri_llm")
+ORDER = (
+    "backward",
+    "rose",
+    "backward",
+    "rose",
+    "rose_no_adam",
+    "stream",
+    "readout",
+    "less",
+    "vmap",
+    "bergson",
+    "dattri_llm",
+)
 SCORED = 10  # of LESS's pool, one row in so many is scored; what the rest takes is extrapolated
 POOLS = (1_000, 20_000)  # rows, between which memory must not grow
 MEASURES: dict[str, Callable[..., dict]] = {
     "exact": save,
     "backward": systems.backward,
     "rose": systems.rose,
+    "rose_no_adam": partial(systems.rose, adam=AdamMap.none),
+    "stream": systems.stream,
+    "readout": systems.readout,
     "less": systems.less,
     "vmap": systems.vmap,
     "bergson": systems.bergson,

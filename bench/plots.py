@@ -1,13 +1,15 @@
 """The figures of experiments/README.md, drawn from kept results alone (`bench.tables`)."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy
+from matplotlib.figure import Figure
 
 from rose.report.drawing import STYLE, figure_with_legend, nth_style
+from rose.report.frontier import Priced, chart
 from rose.report.statistics import Estimate
 
 
@@ -32,6 +34,20 @@ def lines(estimates: Mapping[tuple[str, Any], Estimate], across: str, metric: st
         axes.set(xlabel=across, ylabel=metric)
         axes.grid(axis="y")
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), ncols=columns, fontsize=8)
-        svg = io.StringIO()
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return _svg(figure)
+
+
+def front(estimates: Mapping[tuple[str, ...], Sequence[Estimate]], cost: str, metric: str) -> str:
+    """The same of a metric against a cost: [cost, metric] by the method and what else of its settings differs."""
+    priced = [
+        Priced(" ".join(filter(None, key)), key[0], *both)
+        for key, both in sorted(estimates.items(), key=lambda each: each[1][0].mean)
+    ]
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": cost}):
+        return _svg(chart(priced, metric, cost))
+
+
+def _svg(figure: Figure) -> str:
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return svg.getvalue()

@@ -14,15 +14,18 @@ from peft import PeftModel
 from trak.projectors import BasicProjector, ProjectionType
 
 from bench.setting import EPS, Setting, clock, cosines, load_exact, load_moments, loop, quality
-from rose.config.choices import AdamMap, ProjectionKind, StoreDtype
+from rose.config.choices import AdamMap, Balance, ProjectionKind, StoreDtype
 from rose.config.schema import Projection
 from rose.gradients.adam import apply_adam
 from rose.gradients.feature_store import FeatureStore, Filling
+from rose.gradients.features import Cosines
 from rose.gradients.objectives import SFT, gradients
 from rose.gradients.per_example import PerExample
 from rose.gradients.projection import make_projector
 from rose.gradients.quantize import width
+from rose.gradients.spaces import description
 from rose.gradients.updates import project_updates
+from rose.methods.readout import Readout
 from rose.models.batching import IGNORED, collate
 from rose.models.log_probs import token_log_probs
 
@@ -54,8 +57,8 @@ def backward(setting: Setting, folder: Path) -> dict:
     return {"examples_per_s": timed(setting.batches(rows), step)}
 
 
-def rose(setting: Setting, folder: Path) -> dict:
-    """This project: per-example gradients, exact Adam, sketch, unit norm, store."""
+def rose(setting: Setting, folder: Path, adam: AdamMap = AdamMap.exact) -> dict:
+    """This project, one checkpoint: per-example gradients, Adam's map, sketch, unit norm, store."""
     model, rows, aims = setting.model(), setting.pool(), setting.targets()
     moments = load_moments(folder, setting.device)
     with PerExample(model) as engine, tempfile.TemporaryDirectory(dir=folder) as place:
@@ -70,7 +73,7 @@ def rose(setting: Setting, folder: Path) -> dict:
 
         def step(batch: list[int]) -> None:
             taken = gradients(engine, [rows[i] for i in batch], SFT)
-            projected = project_updates(taken, moments, AdamMap.exact, projector)
+            projected = project_updates(taken, moments, adam, projector)
             filling.write(batch, torch.nn.functional.normalize(projected))
 
         with Filling(store, 0) as filling:
@@ -80,8 +83,46 @@ def rose(setting: Setting, folder: Path) -> dict:
     return {
         "examples_per_s": speed,
         "bytes_per_example": width(ROSE_DTYPE, ROSE_DIM),
+        **quality(found, _exact(folder, adam)),
+    }
+
+
+def stream(setting: Setting, folder: Path) -> dict:
+    """features.keep=stream: the same gradients meet the targets' own as they come; nothing is projected."""
+    model, rows, aims = setting.model(), setting.pool(), setting.targets()
+    moments = load_moments(folder, setting.device)
+    with PerExample(model) as engine, tempfile.TemporaryDirectory(dir=folder) as place:
+        stores = []
+        for name, its, dim in (("targets", aims, engine.size), ("cosines", rows, len(aims))):
+            (Path(place) / name).mkdir()
+            space = description(ProjectionKind.none, None, dim)
+            ids = [str(i) for i in range(len(its))]
+            stores.append(FeatureStore.create(Path(place) / name, ids, StoreDtype.float32, space, {"checkpoint": 1.0}))
+        stores[0].write(0, range(len(aims)), torch.cat([gradients(engine, [row], SFT).clone() for row in aims]))
+        projector = Cosines(stores[0], engine.device)
+
+        def step(batch: list[int]) -> None:
+            taken = gradients(engine, [rows[i] for i in batch], SFT)
+            filling.write(batch, project_updates(taken, moments, AdamMap.exact, projector))
+
+        with Filling(stores[1], 0) as filling:
+            speed = timed(setting.batches(rows), step)
+        found = stores[1].rows(0, 0, len(rows))
+    return {
+        "examples_per_s": speed,
+        "bytes_per_example": 4 * len(aims),
         **quality(found, _exact(folder, AdamMap.exact)),
     }
+
+
+def readout(setting: Setting, folder: Path) -> dict:
+    """method=readout: the output layer's gradients of the base model, projected; another answer than the others'."""
+    made, rows = Readout(setting.model().unload(), DIM, 0), setting.pool()
+
+    def step(batch: list[int]) -> None:
+        made.gradients([rows[i] for i in batch], mean=True, balance=Balance.none)
+
+    return {"examples_per_s": timed(setting.batches(rows), step), "bytes_per_example": width(ROSE_DTYPE, DIM)}
 
 
 def less(setting: Setting, folder: Path) -> dict:

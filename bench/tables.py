@@ -4,10 +4,13 @@ A table stands between `<!-- table FILE: METRIC … -->` and `<!-- end -->`, FIL
 kept as experiments/results/FILE.csv: a row a method, a mean over seeds a column, best first by the
 first metric. `<!-- table FILE METHOD …: METRIC … -->` turns it: a row a metric, the methods in that
 order. `FILE@KEY` has a row a value of that key instead, of the named methods' jobs alone,
-`FILE@KEY,KEY/ACROSS` a row a metric and combination of values, and a column a value of the key ACROSS.
+`FILE@KEY,KEY/ACROSS` a row a metric and combination of values, and a column a value of the key ACROSS;
+`FILE+FILE@KEY,KEY` a row a combination, of the jobs of two sweeps. The metric `cost/flops/METHOD` is the FLOPs in
+units of that method's, as it comes, with the same seed.
 `<!-- differences FILE REFERENCE: METRIC … -->` is likewise a table, of what other methods have above
 one, paired by test prompt; seeds × items stand beside them.
-`<!-- figure FILE@KEY,KEY/ACROSS METHOD …: METRIC -->` draws into the image of the next line.
+`<!-- figure FILE@KEY,KEY/ACROSS METHOD …: METRIC -->` draws into the image of the next line; where ACROSS
+is a cost, the metric against it, and the Pareto front.
 
 Where anything differs from what is written: exit code 1, and the lines that differ. So do two-digit
 figures in the prose of a section with tables that none of them has. `--keep` takes the results of a
@@ -23,6 +26,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pandas
+from pandas.api.typing import DataFrameGroupBy
 
 from rose.report.comparison import compare
 from rose.report.metrics import MARGINS, bounds, lower_is_better
@@ -57,9 +61,10 @@ def keep(sweep: Path, items: bool = False) -> None:
     kept = ROOT / "experiments" / "results" / sweep.resolve().name
     jobs[columns].to_csv(f"{kept}.csv", index=False)
     if items:
-        of = {
-            (arm.method, seeds): result for arm in compare(read_jobs(sweep)).arms for seeds, result in arm.runs.items()
-        }
+        runs = [((arm.method, of), run) for arm in compare(read_jobs(sweep)).arms for of, run in arm.runs.items()]
+        of = dict(runs)
+        if len(of) < len(runs):
+            sys.exit(f"{sweep}: a method has several settings there; --items tells methods and seeds apart alone")
         tables = {key: result.items.filter(ITEM_METRICS) for key, result in of.items() if len(result.items)}
         both = pandas.concat({(method, " ".join(seeds)): table for (method, seeds), table in tables.items()})
         both.rename_axis(["method", "seed", "prompt", "item"]).astype("float32").to_parquet(f"{kept}.items.parquet")
@@ -97,10 +102,13 @@ def unfounded(text: str, readme: Path) -> list[str]:
 
 def results(name: str, methods: list[str]) -> tuple[pandas.DataFrame, list[str], str]:
     """The finished jobs of FILE@KEY,KEY/ACROSS, of `methods` if any are named; its keys; what goes across."""
-    file, _, keys = name.partition("@")
+    files, _, keys = name.partition("@")
     rows, _, across = keys.partition("/")
-    jobs = pandas.read_csv(ROOT / "experiments" / "results" / f"{file}.csv")
+    tables = [pandas.read_csv(ROOT / "experiments" / "results" / f"{file}.csv") for file in files.split("+")]
+    jobs = pandas.concat(tables)
     jobs = jobs[jobs.state == "done"]
+    if len(tables) > 1:  # what both have counts once
+        jobs = jobs.drop_duplicates(list({*rows.split(","), "method", "seed"}))
     if methods:
         jobs = jobs[jobs.method.isin(methods)]
         jobs["method"] = pandas.Categorical(jobs.method, methods)  # groups come in that order
@@ -112,13 +120,31 @@ def table(name: str, methods: list[str], columns: list[str]) -> str:
     jobs, keys, across = results(name, methods)
     if across:
         return crossed(jobs, keys, across, columns)
-    rows = jobs.groupby(keys[0], observed=True)
+    jobs = with_shares(jobs, keys, columns)
+    rows = jobs.groupby(keys[0], observed=True) if len(keys) == 1 else combinations(jobs, keys)
     cells = {row: [cell(of[column].dropna(), column) for column in columns] for row, of in rows}
     if methods and keys == ["method"]:
         return markdown(["", *methods], zip(columns, *(cells[method] for method in methods), strict=True))
     order = rows[columns[0]].mean().sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
     seeds = rows.size()
-    return markdown([keys[0], "seeds", *columns], ([shown(row), str(seeds[row]), *cells[row]] for row in order))
+    of = {row: list(map(shown, row if len(keys) > 1 else [row])) for row in order}
+    return markdown([*keys, "seeds", *columns], ([*of[row], str(seeds[row]), *cells[row]] for row in order))
+
+
+def combinations(jobs: pandas.DataFrame, keys: list[str]) -> DataFrameGroupBy:
+    """The jobs by what they have of several keys; what is not set is blank."""
+    blank = jobs[keys].astype(object).where(jobs[keys].notna(), "")
+    return jobs.assign(**{key: blank[key] for key in keys}).groupby(keys, sort=False)
+
+
+def with_shares(jobs: pandas.DataFrame, keys: list[str], columns: list[str]) -> pandas.DataFrame:
+    """The jobs with what of `columns` is a cost in units of a method's, whose other keys are not set."""
+    for column in (each for each in columns if each.startswith("cost/") and each.count("/") == 2):
+        cost, _, method = column.rpartition("/")
+        others = jobs[[key for key in keys if key != "method"]].isna().all(axis=1)
+        unit = jobs[(jobs.method == method) & others].set_index("seed")[cost]
+        jobs = jobs.assign(**{column: jobs[cost] / jobs["seed"].map(unit)})
+    return jobs
 
 
 def crossed(jobs: pandas.DataFrame, keys: list[str], across: str, columns: list[str]) -> str:
@@ -160,9 +186,13 @@ def shown(value: object) -> str:
 
 def figure(name: str, methods: list[str], column: str) -> str:
     """An SVG: the metric's means and intervals along a key, a line for each combination of the others."""
-    from bench.plots import lines
+    from bench.plots import front, lines
 
     jobs, keys, across = results(name, methods)
+    if across.startswith("cost/"):
+        of = combinations(jobs.dropna(subset=[across, column]), keys)
+        both = {key: [from_seeds(rows[each].to_numpy(), bounds(each)) for each in (across, column)] for key, rows in of}
+        return front({tuple(map(shown, key)): estimates for key, estimates in both.items()}, across, column)
     estimates = {
         (" ".join(map(shown, key)), value): from_seeds(of[column].dropna().to_numpy(), bounds(column))
         for (*key, value), of in jobs.dropna(subset=[across]).groupby([*keys, across], observed=True)
@@ -179,7 +209,8 @@ def cell(values: pandas.Series, column: str) -> str:
     if values.empty:
         return "–"
     mean = from_seeds(values.to_numpy(), bounds(column))
-    return f"{two(mean.mean)} ({two(mean.low)}–{two(mean.high)})" if mean.has_interval else two(mean.mean)
+    between = " to " if mean.low < 0 else "–"
+    return f"{two(mean.mean)} ({two(mean.low)}{between}{two(mean.high)})" if mean.has_interval else two(mean.mean)
 
 
 def two(value: float, sign: str = "") -> str:

@@ -1,6 +1,6 @@
 """rose, or python -m rose: Hydra composes one job or a sweep, and each job runs.
 
-`rose plan`, `report`, `stages`, `data` and `duel` are the other programs, as python -m rose.plan and so on.
+`rose plan`, `report`, `stages`, `data`, `duel` and `share` are the other programs, as python -m rose.plan and so on.
 """
 
 import sys
@@ -12,6 +12,7 @@ if __name__ == "__main__" and not __package__:  # run by its path: no folder of 
 
 import logging
 import os
+import shutil
 import signal
 from importlib import import_module
 
@@ -20,10 +21,11 @@ import hydra
 from rose import ranks
 from rose.config import CONF
 from rose.config.hints import or_exit
+from rose.config.reference import help_text
 from rose.run.names import register_resolvers
 from rose.run.task import task
 
-PROGRAMS = {name: f"rose.{name}" for name in ("plan", "duel")}
+PROGRAMS = {name: f"rose.{name}" for name in ("plan", "duel", "share")}
 PROGRAMS |= {name: f"rose.{name}.__main__" for name in ("report", "stages", "data")}
 
 logging.raiseExceptions = bool(os.environ.get("ROSE_DEBUG"))  # rose.log on a full disk: lines lost, no tracebacks
@@ -34,6 +36,8 @@ def main() -> None:
     """Exit code 0: every job done; 1: a job failed or the input is wrong, said in one line."""
     if sys.argv[1:] and sys.argv[1] in PROGRAMS:
         sys.exit(import_module(PROGRAMS[sys.argv.pop(1)]).main())
+    if {"--help", "-h"} & set(sys.argv):
+        return print(help_text(shutil.get_terminal_size(fallback=(120, 0)).columns))
     if not ranks.is_first():
         sys.argv += ranks.QUIET
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a scheduler sends: an orderly end, not a torn one

@@ -13,7 +13,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from rose.config import CONF, choices
 from rose.config.data import Dataset, Pairs, Preference
-from rose.config.schema import Evaluation, Judge, Method, Model, Projection, Selection, Tasks, Training, Warmup
+from rose.config.schema import (
+    Config,
+    Evaluation,
+    Features,
+    Judge,
+    Method,
+    Model,
+    Projection,
+    Selection,
+    Tasks,
+    Training,
+    Warmup,
+)
 from rose.errors import RoseError
 from rose.gradients.objectives import Loss, Objective
 from rose.gradients.projection import fits
@@ -22,7 +34,7 @@ from rose.gradients.projection import fits
 METHOD_READS: dict[tuple[str, Any], tuple[str, ...]] = {
     ("lesson", "selection"): ("representation", "rule", "share"),
     ("representation", "gradients"): ("target", "balance", "checkpoints", "estimator", "whiten"),
-    ("representation", "readout"): ("target", "balance", "estimator", "whiten"),
+    ("representation", "readout"): ("target", "balance", "checkpoints", "estimator", "whiten"),
     ("representation", "hidden"): ("pooling", "estimator", "whiten"),
     ("representation", "answer_states"): ("layer", "estimator"),
     ("representation", "embeddings"): ("encoder", "estimator", "whiten"),
@@ -53,15 +65,24 @@ def method_reads(method: Method) -> set[str]:
     return set(reads)
 
 
+def selecting(config: Config) -> list[Method]:
+    """The methods that rank rows in a job: its own, and the cheap one that finds the candidates."""
+    if config.method.lesson is not choices.Lesson.selection:
+        return []
+    return [method for method in (config.method, config.candidates.method) if method is not None]
+
+
 def method(method: Method, epochs: int) -> Method:
     """Without what the method does not read, nor a number of checkpoints that is all of the warm-up's `epochs`.
 
-    What becomes of the ranking, share and lesson, is the key of other stages.
+    (Of a readout null is no such number, but the base model.) What becomes of the ranking, share
+    and lesson, is the key of other stages.
     """
     unread = {field.name for field in fields(method)} - method_reads(method) | {"share", "lesson"}
     neutral = {key: _base(Method)[key] for key in unread - {"seed"}} | ({"seed": None} if "seed" in unread else {})
     kept = replace(method, **neutral)
-    return replace(kept, checkpoints=None) if kept.checkpoints == epochs else kept
+    every = kept.representation is choices.Representation.gradients and kept.checkpoints == epochs
+    return replace(kept, checkpoints=None) if every else kept
 
 
 def objective(method: Method, preference: Preference) -> Objective:
@@ -152,6 +173,11 @@ def template(model: Model) -> dict[str, Any]:
     """Nothing where a template is told nothing, and system turns that it does not take are folded."""
     told: dict[str, Any] = {"chat_template_kwargs": model.chat_template_kwargs} if model.chat_template_kwargs else {}
     return told if model.system is choices.SystemTurns.fold else told | {"system": model.system}
+
+
+def first_tokens(features: Features) -> dict[str, int]:
+    """Nothing where all of a pool row's labelled tokens count."""
+    return {} if features.tokens is None else {"first_tokens": features.tokens}
 
 
 def pair_format(preference: Preference) -> dict[str, choices.PairFormat]:

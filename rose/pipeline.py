@@ -6,21 +6,22 @@ methods and ratios warms up and takes the pool's gradients once. `rose.keys` lea
 key what cannot change its outcome.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from rose import keys
-from rose.config.choices import Dtype, JudgeKind, Keep, Lesson, Opponent, Representation, Target, Until
+from rose.config.choices import JudgeKind, Keep, Lesson, Opponent, Representation, Target
 from rose.config.schema import Config, Model, Projection
 from rose.data import chat, planting, pool, preferences
+from rose.diagnostics.looks import first_looks
 from rose.diagnostics.nodes import checks
-from rose.errors import RoseError
 from rose.evaluation import answers, evaluate, questions, rewards, tasks, verdicts
 from rose.gradients import features
-from rose.methods import answer_states, embedding, hidden, losses, readout, scores, selection
-from rose.models import loading, quantized
-from rose.stages.graph import Node
-from rose.stages.kinds import MEASURES, ZERO_SHOT, all_of, numbered
-from rose.training import bare, base_model, finetune, pairs, trial, warmup
+from rose.methods import answer_states, candidates, embedding, hidden, losses, readout, scores, selection
+from rose.models import loading
+from rose.stages.graph import Node, ordered
+from rose.stages.kinds import CANDIDATES, MEASURES, ZERO_SHOT, all_of, numbered
+from rose.training import bare, base_model, finetune, pairs, warmup
 
 Nodes = dict[str, Node]  # by what a job calls them: `rose.stages.kinds`
 
@@ -28,12 +29,13 @@ Nodes = dict[str, Node]  # by what a job calls them: `rose.stages.kinds`
 def stages(config: Config) -> Nodes:
     """The stages of one job, in order."""
     nodes = _data(config)
+    nodes |= _candidates(config, nodes)
     nodes |= _gradients(config, nodes)
     nodes |= _forward_passes(config, nodes)
     nodes |= _choice(config, nodes)
     nodes |= _student(config, nodes)
     nodes |= _measures(config, nodes)
-    nodes |= _first_looks(config, nodes)
+    nodes |= first_looks(config, nodes)
     return nodes | checks(config, nodes)
 
 
@@ -63,6 +65,22 @@ def _frozen(model: Model) -> Node:
     return Node(base_model.prepare, **source, **keys.template(model), label=model.name)
 
 
+def _candidates(config: Config, nodes: Nodes) -> Nodes:
+    """A cheap method's ranking, and the rows that are left to the job's own; nothing where all of them are."""
+    cheap = config.candidates.method
+    if cheap is None or config.method.lesson is not Lesson.selection:
+        return {}
+    first = replace(config, method=cheap)
+    parts = _gradients(first, nodes)
+    parts |= _forward_passes(first, nodes | parts)
+    scored = _scored(first, nodes | parts)
+    needed = ordered(scored)
+    read: dict[str, Any] = {"tokens": nodes["tokens"], "pool": nodes["pool"]}
+    best = Node(candidates.best_share, share=config.candidates.share, scores=scored, **read)
+    named = {f"{CANDIDATES}{name}": node for name, node in parts.items() if node in needed and name != "warmup"}
+    return named | {f"{CANDIDATES}scores": scored, "candidates": best}
+
+
 def _gradients(config: Config, nodes: Nodes) -> Nodes:
     """A short warm-up, then at each checkpoint that counts the gradients of the target pairs and the pool."""
     model, settings, projection = config.model, config.features, _projection(config)
@@ -73,7 +91,7 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
     pair_rows: dict[str, Any] = {"max_length": model.max_length, "preferences": nodes["preferences"], "warmup": warm}
     pair_rows |= {"objective": keys.objective(method, config.preference), "projection": projection}
     pair_rows |= keys.pair_format(config.preference)
-    rows: dict[str, Any] = {"tokens": nodes["tokens"], "warmup": warm}
+    rows: dict[str, Any] = {"tokens": _seen(nodes), "warmup": warm}
     shards = [(part, settings.shards) for part in range(1, settings.shards + 1)] if settings.shards > 1 else [None]
     pooled, targets = {}, {}
     for number in range(1 + epochs - (method.checkpoints or epochs), epochs + 1):
@@ -87,6 +105,7 @@ def _gradients(config: Config, nodes: Nodes) -> Nodes:
                     taken = Node(features.pool_features, **reading, **rows, **at, **part)
                 case Keep.stream:
                     reading = {"adam": settings.adam, "batch_tokens": settings.batch_tokens, "targets": aims}
+                    reading |= keys.first_tokens(settings)
                     taken = Node(features.pool_cosines, **reading, **rows, **at, **part)
             pooled[numbered("features", number, epochs, shard)] = taken
     return {"warmup": warm, **pooled, **targets}
@@ -96,66 +115,91 @@ def _forward_passes(config: Config, nodes: Nodes) -> Nodes:
     """What a method without per-example gradients looks at: hidden states, embeddings, losses."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    model, tokens = config.model, nodes["tokens"]
+    model, tokens, pool = config.model, _seen(nodes), _seen(nodes, "pool")
     frozen: dict[str, Any] = {"numerics": model.numerics, "base": nodes["base"]}
-    untuned = {"losses": Node(losses.row_losses, adapter=None, tokens=tokens, **frozen)}
+    layer = keys.method(config.method, config.warmup.epochs).layer
+    one_pass = {"one_pass": Node(hidden.pool_pass, layer=layer, tokens=tokens, **frozen)}
     match config.method.representation:
         case Representation.readout:
-            objective = keys.linear(config.method, config.preference)
-            frozen |= {"dim": config.projection.dim, "seed": config.projection.seed}
-            pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
-            pair_rows |= keys.pair_format(config.preference)
-            rows = Node(readout.pool_readout, dtype=config.features.dtype, tokens=tokens, **frozen)
-            return {
-                "readout": rows,
-                "target_readout": Node(readout.pair_readout, objective=objective, **pair_rows, **frozen),
-            }
+            return _readouts(config, nodes)
         case Representation.hidden:
             pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
-            targets = Node(hidden.pair_states, **pair_rows, **frozen)
-            return {"hidden": Node(hidden.pool_states, tokens=tokens, **frozen), "target_hidden": targets}
+            return one_pass | {"target_hidden": Node(hidden.pair_states, **pair_rows, **frozen)}
         case Representation.answer_states:
             pair_rows = {"max_length": model.max_length, "preferences": nodes["preferences"]}
-            frozen |= {"layer": config.method.layer}
-            targets = Node(answer_states.pair_states, **pair_rows, **frozen)
-            rows = Node(answer_states.pool_states, tokens=tokens, **frozen)
-            return {"answer_states": rows, "target_answer_states": targets}
+            targets = Node(answer_states.pair_states, layer=layer, **pair_rows, **frozen)
+            return one_pass | {"target_answer_states": targets}
         case Representation.embeddings:
             source = embedding.source(config.method)
             encoder: dict[str, Any] = {"encoder": source, "fingerprint": loading.fingerprint(source)}
-            rows = Node(embedding.pool_embeddings, tokens=tokens, pool=nodes["pool"], **encoder)
+            rows = Node(embedding.pool_embeddings, tokens=tokens, pool=pool, **encoder)
             targets = Node(embedding.pair_embeddings, preferences=nodes["preferences"], **encoder)
             return {"embeddings": rows, "target_embeddings": targets}
         case Representation.perplexity:
-            return untuned
+            return one_pass
         case Representation.ifd:
-            return untuned | {"answer_losses": Node(losses.answer_losses, tokens=tokens, **frozen)}
+            return one_pass | {"answer_losses": Node(losses.answer_losses, tokens=tokens, **frozen)}
         case Representation.loss_drop:
             lesson = Lesson.pairs_sft if config.method.target is Target.chosen else Lesson.pairs_dpo
             tuned = _tuned_on_pairs(config, model, lesson, nodes["base"], nodes["preferences"])
             after = Node(losses.row_losses, adapter=tuned, tokens=tokens, **frozen)
-            return untuned | {str(lesson): tuned, "tuned_losses": after}
+            return one_pass | {str(lesson): tuned, "tuned_losses": after}
         case Representation.reward:
             judge = keys.ranking(config.method, config.judge)
             source = {"judge": judge, "fingerprint": verdicts.fingerprint(judge)}
-            return {"rewards": Node(rewards.pool_rewards, pool=nodes["pool"], **source)}
+            return {"rewards": Node(rewards.pool_rewards, pool=pool, **source)}
     return {}
+
+
+def _readouts(config: Config, nodes: Nodes) -> Nodes:
+    """Of the pool and the pairs: by the base model, or by those of the warm-up's checkpoints that count."""
+    model, method, epochs = config.model, config.method, config.warmup.epochs
+    frozen: dict[str, Any] = {"numerics": model.numerics, "base": nodes["base"]}
+    frozen |= {"dim": config.projection.dim, "seed": config.projection.seed}
+    pairs: dict[str, Any] = {"max_length": model.max_length, "preferences": nodes["preferences"]}
+    pairs |= {"objective": keys.linear(method, config.preference), **keys.pair_format(config.preference)}
+    rows = {"dtype": config.features.dtype, "tokens": _seen(nodes), **keys.first_tokens(config.features)}
+    last, made = method.checkpoints, {}
+    for which in [(number, epochs) for number in range(1 + epochs - last, epochs + 1)] if last else [(1, 1)]:
+        at = {"warmup": nodes["warmup"], "checkpoint": which[0]} if last else {}
+        made[numbered("readout", *which)] = Node(readout.pool_readout, **rows, **frozen, **at)
+        made[numbered("target_readout", *which)] = Node(readout.pair_readout, **pairs, **frozen, **at)
+    return made
 
 
 def _choice(config: Config, nodes: Nodes) -> Nodes:
     """Representation × rule → a score a row → the best rows; nothing where no rows are trained on."""
     if config.method.lesson is not Lesson.selection:
         return {}
-    method, parts = keys.method(config.method, config.warmup.epochs), _representation(config, nodes)
-    planted = {"planted": nodes["pool"]} if config.plant.faults else {}
-    scored = Node(
-        scores.score, method=method, tokens=nodes["tokens"], representation=parts, label=method.name, **planted
-    )
+    stages = {"scores": _scored(config, nodes)}
+    if "candidates" in nodes:
+        stages["own_scores"] = stages["scores"]
+        read: dict[str, Any] = {"scores": stages["own_scores"], "tokens": nodes["tokens"], **_faults(config, nodes)}
+        stages["scores"] = Node(candidates.scores_in_pool, **read)
     amount = keys.selection(config.method, config.selection, config.warmup, config.finetune)
     in_world = config.dataset.world is not None
     known: dict[str, Any] = {"planted": True} if config.plant.faults else {}
-    best = Node(selection.select, selection=amount, in_world=in_world, scores=scored, pool=nodes["pool"], **known)
-    return {"scores": scored, "selection": best}
+    choosing: dict[str, Any] = {"selection": amount, "in_world": in_world, **known}
+    stages["selection"] = Node(selection.select, scores=stages["scores"], pool=nodes["pool"], **choosing)
+    return stages
+
+
+def _scored(config: Config, nodes: Nodes) -> Node:
+    """A score for each row that the method sees."""
+    method, parts = keys.method(config.method, config.warmup.epochs), _representation(config, nodes)
+    planted = {} if "candidates" in nodes else _faults(config, nodes)
+    rows: dict[str, Any] = {"tokens": _seen(nodes), "representation": parts, **planted}
+    return Node(scores.score, method=method, label=method.name, **rows)
+
+
+def _seen(nodes: Nodes, otherwise: str = "tokens") -> Node:
+    """What a method sees of the pool: its candidates, where a cheaper one has chosen some."""
+    return nodes.get("candidates", nodes[otherwise])
+
+
+def _faults(config: Config, nodes: Nodes) -> Nodes:
+    """Where it is known which rows have a planted fault."""
+    return {"planted": nodes["pool"]} if config.plant.faults else {}
 
 
 def _student(config: Config, nodes: Nodes) -> Nodes:
@@ -207,63 +251,10 @@ def _asked(config: Config, nodes: Nodes, adapter: Node | None, before: Nodes) ->
     return stages
 
 
-def _first_looks(config: Config, nodes: Nodes) -> Nodes:
-    """What nothing rests on, made before anything is trained or measured (`rose.run.early`)."""
-    model, student, what = config.model, config.student, config.method.representation
-    selects = config.method.lesson is Lesson.selection
-    per_example = selects and what is Representation.gradients
-    adapts = (Representation.gradients, Representation.loss_drop)
-    reads = selects and what in (
-        *adapts,
-        Representation.perplexity,
-        Representation.ifd,
-        Representation.readout,
-        Representation.hidden,
-        Representation.answer_states,
-    )
-    answer, trained, looks = _longest_answer(config, nodes), "finetune" in nodes, {}
-    if student is None:
-        looks["trial"] = _trial("model", model, trained, per_example, answer, nodes["base"])
-    else:
-        if reads:
-            looks["trial"] = _trial("model", model, what in adapts, per_example, None, nodes["base"])
-        looks["student_trial"] = _trial("student", student, trained, False, answer, nodes["student_base"])
-    if config.tasks.path:
-        asked = {"tasks": keys.tasks(config.tasks), "source": questions.fingerprint(config.tasks)}
-        looks["questions"] = Node(questions.read_ahead, label=config.tasks.name, **asked)
-    return {name: node for name, node in looks.items() if node is not None}
-
-
-def _trial(
-    name: str, model: Model, adapted: bool, per_example: bool, answer: tuple[str, int] | None, base: Node
-) -> Node | None:
-    """One short row through a model; one that is made here has been trained just so. RoseError: it cannot be."""
-    lora = model.lora if adapted else None
-    if adapted and model.numerics.dtype == Dtype.float16:
-        fault = "small gradients vanish in it, as no loss is scaled in training"
-        raise RoseError(f"{name}.numerics.dtype=float16: {fault}; must be bfloat16 or float32 where a model is trained")
-    quantized.refuse(model.base, model.numerics.quantization, loading.device(), name)
-    bare.refuse(model.base, lora, model.max_length, answer, name)
-    if model.base.pretraining is not None:
-        return None
-    settings = {"lora": lora, "per_example": per_example, "numerics": model.numerics, "base": base}
-    return Node(trial.try_out, max_length=model.max_length, answer=answer, **settings)
-
-
 def ranking(config: Config) -> str | None:
     """The reward model that ranks the pool; None with other methods."""
-    ranks = config.method.representation is Representation.reward
-    return keys.ranking(config.method, config.judge).model if ranks else None
-
-
-def _longest_answer(config: Config, nodes: Nodes) -> tuple[str, int] | None:
-    """The key of what lets answers be longest, and its value; None where nothing is answered."""
-    answers = {}
-    if "verdicts" in nodes or config.until is Until.answers:
-        answers["evaluation.max_new_tokens"] = config.evaluation.max_new_tokens
-    if "tasks" in nodes:
-        answers["tasks.max_new_tokens"] = config.tasks.max_new_tokens
-    return max(answers.items(), key=lambda each: each[1], default=None)
+    ranks = [method for method in keys.selecting(config) if method.representation is Representation.reward]
+    return keys.ranking(ranks[0], config.judge).model if ranks else None
 
 
 def _representation(config: Config, nodes: Nodes) -> tuple:
@@ -272,25 +263,27 @@ def _representation(config: Config, nodes: Nodes) -> tuple:
         case Representation.gradients:
             return config.preference.normalize, all_of("features", nodes), all_of("targets", nodes)
         case Representation.readout:
-            return config.preference.normalize, nodes["readout"], nodes["target_readout"]
+            if config.method.checkpoints is None:
+                return config.preference.normalize, nodes["readout"], nodes["target_readout"]
+            return config.preference.normalize, all_of("readout", nodes), all_of("target_readout", nodes)
         case Representation.hidden:
-            return nodes["hidden"], nodes["target_hidden"]
+            return nodes["one_pass"], nodes["target_hidden"]
         case Representation.answer_states:
-            return nodes["answer_states"], nodes["target_answer_states"]
+            return nodes["one_pass"], nodes["target_answer_states"]
         case Representation.embeddings:
             return nodes["embeddings"], nodes["target_embeddings"]
         case Representation.words | Representation.ngrams:
-            return nodes["pool"], nodes["preferences"]
+            return _seen(nodes, "pool"), nodes["preferences"]
         case Representation.perplexity:
-            return (nodes["losses"],)
+            return (nodes["one_pass"],)
         case Representation.ifd:
-            return nodes["losses"], nodes["answer_losses"]
+            return nodes["one_pass"], nodes["answer_losses"]
         case Representation.loss_drop:
-            return nodes["losses"], nodes["tuned_losses"]
+            return nodes["one_pass"], nodes["tuned_losses"]
         case Representation.reward:
             return (nodes["rewards"],)
         case Representation.column:
-            return (nodes["pool"],)
+            return (_seen(nodes, "pool"),)
         case _:  # lengths, none
             return ()
 
@@ -306,7 +299,7 @@ def _tuned_on_pairs(config: Config, model: Model, lesson: Lesson, frozen: Node, 
 
 def _projection(config: Config) -> Projection:
     """Refuses a width that the method's gradients do not have, where that is known already."""
-    gradients = config.method.representation is Representation.gradients
+    gradients = any(method.representation is Representation.gradients for method in keys.selecting(config))
     size = bare.adapter_size(config.model.base, config.model.lora) if gradients else None
     return keys.projection(config.projection, config.features.keep, size)
 

@@ -99,3 +99,8 @@ def died(tmp_path: Path, launcher: str, **settings: object) -> tuple[dict[str, s
 
 def marks(folder: Path, name: str) -> list[list[str]]:
     return sorted(path.name.split("-")[1:] for path in folder.glob(f"{name}-*"))
+
+
+def unhashed(found: dict[str, bytes]) -> dict[tuple[str, str], bytes]:
+    """By job and file; a job's name without the hash of its overrides."""
+    return {(Path(place).parent.name.rpartition("-")[0], Path(place).name): data for place, data in found.items()}

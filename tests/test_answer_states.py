@@ -13,6 +13,7 @@ from rose.config.compose import typed
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.methods import answer_states
+from rose.methods.hidden import one_pass, pool_pass
 from rose.models import loading
 
 ROWS = [
@@ -25,7 +26,7 @@ ROWS = [
 @pytest.mark.parametrize("layer", [0.5, 1.0])
 def test_states_are_the_mean_over_a_row_s_answers_alone_however_it_is_padded(base, layer):
     model = AutoModelForCausalLM.from_pretrained(base)
-    states = answer_states.states(loading.load_model(base, NUMERICS), ROWS, layer)
+    states = one_pass(loading.load_model(base, NUMERICS), ROWS, layer).states
     for row, found in zip(ROWS, states, strict=True):
         with torch.no_grad():
             layers = model(torch.tensor([row["input_ids"]]), output_hidden_states=True).hidden_states
@@ -70,7 +71,7 @@ def test_a_row_whose_states_are_not_finite_has_no_score_and_such_a_pair_says_not
 def test_pool_and_pairs_are_kept_in_their_order_chosen_before_rejected(base, tmp_path):
     for name in ("pool", "targets"):
         (tmp_path / name).mkdir()
-    answer_states.pool_states(tmp_path / "pool", 1.0, NUMERICS, base, tokens_of(tmp_path / "tokens", ROWS))
+    pool_pass(tmp_path / "pool", 1.0, NUMERICS, base, tokens_of(tmp_path / "tokens", ROWS))
     sides = {
         side: [{"role": "assistant", "content": word}] for side, word in (("chosen", "tomato"), ("rejected", "rope"))
     }

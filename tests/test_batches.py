@@ -14,8 +14,10 @@ from rose.config.compose import typed
 from rose.config.schema import Projection
 from rose.errors import RoseError
 from rose.gradients import batches
-from rose.gradients.batches import batch_sizes, fitting, token_bytes
+from rose.gradients.batches import batch_sizes, fitting
 from rose.gradients.per_example import PerExample
+from rose.models import memory
+from rose.models.memory import token_bytes, tokens_at_once
 
 GPT2 = GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
 GEMMA2 = Gemma2Config(  # its attention is not fused
@@ -87,7 +89,17 @@ def test_a_gpu_takes_what_auto_gives_it():
     assert tokens > 2048 and rows > 1
 
 
+@pytest.mark.parametrize("key", ["features.batch_tokens", "evaluation.batch_tokens", "finetune.micro_batch_size"])
 @pytest.mark.parametrize("value", ["0", "lots", "2.5", "true", "null"])
-def test_other_values_are_refused(composed, value):
-    with pytest.raises(RoseError, match=re.escape("features.batch_tokens=") + ".*: must be 1 or more, or auto"):
-        typed(composed(f"features.batch_tokens={value}"))
+def test_other_values_are_refused(composed, key, value):
+    with pytest.raises(RoseError, match=re.escape(key) + "=.*: must be 1 or more, or auto"):
+        typed(composed(f"{key}={value}"))
+
+
+def test_other_batches_take_all_that_a_gpu_has_room_for(monkeypatch):
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 10**9)
+    monkeypatch.setattr(memory, "token_bytes", lambda model, longest: 1000 * longest)
+    assert tokens_at_once("auto", gpu, 10, on_a_cpu=7) == 80_000  # 0.8·10⁹ / (1000·10)
+    assert tokens_at_once("auto", SimpleNamespace(device=torch.device("cpu")), 10, on_a_cpu=7) == 7
+    assert tokens_at_once(77, gpu, 10, on_a_cpu=7) == 77

@@ -3,16 +3,19 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
-from bench import gpu, memory, scoring, systems
+from bench import gpu, memory, rows, scoring, systems
 from bench.setting import SETTINGS, Setting, load_exact, loop, save
 from rose.__main__ import ROOT
+from rose.config.choices import AdamMap
 from rose.gradients.feature_store import FeatureStore
 
 TOY = Setting(layers=1, width=128, inner=64, heads=4, key_value_heads=2, vocabulary=97, rank=64, rows=24)
+NO_ADAM = partial(systems.rose, adam=AdamMap.none)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +32,16 @@ def test_the_adapter_is_as_wide_as_said(measured):
     assert len(load_exact(measured)[0]) == TOY.rows
 
 
-@pytest.mark.parametrize("system", [systems.backward, systems.rose, systems.less, systems.vmap])
+@pytest.mark.parametrize(
+    "system", [systems.backward, systems.rose, NO_ADAM, systems.stream, systems.readout, systems.less, systems.vmap]
+)
 def test_every_system_runs_on_any_setting(measured, monkeypatch, system):
     monkeypatch.setattr(systems, "DIM", 512)
     found = system(TOY, measured)
     assert found["examples_per_s"] > 0
-    if system is systems.vmap:
-        assert found["rmse_cos"] < 1e-5  # it computes the exact answer, so the exact answer is right
-    elif system is not systems.backward:
+    if system in (systems.vmap, systems.stream):
+        assert found["rmse_cos"] < 1e-5  # they compute the exact answer, so the exact answer is right
+    elif system not in (systems.backward, systems.readout):
         assert found["rmse_cos"] < 0.1
 
 
@@ -108,3 +113,12 @@ def test_an_unknown_argument_starts_nothing(command):
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: ")
+
+
+def test_the_rows_that_memory_is_measured_on_are_scored_and_selected(tmp_path):
+    rows.make(tmp_path, 300)
+    for stage, left in (("scores", "scores.parquet"), ("selection", "selected.jsonl")):
+        found = rows.run(stage, tmp_path)
+        assert found["before"] <= found["peak"]
+        assert (tmp_path / stage / left).exists()
+    assert len((tmp_path / "selection" / "selected.jsonl").read_text().splitlines()) == 15  # 5 %

@@ -280,6 +280,18 @@ def test_a_method_brings_what_it_is_published_with_and_the_command_line_has_the_
     assert typed(composed("method=gist", *other, "dataset.path=x")).preference.normalize == "none"
 
 
+def test_a_sweep_s_jobs_know_their_number_and_overrides_as_hydra_s_own_do():
+    """Folders that are named by them, as Hydra's customary `hydra.sweep.subdir` is, are then each job's own."""
+    words = ["method=rose,bm25", "seed=0,1", "hydra.sweep.subdir=${hydra.job.override_dirname}-${hydra.job.num}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = GlobalHydra.instance().hydra.compose_config(
+            "config", words, run_mode=RunMode.MULTIRUN, with_log_configuration=False
+        )
+        names = [job.hydra.sweep.subdir for job in compose_all(config, expand(config))]
+    places = enumerate(f"method={method},seed={seed}" for method in ("rose", "bm25") for seed in (0, 1))
+    assert names == [f"{name}-{number}" for number, name in places]
+
+
 def test_in_one_sweep_a_method_s_own_settings_are_its_own_and_what_can_be_is_shared(composed):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = GlobalHydra.instance().hydra.compose_config(

@@ -35,7 +35,10 @@ def test_parts_are_those_of_the_whole_and_so_is_the_product(size, dim, monkeypat
 
 @pytest.mark.parametrize(("count", "size", "dim"), [(3, 70, 300), (17, 1100, 65)])
 def test_the_kernel_draws_the_same_signs(count, size, dim):
-    pytest.importorskip("triton")  # without a GPU it interprets (conftest.py)
+    triton = pytest.importorskip("triton")  # without a GPU it interprets (conftest.py)
+    old = triton.__version__.startswith("3.6.") and numpy.lib.NumpyVersion(numpy.__version__) >= "2.4.0"
+    if old and DEVICE.type == "cpu":
+        pytest.skip("the interpreter of Triton 3.6 takes no loop's bound that numpy 2.4 holds")
     from rose.gradients import dense_kernel
 
     key, rows = 2**62 + 12_345, torch.randn(count, size, generator=torch.Generator().manual_seed(0))

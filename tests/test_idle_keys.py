@@ -69,9 +69,22 @@ def test_what_reads_a_key_is_written_down_as_the_methods_are_published(composed)
     assert reads["gist"] == common | gradients | {"components"}
     assert reads["bm25"] == reads["longest"] == reads["perplexity"] == common
     assert reads["probe"] == reads["hidden_contrast"] == common | {"layer", "estimator"}
-    assert reads["readout"] == reads["rose_readout"] == common | {"target", "balance", "estimator", "whiten"}
+    assert reads["readout"] == reads["rose_readout"] == common | gradients
     assert reads["rds"] == common | {"pooling", "estimator", "whiten"}
     assert reads["zero_shot"] == {"name", "lesson"}
+
+
+@pytest.mark.parametrize("method", ["rose", "readout", "hidden_contrast", "bm25", "perplexity"])
+@pytest.mark.parametrize("keep", ["store", "stream"])
+def test_only_what_takes_gradients_of_rows_reads_how_many_of_their_tokens_count(composed, method, keep):
+    whole, cut = (
+        names(typed(composed(f"method={method}", f"features.keep={keep}", *more)))
+        for more in ([], ["features.tokens=3"])
+    )
+    assert (whole["scores"] != cut["scores"]) == (method in ("rose", "readout"))
+    assert whole["features 1 of 4"] != cut["features 1 of 4"]
+    for name in ("warmup", "targets 1 of 4", "tokens", "momentum"):
+        assert whole[name] == cut[name]
 
 
 def test_streamed_scores_read_no_type_of_store(composed):

@@ -1,6 +1,7 @@
 """The chat model as judge, against servers over HTTP that behave and misbehave in known ways."""
 
 import json
+import logging
 import re
 import socket
 import tempfile
@@ -212,6 +213,36 @@ def test_a_server_that_does_not_recover_ends_the_stage_in_one_line(judge, serve,
     assert "\n" not in str(error.value) and SECRET not in str(error.value)
     assert ("JUDGE_KEY" in str(error.value)) == (status == 401)
     assert len(server.requests) <= 4  # two at once, each tried twice at most
+
+
+@pytest.mark.parametrize("status", [429, 500, 401, 404])
+def test_retries_are_spoken_of_where_there_were_any(judge, serve, answers, status):
+    server = serve(lambda request, number: (status, "{}"))
+    with pytest.raises(RoseError) as error:
+        judged(replace(judge, retries=1, concurrency=1), server, answers)
+    repeated = status in (429, 500)
+    assert len(server.requests) == 1 + repeated
+    assert ("after 1 retries" in str(error.value)) == repeated
+    assert ("judge.concurrency=1 are asked at once" in str(error.value)) == (status == 429)
+
+
+def test_the_log_says_why_it_asks_again_once_a_reason_and_nothing_of_single_requests(judge, serve, answers, caplog):
+    caplog.set_level(logging.INFO)
+    server = serve(lambda request, number: (429, "{}") if number in (1, 3, 5) else honest(request, number))
+    judged(replace(judge, concurrency=1, retries=4), server, answers)
+    said = [line.getMessage() for line in caplog.records]
+    assert said == [
+        "judge: 0 replies kept from before, 6 to ask m for",
+        f"judge: {server.url}: met 429 Too Many Requests, so it asks again, up to judge.retries=4 times, later each "
+        "time; judge.concurrency=1 are asked at once",
+        "judge: 3 tries failed: 3 429 Too Many Requests",
+    ]
+
+
+def test_a_server_that_is_too_slow_is_told_of_with_the_keys_that_help(judge, serve, answers, caplog):
+    with pytest.raises(RoseError, match=r"after 1 retries .*; a reply has judge.timeout=0.3 s, and judge.concurr"):
+        judged(replace(judge, retries=1, timeout=0.3), serve(lambda request, number: None), answers)
+    assert "met ReadTimeout, so it asks again, up to judge.retries=1 times" in caplog.text
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

@@ -271,7 +271,7 @@ JUDGED = ["judge=reward_model", "judge.dtype=float32", "evaluation.max_new_token
 
 def test_two_jobs_meet_in_a_duel(composed, inputs, outputs, reward_folder, tmp_path):
     jobs = []
-    for method in ("random", "zero_shot"):
+    for method in ("reward", "zero_shot"):
         own = [*overrides(inputs, outputs), f"method={method}", *JUDGED, f"judge.model={reward_folder}"]
         directory = outputs / "duels_jobs" / method
         job.run(typed(composed(*own, "judge.opponent=zero_shot")), directory, "test")
@@ -286,6 +286,9 @@ def test_two_jobs_meet_in_a_duel(composed, inputs, outputs, reward_folder, tmp_p
     assert items[0]["win_rate"].to_dict() == expected.to_dict()  # its opponent was the same model
     assert (items[1]["win_rate"] == 0.5).all()  # itself
     assert summary(folder).startswith(f"win rate {expected.mean():.3f} (95 % interval ")
+    for pair, shared in ((jobs, 1), (jobs[::-1], 1), ((jobs[1], jobs[1]), 0)):  # the judge ranked one job's rows
+        metrics = json.loads((duel(*pair, []) / "metrics.json").read_text())
+        assert metrics["judge_shares_model"] == shared
     with pytest.raises(RoseError, match="is no job's folder"):
         duel(jobs[0], tmp_path, [])
 

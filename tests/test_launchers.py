@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_sweep import died, ended, marks, owner, results, rose, states
+from small_sweep import died, ended, marks, owner, results, rose, states, unhashed
 from waiting import until
 
 
@@ -36,11 +36,6 @@ def test_a_pool_in_shards_is_filled_by_several_jobs_and_the_selections_are_the_s
     made = [json.loads((path / "inputs.json").read_text()) for path in (tmp_path / "stages" / "features").iterdir()]
     places = sorted((each["inputs"]["checkpoint"], *each["inputs"]["shard"]) for each in made)
     assert places == sorted(2 * [(point, part, 4) for point in (1, 2) for part in (1, 2, 3, 4)])  # of two seeds
-
-
-def unhashed(found: dict[str, bytes]) -> dict[tuple[str, str], bytes]:
-    """By job and file; a job's name without the hash of its overrides."""
-    return {(Path(place).parent.name.rpartition("-")[0], Path(place).name): data for place, data in found.items()}
 
 
 def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_path):
@@ -114,7 +109,7 @@ def test_what_ray_cannot_take_is_said_in_one_line_and_starts_nothing(tmp_path, w
 @needs_ray
 def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic, ray_token):
     port = "26379"
-    command = [str(Path(sys.executable).with_name("ray"))]
+    command = [sys.executable, "-m", "ray.scripts.scripts"]  # `ray` need not be beside this Python
     cluster = [*command, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
     with subprocess.Popen(cluster, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as head:
         try:

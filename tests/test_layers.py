@@ -14,7 +14,7 @@ import pytest
 
 from rose.__main__ import ROOT
 
-PROGRAMS = {"__main__", "duel", "fetch", "plan"}
+PROGRAMS = {"__main__", "duel", "fetch", "plan", "share"}
 FORMER = {"minilm", "smollm2", "store"}  # commands under their first names
 COMMANDS = {"data/__main__": "__main__"}  # whose program is another file
 LAYERS: list[set[str]] = [  # lowest first; what shares a layer does not import one another

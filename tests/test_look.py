@@ -33,7 +33,9 @@ def test_a_pool_is_described_with_its_first_row_as_the_model_sees_it(tmp_path):
     assert lines[1:4] == ["  rows     2", "  turns    2 to 4, 3.0 on average", "  roles    assistant 3, user 3"]
     # a turn is its role, its text and 4 tokens more: 6 + 8 + 4 of the system's, then 4 + 1 + 4, 9 + 1 + 4 or 9 + 90 + 4
     assert lines[4] == "  tokens   64 to 130, median 97, 95 % at most 127; 1 are longer than model.max_length=64"
-    assert lines[5] == "  dropped  3, the first in mine.jsonl, line 3"
+    assert (
+        lines[5] == "  dropped  3, the first in mine.jsonl, line 3: a job stops there, unless dataset.on_bad_row=skip"
+    )
     assert lines[6:8] == [
         "           2: messages is an empty list",
         "           1: has no answer: no assistant message with text",

@@ -120,14 +120,15 @@ def link(out, folder: str) -> None:
 def test_forward_passes_are_halved_too(run, monkeypatch):
     root, _, _ = run
     model, rows, seen = loading.load_model(root / "base", NUMERICS), random_rows([9, 12, 7, 15, 8]), []
-    whole, states = log_probs.answer_log_probs(model, rows, 1000), hidden.states(model, [r["input_ids"] for r in rows])
+    whole, states = log_probs.answer_log_probs(model, rows, 1000), hidden.one_pass(model, rows)
     monkeypatch.setattr(log_probs, "token_log_probs", lacking(2, log_probs.token_log_probs, seen))
     halved = log_probs.answer_log_probs(model, rows, 1000)
     assert seen == [5, 3, 2, 2, 1]
     assert all(first == pytest.approx(second, rel=1e-5) for first, second in zip(halved, whole, strict=True))
     monkeypatch.setattr(hidden, "pad_sequence", lacking(2, hidden.pad_sequence, [], rows=0))
-    again = hidden.states(model, [r["input_ids"] for r in rows])
-    assert all(torch.allclose(again[name], states[name], atol=1e-5) for name in states)
+    again = hidden.one_pass(model, rows)
+    assert all(torch.allclose(again.pooled[name], states.pooled[name], atol=1e-5) for name in states.pooled)
+    assert torch.allclose(again.states, states.states, atol=1e-5) and torch.allclose(again.losses, states.losses)
 
 
 def test_a_sketch_of_int8_codes_survives_halving_but_for_the_last_place(run, tmp_path, monkeypatch):

@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy
 import pandas
 import pytest
-from method_toys import composed_method, rows_table, scored, selected, store, tokens_of
+from method_toys import composed_method, lines, rows_table, scored, selected, store, tokens_of
+from safetensors.numpy import save_file
 
 from rose import keys
-from rose.config.choices import Normalize
+from rose.config.choices import Estimator, Normalize
 from rose.config.compose import typed
-from rose.methods import scores
+from rose.methods import estimators, gradient, scores
 from rose.methods.gradient import influence
+from rose.methods.rules import OF_ONE_ROW
 
 ROSE = composed_method("rose")
 RANDOM = composed_method("random")
@@ -81,11 +83,11 @@ def test_whitened_influence_is_the_ridge_solve_of_trak(tmp_path, rows):
     pool = store(tmp_path / "features", features.tolist(), [1.0, 1.0])
     targets = store(tmp_path / "targets", pairs.tolist(), [1.0, 1.0], ["a", "a", "b"])
     method = replace(ROSE, whiten=True, ridge=0.3)
-    values, subtasks, _ = influence(method, rows_table(rows), Normalize.none, pool, targets)
+    found = influence(method, rows_table(rows), Normalize.none, pool, targets)
     kernel = [phi.T @ phi + 0.3 * numpy.trace(phi @ phi.T) / rows * numpy.eye(12) for phi in features]
     expected = sum(0.5 * phi @ numpy.linalg.inv(k) @ v.T for phi, k, v in zip(features, kernel, pairs, strict=True))
-    assert subtasks == ["a", "a", "b"]
-    numpy.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    assert found.subtasks == ["a", "a", "b"]
+    numpy.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_whose_gradient_is_not_finite_has_no_score_and_is_never_selected(tmp_path):
@@ -143,3 +145,68 @@ def test_tokens_and_answer_tokens_of_a_row_are_counted_across_batches(tmp_path, 
     assert table["id"].tolist() == ["r0", "r1", "r2", "r3", "r4"]
     assert table["length"].tolist() == [2, 4, 1, 3, 3]
     assert table["answer_tokens"].tolist() == [1, 2, 1, 1, 3]
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Tokens, features and targets of 205 rows, one of them not finite."""
+    rng = numpy.random.default_rng(0)
+    features = rng.normal(size=(2, 205, 5))
+    features[0, 7] = math.nan
+    pool = store(tmp_path / "features", features.tolist(), [1.0, 3.0], dtype="int4")
+    targets = store(
+        tmp_path / "targets", rng.normal(size=(2, 6, 5)).tolist(), [1.0, 3.0], ["b", "a", "b", "é", "a", "b"]
+    )
+    rows = [{"input_ids": [1] * n, "labels": [-100] * (n - 1) + [1]} for n in rng.integers(1, 9, 205)]
+    return tokens_of(tmp_path / "tokens", rows), Normalize.per_pair, pool, targets
+
+
+@pytest.mark.parametrize("rule", OF_ONE_ROW)
+@pytest.mark.parametrize("estimator", [Estimator.inner, Estimator.gist, Estimator.datainf])
+def test_a_pool_scored_part_by_part_has_the_bytes_that_pandas_and_safetensors_write(
+    large, tmp_path, monkeypatch, rule, estimator
+):
+    method, (tokens, *representation) = replace(ROSE, rule=rule, estimator=estimator), large
+    monkeypatch.setattr(estimators, "CHUNK_BYTES", 4 * 5 * 16)  # 16 rows at once, in parts of 32, in groups of 50
+    monkeypatch.setattr(gradient, "STEP", 20)
+    monkeypatch.setattr(scores, "GROUP", 50)
+    parts = []
+    ruled = scores.RULES[rule]
+    monkeypatch.setitem(scores.RULES, rule, lambda *given: parts.append(len(given[1])) or ruled(*given))
+    scores.score(tmp_path, method, tokens, tuple(representation))
+    assert parts == [32] * 5 + [45]
+    rows = scores.table_of(tokens)
+    whole = influence(method, rows, *representation)
+    columns, rows["score"] = ruled(method, rows, whole)
+    table = pandas.concat([rows[["id", "score"]], columns, rows[["length"]]], axis=1)
+    table.to_parquet(tmp_path / "expected.parquet", index=False, row_group_size=50)
+    values = {"values": whole.values.astype(numpy.float32)}
+    save_file(values, tmp_path / "expected.safetensors", {"subtasks": json.dumps(whole.subtasks)})
+    for ours, theirs in (("scores.parquet", "expected.parquet"), ("influence.safetensors", "expected.safetensors")):
+        assert (tmp_path / ours).read_bytes() == (tmp_path / theirs).read_bytes()
+
+
+def test_a_planted_pool_is_scored_in_parts_too_also_where_a_part_has_no_fault(large, tmp_path, monkeypatch):
+    tokens, *representation = large
+    monkeypatch.setattr(gradient, "STEP", 20)
+    monkeypatch.setattr(estimators, "CHUNK_BYTES", 4 * 5 * 16)
+    ids = scores.table_of(tokens)["id"].tolist()
+    faulty = {ids[100]: "swap", ids[204]: "truncate"}  # none in the first part
+    pool = [{"id": each, "dataset": "s"} | ({"planted": faulty[each]} if each in faulty else {}) for each in ids]
+    lines(tmp_path / "pool" / "pool.jsonl", pool)
+    for name, planted in (("plain", None), ("planted", tmp_path / "pool")):
+        (tmp_path / name).mkdir()
+        scores.score(tmp_path / name, ROSE, tokens, tuple(representation), planted)
+    table = pandas.read_parquet(tmp_path / "plain" / "scores.parquet")
+    table["planted"] = numpy.array([faulty.get(each) for each in ids], dtype=object)
+    table.to_parquet(tmp_path / "expected.parquet", index=False, row_group_size=scores.GROUP)
+    assert (tmp_path / "planted" / "scores.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("rule", sorted(set(scores.RULES) - {*OF_ONE_ROW}))
+def test_a_rule_that_compares_rows_sees_all_of_them_at_once(large, tmp_path, monkeypatch, rule):
+    (tokens, *representation), seen, ruled = large, [], scores.RULES[rule]
+    monkeypatch.setattr(gradient, "STEP", 20)
+    monkeypatch.setitem(scores.RULES, rule, lambda *given: seen.append(len(given[1])) or ruled(*given))
+    scores.score(tmp_path, replace(ROSE, rule=rule, seed=0), tokens, tuple(representation))
+    assert seen == [205]

@@ -37,16 +37,15 @@ def test_bm25_is_its_formula(artifacts):
             total += idf * counts[word] * 2.5 / (counts[word] + 1.5 * (0.25 + 0.75 * len(document) / mean))
         return total
 
-    values, subtasks, _ = bm25(composed_method("bm25"), rows_table(5), *artifacts)
+    found = bm25(composed_method("bm25"), rows_table(5), *artifacts)
     expected = [[score(query, document) for query in queries] for document in documents]
-    numpy.testing.assert_allclose(values, expected, rtol=1e-5)
-    assert subtasks == ["a", "a", "b"]
+    numpy.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    assert found.subtasks == ["a", "a", "b"]
 
 
 def test_rows_without_tokens_are_left_out_of_the_count(artifacts):
     rows = rows_table(5).drop(index=3).reset_index(drop=True)
-    values, _, _ = bm25(composed_method("bm25"), rows, *artifacts)
-    assert len(values) == 4
+    assert len(bm25(composed_method("bm25"), rows, *artifacts).values) == 4
 
 
 @pytest.mark.parametrize(("smoothing", "per_ngram"), [(0.0, False), (1.0, False), (0.5, True)])
@@ -63,9 +62,9 @@ def test_dsir_is_the_log_ratio_of_hashed_n_gram_shares(artifacts, smoothing, per
     for text in POOL:
         weights = [math.log(share(target, b)) - math.log(share(pool, b)) for b in grams[text]]
         expected.append(sum(weights) / (len(weights) if per_ngram else 1))
-    values, subtasks, _ = dsir(method, rows_table(5), *artifacts)
-    assert values[:, 0].tolist() == pytest.approx(expected)
-    assert subtasks == ["weight"]
+    found = dsir(method, rows_table(5), *artifacts)
+    assert found.values[:, 0].tolist() == pytest.approx(expected)
+    assert found.subtasks == ["weight"]
 
 
 def test_a_text_has_its_words_its_marks_and_its_bigrams():

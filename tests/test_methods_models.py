@@ -6,18 +6,18 @@ import math
 import numpy
 import pandas
 import pytest
+import tiny_models
 import torch
 from method_toys import composed_method, lines, rows_table, store, texts, tokens_of
 from tiny_models import NUMERICS
-from transformers import AutoModelForCausalLM, BertConfig, BertModel
+from transformers import AutoModelForCausalLM
 
-from rose.config.schema import Base
-from rose.data import world
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.methods import embedding, hidden, losses
 from rose.methods.rules import RULES
 from rose.models import loading
+from rose.models.batching import Encoded
 
 SEQUENCES = [[5, 6, 7, 8, 9], [3], [10, 11], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]]
 LABELS = [[-100, -100, 7, 8, 9], [3], [-100, 11], [-100, -100, 7, 8, -100, -100, 11, 12, -100, -100, -100, 16]]
@@ -30,7 +30,8 @@ def last_layer(base, ids: list[int]) -> numpy.ndarray:
 
 
 def test_hidden_states_are_those_of_a_row_alone_however_it_is_padded(base):
-    pooled = hidden.states(loading.load_model(base, NUMERICS), SEQUENCES)
+    rows = [Encoded(input_ids=ids, labels=ids) for ids in SEQUENCES]
+    pooled = hidden.one_pass(loading.load_model(base, NUMERICS), rows).pooled
     for row, ids in enumerate(SEQUENCES):
         states = last_layer(base, ids)
         mean = sum((t + 1) * h for t, h in enumerate(states)) / sum(range(1, len(ids) + 1))
@@ -49,7 +50,7 @@ def test_rds_plus_is_the_cosine_of_position_weighted_means_and_targets_take_turn
     rows = [{"input_ids": ids, "labels": ids} for ids in SEQUENCES]
     for name in ("hidden", "targets"):
         (tmp_path / name).mkdir()
-    hidden.pool_states(tmp_path / "hidden", NUMERICS, base, tokens_of(tmp_path / "tokens", rows))
+    hidden.pool_pass(tmp_path / "hidden", 1.0, NUMERICS, base, tokens_of(tmp_path / "tokens", rows))
     pairs = [
         {"id": str(i), "subtask": "ab"[i], "prompt": [_says("user", "flour")], "chosen": [_says("assistant", word)]}
         | {"rejected": [_says("assistant", "rope")]}
@@ -96,7 +97,7 @@ def test_losses_are_means_over_the_same_answer_tokens_with_and_without_the_promp
     kept = [0, 2, 3]
     rows = [{"input_ids": SEQUENCES[i], "labels": LABELS[i]} for i in kept]
     tokens = tokens_of(tmp_path / "tokens", rows)
-    losses.row_losses(folder(tmp_path / "with"), NUMERICS, base, None, tokens)
+    hidden.pool_pass(folder(tmp_path / "with"), 0.5, NUMERICS, base, tokens)
     losses.answer_losses(folder(tmp_path / "without"), NUMERICS, base, tokens)
     conditional, unconditional = (
         pandas.read_parquet(tmp_path / name / "losses.parquet") for name in ("with", "without")
@@ -146,14 +147,7 @@ def test_the_loss_drop_is_a_share_of_the_loss_before(tmp_path):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A random two-layer BERT with the world's tokenizer."""
-    folder = tmp_path_factory.mktemp("encoder")
-    tokenizer = world.tokenizer()
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return Base(str(folder), revision=None, gguf=None, trust_remote_code=False, pretraining=None)
+    return tiny_models.encoder(tmp_path_factory.mktemp("encoder"))
 
 
 def test_embeddings_are_mean_states_of_a_text_alone_however_it_is_padded(encoder):

@@ -39,13 +39,13 @@ def test_all_methods_together_compute_what_they_share_once(run, outputs, encoder
         rows = [json.loads(line) for line in (directory / "selected.jsonl").read_text().splitlines()]
         assert len(rows) == (23 if name in ("full", "random_matched") else 6)
         assert len({row["id"] for row in rows}) == len(rows)
-    shared = ("base", "pool", "preferences", "tokens", "warmup", "features", "hidden", "target_hidden", "embeddings")
+    shared = ("base", "pool", "preferences", "tokens", "warmup", "features", "one_pass", "target_hidden", "embeddings")
     once = {stage: len(list((outputs / "stages" / stage).glob("[!.]*"))) for stage in shared}
     # at two checkpoints with Adam's map, and bare at the last alone (gist)
     assert once == dict.fromkeys(shared, 1) | {"features": 3}
-    # chosen answers (less, gist), pairs (rose), pairs balanced (rose_balanced); base, after SFT, after DPO
+    # chosen answers (less, gist), pairs (rose), pairs balanced (rose_balanced); after SFT, after DPO
     assert len(list((outputs / "stages" / "targets").iterdir())) == 6  # at two checkpoints
-    assert len(list((outputs / "stages" / "losses").iterdir())) == 3
+    assert len(list((outputs / "stages" / "losses").iterdir())) == 2
 
 
 def test_rose_sft_is_less_on_the_same_pairs(run):

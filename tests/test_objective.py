@@ -6,19 +6,21 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
 from small_sweep import SMALL
 
 from rose import pipeline
 from rose.__main__ import ROOT
+from rose.config import CONF
 from rose.config.compose import expand, sweep, typed
 from rose.errors import RoseError
 from rose.run import objective, record
 from rose.run.job import run as run_job
-from rose.run.plan import CONF, initialize_config_dir
 from rose.run.tracking import holds_run
 
 # Takes two ratios at a time, and after them the better one's half. Hydra looks for plugins in hydra_plugins alone.
@@ -121,6 +123,37 @@ def test_an_objective_that_nothing_measures_names_the_nearest(composed, monkeypa
         objective.require(config, pipeline.stages(config))
 
 
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (("objective=auc",), False),
+        (("objective=intact", "plant=swap"), True),
+        (("objective=auc_swap", "plant=swap"), True),
+        (("objective=auc_garble", "plant=swap"), False),
+        (("objective=precision",), True),
+        (("objective=precision", "dataset=local", "dataset.path=a.jsonl", "model=local", "model.base.path=m"), False),
+    ],
+)
+def test_an_objective_of_which_the_pool_holds_no_truth_is_refused(composed, words, allowed):
+    config = typed(composed(*words))
+    nodes = pipeline.stages(typed(composed()))  # those of the world, whatever the pool: what they measure is asked
+    with nullcontext() if allowed else pytest.raises(RoseError, match=r"is not measured by this job"):
+        objective.require(config, nodes)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["objective=reward", "judge=llm", "judge.model=judge", "judge.base_url=http://127.0.0.1:1/v1"],
+        ["objective=log_ratio_margin", "method=zero_shot"],
+    ],
+)
+def test_an_objective_that_comes_of_no_such_judge_or_model_is_refused(composed, words):
+    config = typed(composed(*words))
+    with pytest.raises(RoseError, match=r"is not measured by this job"):
+        objective.require(config, pipeline.stages(config))
+
+
 def test_an_objective_of_a_stage_that_is_not_reached_is_refused(composed):
     config = typed(composed("objective=preference_accuracy", "until=selection"))
     with pytest.raises(RoseError, match="is not measured by this job; it has selected_rows"):
@@ -132,7 +165,7 @@ def test_an_objective_of_a_stage_that_is_not_reached_is_refused(composed):
 def test_every_metric_of_a_job_that_is_a_finding_can_be_an_objective(composed, run):
     directory, _ = run("diagnostics.fidelity=true")
     known = {name for names in objective.METRICS.values() for name in names}
-    counts = re.compile(r"zero_shot/|.*_(low|high|pairs|dropped)$|longer_wins$|test_pairs_matched$")
+    counts = re.compile(r"zero_shot/|.*_(low|high|pairs|dropped)$|longer_wins$|test_pairs_matched$|pool_rows$")
     assert {name for name in record_of(directory) if not counts.match(name)} <= known
 
 

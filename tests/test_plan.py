@@ -1,9 +1,7 @@
 """The plan of a sweep: which stages are shared, what comes after what, and what it will cost."""
 
 import json
-import math
 import types
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -11,16 +9,12 @@ import pytest
 from small_sweep import SMALL, SWEEP
 
 from rose.config.compose import typed
-from rose.config.schema import Config
-from rose.data import world
 from rose.plan import main
-from rose.run import plan
-from rose.run.estimates import ROWS, Cost, Costs, Size
+from rose.run import plan, submit, survey
+from rose.run.estimates import Cost
 from rose.run.launchers.slurm import Slurm
 from rose.stages import inventory
-from rose.stages.build import build
 from rose.stages.graph import Node, stage
-from rose.stages.kinds import kind_of
 
 
 @stage("toy", version=1)
@@ -28,17 +22,17 @@ def toy(out: Path, name: str, upstream: tuple[Path, ...]) -> None:
     (out / "name").write_text(name)
 
 
-def graph(**needs: tuple[str, list[int], float]) -> dict[str, plan.Wanted]:
+def graph(**needs: tuple[str, list[int], float]) -> dict[str, survey.Wanted]:
     """Stages by name: (names of upstream stages, the jobs that need it, its FLOPs)."""
     nodes, found = {}, {}
     for name, (upstream, jobs, flops) in needs.items():
         nodes[name] = Node(toy, name, tuple(nodes[other] for other in upstream))
         cost = Cost(flops=flops, source="counted")
-        found[nodes[name].name] = plan.Wanted(name, nodes[name], False, jobs, cost)
+        found[nodes[name].name] = survey.Wanted(name, nodes[name], False, jobs, cost)
     return found
 
 
-def kinds(order: list[plan.Step]) -> list[tuple[str, list[int]]]:
+def kinds(order: list[survey.Step]) -> list[tuple[str, list[int]]]:
     return [("".join(stage.kind for stage in step.stages), step.after) for step in order]
 
 
@@ -52,7 +46,7 @@ def test_stages_of_the_same_jobs_are_one_step_and_the_longest_chain_comes_first(
         f=("d", [1], 20.0),
     )
     # a and b, then d, on which the long chains hang, then their ends by length, then c; a is behind d already
-    assert kinds(plan.steps(stages)) == [("ab", []), ("d", [0]), ("f", [1]), ("e", [1]), ("c", [0])]
+    assert kinds(survey.steps(stages)) == [("ab", []), ("d", [0]), ("f", [1]), ("e", [1]), ("c", [0])]
 
 
 PAIRS = ("preference=local", "preference.path=some/pairs")
@@ -65,7 +59,7 @@ def test_a_model_is_tried_before_any_of_its_jobs_runs_it_in_earnest(composed, mo
     data = ("dataset=local", "dataset.path=some/pool", *rest, "judge=none")
     model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
     methods = ("rose", "less", "random", "perplexity")
-    order = plan.steps(plan.survey([typed(composed(*data, *model, f"method={name}")) for name in methods]))
+    order = survey.steps(survey.survey([typed(composed(*data, *model, f"method={name}")) for name in methods]))
     earlier: list[set[int]] = []  # all that each step follows
     for step in order:
         earlier.append(set(step.after).union(*(earlier[other] for other in step.after)))
@@ -81,8 +75,10 @@ def test_what_is_sent_follows_only_what_is_sent(composed, monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
     model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
-    order = plan.steps(plan.survey([typed(composed(*data, *model, f"method={name}")) for name in ("rose", "random")]))
-    own = plan.sent(order)
+    order = survey.steps(
+        survey.survey([typed(composed(*data, *model, f"method={name}")) for name in ("rose", "random")])
+    )
+    own = survey.sent(order)
     for step in order:
         assert order.index(step) not in own or own >= set(step.after)
     assert own >= {number for number, step in enumerate(order) if step.shared}
@@ -92,84 +88,49 @@ def test_checkpoints_are_computed_side_by_side_and_sent_for_one_job_too(composed
     monkeypatch.chdir(tmp_path)
     data = ("dataset=local", "dataset.path=some/pool", "preference=local", "preference.path=some/pairs", "judge=none")
     model = ("model=local", "model.base.path=some/model", "projection=sketch", f"outputs={tmp_path}")
-    order = plan.steps(plan.survey([typed(composed(*data, *model, "warmup.epochs=3"))]))
+    order = survey.steps(survey.survey([typed(composed(*data, *model, "warmup.epochs=3"))]))
     place = {stage.kind: number for number, step in enumerate(order) for stage in step.stages}
     features = [place[f"features {number} of 3"] for number in (1, 2, 3)]
     assert len({*features, place["trial"], place["warmup"], place["scores"]}) == 6
     assert all(order[number].after == [place["warmup"]] for number in features)
     assert place["trial"] in order[place["warmup"]].after
     assert order[place["scores"]].after == features
-    assert plan.sent(order) == {place["trial"], place["warmup"], *features}
+    assert survey.sent(order) == {place["trial"], place["warmup"], *features}
 
 
 def test_what_is_ready_is_in_no_step():
     stages = graph(a=("", [0, 1], 1.0), b=("a", [0], 1.0), c=("a", [1], 2.0))
     next(iter(stages.values())).ready = True
-    assert kinds(plan.steps(stages)) == [("c", []), ("b", [])]
+    assert kinds(survey.steps(stages)) == [("c", []), ("b", [])]
 
 
-@pytest.fixture
-def config(composed, tmp_path) -> Config:
-    return typed(composed(*SMALL, f"outputs={tmp_path}", "selection.ratio=0.25"))
+def test_a_failed_trial_takes_none_of_the_jobs_that_it_is_no_trial_of():
+    """Two models, and what all their jobs need: it waits for both trials, and goes on where one has failed."""
+    order = survey.steps(graph(small=("", [0, 1], 1.0), large=("", [2, 3], 1.0), base=("", [0, 1, 2, 3], 1.0)))
+    of = {"".join(stage.kind for stage in step.stages): number for number, step in enumerate(order)}
+    ids, slurm = {of["small"]: "7", of["large"]: "8", of["base"]: "9"}, types.SimpleNamespace(sbatch={})
+    for step in order:
+        step.needed = True
 
+    def after(jobs: list[int], *names: str) -> str:
+        return submit._after(order, ids, [of[name] for name in names], jobs, slurm)["dependency"]
 
-def test_a_cost_is_counted_by_hand(config, tmp_path):
-    nodes = plan.pipeline.stages(config)
-
-    def count(kind: str) -> Cost:
-        name = next(name for name in nodes if kind_of(name) == kind)
-        return Costs(tmp_path).of(name, nodes[name], config, nodes)
-
-    vocabulary, width = len(world.tokenizer()), 32
-    # a Llama with tied embeddings: q, k, v, o; gate, up, down; two norms a layer and one at the end
-    weights = vocabulary * width + 2 * (4 * width**2 + 3 * width * 4 * width + 2 * width) + width
-    trained = 2 * 4 * 8 * (width + width)
-    tokens = 80 * 256  # rows, model.max_length: the rows are not tokenised yet
-    features = count("features")
-    assert features.tokens == 2 * tokens
-    assert features.flops == 2 * weights * tokens + 2 * (weights + trained) * tokens
-    assert features.source == "at most"
-    assert count("finetune").tokens == 2 * (80 // 4) * 1 * 256
-    assert count("pool").tokens == 0
-
-
-def test_what_rests_on_a_pool_of_unknown_size_is_not_known(config):
-    """Python's max(32, nan) is 32: one batch."""
-    local = Size(rows=math.nan, length=math.nan, pairs=10, tests=10, weights=100, trained=10)
-    assert math.isnan(ROWS["warmup"](config, local))
-    assert math.isnan(ROWS["finetune"](config, local))
-    counted = replace(config, selection=replace(config.selection, count=40))
-    assert ROWS["finetune"](counted, local) == 40 * config.finetune.epochs
-    unknown, known = Cost(bytes=1.0, source="at most"), Cost(5.0, 7.0, 1.0, source="counted")
-    both, told = plan._sum(map(wanted, [unknown, known])), plan._sum(map(wanted, [known, known]))
-    assert (both.tokens, both.flops, both.bytes, both.source) == (5.0, 7.0, 2.0, "at least")
-    assert math.isnan(both.seconds)
-    assert told.source == ""
-
-
-def wanted(cost: Cost) -> plan.Wanted:
-    return plan.Wanted("toy", Node(toy, "toy", ()), False, [0], cost)
-
-
-@pytest.mark.parametrize(("rows", "ratio", "taken"), [(80, 0.25, 20), (80, 0.01, 16), (10, 0.01, 10)])
-def test_the_warm_up_takes_its_share_or_a_batch_and_no_more_than_there_is(composed, tmp_path, rows, ratio, taken):
-    size = [f"dataset.world.rows={rows}", f"warmup.ratio={ratio}", "warmup.batch_size=16", "warmup.epochs=1"]
-    config = typed(composed(*SMALL, *size, f"outputs={tmp_path}"))
-    nodes = plan.pipeline.stages(config)
-    assert Costs(tmp_path).of("warmup", nodes["warmup"], config, nodes).tokens == 2 * taken * 256
-
-
-def test_a_stage_like_it_that_is_there_gives_the_cost(tmp_path, config):
-    build(Node(toy, "first", (), label="same"), tmp_path)
-    assert Costs(tmp_path).of("unheard_of", Node(toy, "second", (), label="same"), config, {}).flops == 0
-    unknown = Costs(tmp_path).of("unheard_of", Node(toy, "third", (), label="other"), config, {})
-    assert math.isnan(unknown.flops) and unknown.source == ""
+    assert after([0, 1, 2, 3], "small", "large") == "afterany:7:8"
+    assert after([2], "large", "base") == "afterok:8:9"
+    assert after([0, 2], "large", "base") == "afterok:9,afterany:8"
 
 
 def test_the_plan_of_a_sweep_names_what_is_shared_and_computes_nothing(tmp_path, capsys):
     main([*SWEEP[1:], *SMALL, f"outputs={tmp_path}"])
+    short = capsys.readouterr().out
+    assert short.startswith("4 jobs, ") and ", 0 of them ready; " in short
+    rows = {cells[0]: cells[1:3] for line in short.splitlines() if (cells := line.split())}
+    assert rows["pool"] == ["0", "1"] and rows["warmup"] == ["0", "2"] and rows["features"] == ["0", "4"]
+    missing = [int(row[1]) for kind, row in rows.items() if row[:1] == ["0"] and kind != "sum"]
+    assert rows["sum"] == ["0", str(sum(missing))]
+    main(["--steps", *SWEEP[1:], *SMALL, f"outputs={tmp_path}"])
     text = capsys.readouterr().out
-    assert text.startswith("4 jobs, ") and " 0 ready" in text
+    assert text.endswith(short)
     first = text[text.index("step 1") : text.index("step 2")]
     assert "4 jobs" in first and all(f" {stage}/" in first for stage in ("base", "pool", "tokens", "preferences"))
     second = text[text.index("step 2") : text.index("step 3")]
@@ -192,7 +153,7 @@ def test_commands_go_on_under_their_first_names(old, new):
 
 
 def test_a_sweep_with_nothing_left_to_compute_costs_nothing():
-    assert plan.show({}, [], ["job"]).splitlines()[-1].split() == ["to", "compute", *"0000"]
+    assert plan.summary({}, [], 1).splitlines()[-1].split() == ["sum", *"000000"]
 
 
 def test_a_plan_takes_the_arguments_of_a_sweep_and_refuses_before_it_shows_anything(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Projections keep inner products; a seed is a map, whatever the batch, the threads or the process."""
 
+import copy
 import logging
 import math
 import subprocess
@@ -194,11 +195,19 @@ def test_a_dim_wider_than_the_gradient_is_refused(kind):
         make(kind, dim=0, size=64)
 
 
-def test_trak_says_what_runs_before_it_starts(caplog):
+def test_a_small_matrix_is_drawn_once_for_the_stages_that_want_it_and_a_large_one_not_kept(monkeypatch):
+    assert make("trak").projector is make("trak").projector
+    assert make("trak").projector is not make("trak", seed=1).projector
+    monkeypatch.setattr(trak, "REMEMBERED_BYTES", 0)
+    assert make("trak").projector is not make("trak").projector
+
+
+def test_trak_says_once_what_runs_before_it_starts(caplog):
+    trak._say_once.cache_clear()  # other tests may have made one
     with caplog.at_level(logging.INFO):
-        make("trak", rows=100, batches=10)
-    assert "BasicProjector" in caplog.text
-    assert "100 gradients" in caplog.text
+        for rows in (100, 7, 100):  # as the features, targets and momentum of a job do
+            make("trak", rows=rows, batches=10)
+    assert caplog.text.count("BasicProjector") == 1
     assert "sketch" not in caplog.text
 
 
@@ -228,7 +237,7 @@ def test_descriptions_tell_spaces_apart():
 
 def moved(kind):
     """A projector of the same settings whose map differs in a single sign."""
-    projector = make(kind)
+    projector = copy.deepcopy(make(kind))  # the matrix is everybody's
     matrix = projector.projector.proj_matrix if kind == "trak" else projector.signs
     matrix.view(-1)[0] *= -1
     return Trak(projector.projector, projector.runs, 0) if kind == "trak" else projector

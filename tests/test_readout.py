@@ -5,6 +5,7 @@ import json
 import numpy
 import pytest
 import torch
+from gradient_stages import at_checkpoint, stages_before
 from method_toys import composed_method, rows_table, tokens_of
 from small_device import lacking
 from tiny_models import LENGTHS, NUMERICS, VOCABULARY, llama, random_rows
@@ -15,9 +16,11 @@ from rose.config.compose import typed
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.objectives import SFT, Loss, Objective
-from rose.methods import readout
+from rose.methods import gradient, readout
 from rose.methods.readout import Readout, sides
+from rose.models.batching import IGNORED
 from rose.pipeline import stages
+from rose.stages.graph import ordered
 
 SIZES = dict(vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
 CONFIGS = {
@@ -114,7 +117,7 @@ def test_a_pool_is_stored_in_unit_norm_and_a_pair_as_chosen_less_rejected(base, 
         FeatureStore.open(tmp_path / "targets").rows(0, 0, 1)[0], -both["contrast"], atol=1e-5
     )
     assert abs(both["sft"].norm() - 1) > 1e-3  # it is scaled when it is compared, as preference.normalize says
-    found = readout.influence(
+    found = gradient.influence(
         composed_method("rose_readout"),
         rows_table(len(store.ids)),
         Normalize.per_pair,
@@ -123,6 +126,56 @@ def test_a_pool_is_stored_in_unit_norm_and_a_pair_as_chosen_less_rejected(base, 
     )
     expected = store.rows(0, 0, 3) @ both["contrast"] / both["contrast"].norm()
     numpy.testing.assert_allclose(found.values[:, 0], expected, atol=1e-6)
+
+
+def test_only_the_first_tokens_of_a_row_count_where_they_are_all_that_is_asked_for(base, tmp_path):
+    rows, made = random_rows([9, 14, 6]), {}
+    starts = [next(place for place, label in enumerate(row["labels"]) if place and label != IGNORED) for row in rows]
+    cut = [{name: row[name][: start + 2] for name in row} for row, start in zip(rows, starts, strict=True)]
+    for name, its, more in (("asked", rows, {"first_tokens": 2}), ("by hand", cut, {})):
+        (tmp_path / name).mkdir()
+        tokens = tokens_of(tmp_path / f"tokens {name}", its)
+        readout.pool_readout(tmp_path / name, 64, 0, StoreDtype.float32, NUMERICS, base, tokens, **more)
+        made[name] = FeatureStore.open(tmp_path / name).rows(0, 0, 3)
+    assert torch.equal(made["asked"], made["by hand"])
+
+
+@pytest.mark.parametrize("checkpoint", [1, 2])
+def test_at_a_checkpoint_it_is_the_gradient_of_the_model_with_that_adapter_merged_into_it(tmp_path, checkpoint):
+    root, rows, _ = stages_before(tmp_path)
+    at, made = {"warmup": root / "warmup", "checkpoint": checkpoint}, {}
+    for name, more in (("base", {}), ("tuned", at)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        out = tmp_path / f"{name} readout"
+        out.mkdir()
+        readout.pool_readout(out, 24, 3, StoreDtype.float32, NUMERICS, root / "base", root / "tokens", **more)
+        made[name] = FeatureStore.open(out)
+    assert made["tuned"].checkpoints == [f"checkpoint-{checkpoint}"] and made["base"].checkpoints == ["base"]
+    merged, *_ = at_checkpoint(root, checkpoint)
+    merged = merged.merge_and_unload()
+    maps = Readout(merged, 24, seed=3)
+    for row, found, untuned in zip(
+        rows, *(made[name].rows(0, 0, len(rows)) for name in ("tuned", "base")), strict=True
+    ):
+        expected = projected(maps, head_gradient(merged, row, labelled(row), mean=True))
+        numpy.testing.assert_allclose(found, expected / expected.norm(), atol=1e-4)
+        assert (found - untuned).abs().max() > 1e-2
+
+
+def test_the_last_checkpoints_are_read_out_where_any_are_asked_for_and_else_the_base_model(composed):
+    def nodes(*overrides: str):
+        return stages(typed(composed("method=readout", *overrides)))
+
+    plain, both, every = nodes(), nodes("method.checkpoints=2"), nodes("method.checkpoints=4")
+    assert nodes("method.checkpoints=null")["scores"].name == plain["scores"].name
+    assert plain["warmup"] not in ordered(plain["scores"])
+    for found, numbers in ((both, [3, 4]), (every, [1, 2, 3, 4])):
+        assert found["scores"].inputs["method"].checkpoints == len(numbers)
+        for stores in found["scores"].inputs["representation"][1:]:
+            assert [store.inputs["checkpoint"] for store in stores] == numbers
+            assert all(store.inputs["warmup"].name == plain["warmup"].name for store in stores)
+    cheap = stages(typed(composed("candidates=readout", "candidates.method.checkpoints=1")))
+    assert cheap["candidates_readout 4 of 4"].inputs["warmup"].name == cheap["warmup"].name
 
 
 def test_what_does_not_fit_the_memory_is_halved(base, tmp_path, monkeypatch):

@@ -85,6 +85,11 @@ def test_the_table_shows_mean_and_interval_over_seeds(sweep: Path):
     assert "Mean (95 % interval over seeds); bold" in text
 
 
+def test_of_one_row_nothing_is_said_to_be_bold(tmp_path: Path):
+    write_job(tmp_path / "rose-0", {"reward": 0.5})
+    assert "Mean (" in (text := text_of(tmp_path)) and "bold" not in text
+
+
 def test_failed_and_unfinished_jobs_stay_in_both(sweep: Path):
     write_job(sweep / "rose-3", None, "failed", "CUDA out of memory\nat line 3", seed=3)
     write_job(sweep / "rose-4", {"reward": 0.0}, "running", seed=4)

@@ -17,7 +17,6 @@ from report_jobs import write_items, write_job, write_selection
 
 from rose.report.comparison import compare
 from rose.report.drawing import inline, short
-from rose.report.figures import pareto
 from rose.report.report import write_report
 from rose.report.results import read_jobs
 from rose.report.selection_figures import overlap as overlap_figure
@@ -237,12 +236,6 @@ def test_text_of_other_people_is_spelt_out():
     assert shorten("abcdef", 4) == "abcd … 2 more characters"
     assert shorten(None, 9) == "None"
     assert (number(0.12345), number(-12.345), number(1234.5), number(0.5, "+")) == ("0.123", "−12.3", "1,234", "+0.500")
-
-
-def test_what_nothing_beats_in_cost_and_quality_is_the_pareto_front():
-    costs, qualities = [1, 2, 2, 3, 4], [0.1, 0.5, 0.4, 0.5, 0.9]
-    assert pareto(costs, qualities) == [0, 1, 4]
-    assert pareto([1, 1], [0.5, 0.5]) == [0, 1]
 
 
 def test_a_long_label_is_cut_where_arms_do_not_differ():

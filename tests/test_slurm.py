@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from small_sweep import SMALL, SWEEP, died, ended, marks, results, rose, states
+from small_sweep import SMALL, SWEEP, died, ended, marks, results, rose, states, unhashed
 from waiting import until
 
 from rose.errors import RoseError
@@ -22,6 +23,34 @@ def test_a_folder_that_others_may_write_into_is_not_sent_to_slurm(tmp_path):
     (tmp_path / "own").chmod(0o775)
     with pytest.raises(RoseError, match="own: is another user's, or others may write into it"):
         slurm_launcher.private(tmp_path / "own")
+
+
+def test_it_says_when_the_jobs_states_change_and_nothing_while_they_do_not(tmp_path, monkeypatch, caplog):
+    class Job:
+        def __init__(self, number: int):
+            self.job_id, self.paths = f"7_{number}", SimpleNamespace(result_pickle=tmp_path / str(number))
+
+        def task(self, number: int) -> SimpleNamespace:
+            return SimpleNamespace(exception=lambda: None)
+
+    def squeue(*command: str) -> str:
+        for number in over.pop(0):
+            (tmp_path / str(number)).touch()
+        return answers.pop(0)
+
+    both = "7_0 PENDING\n7_1 PENDING\n"
+    answers = [both, both, "7_0 RUNNING\n7_1 PENDING\n", "7_1 RUNNING\n", "7_1 RUNNING\n", ""]
+    over = [[], [], [], [0], [], [1]]
+    monkeypatch.setattr(slurm_launcher, "_ask", squeue)
+    caplog.set_level("INFO")
+    launcher = slurm_launcher.Slurm(str(tmp_path), max_num_timeout=1, poll_seconds=0)
+    assert launcher.wait({number: Job(number) for number in range(2)}) == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "Slurm: 0 of 2 jobs have ended; 2 pending",
+        "Slurm: 0 of 2 jobs have ended; 1 pending, 1 running",
+        "Slurm: 1 of 2 jobs have ended; 1 running",
+        "Slurm: 2 of 2 jobs have ended",
+    ]
 
 
 def slurm(*command: str) -> str:
@@ -126,6 +155,14 @@ def test_a_job_of_two_processes_on_slurm_ends_with_the_selection_of_one(tmp_path
     selected = [json.loads(line)["id"] for line in results(tmp_path)[f"{job}/selected.jsonl"].splitlines()]
     assert selected == [json.loads(line)["id"] for line in basic[f"{job}/selected.jsonl"].splitlines()]
     assert len(list(tmp_path.glob("sweeps/*/.slurm/*_log.out"))) == 2
+
+
+@needs_slurm
+def test_on_slurm_a_pool_in_shards_has_the_selections_of_a_whole_one_byte_for_byte(tmp_path, basic):
+    code, errors = ended(rose(tmp_path, *SLURM, "features.shards=4"), tmp_path)
+    assert code == 0, errors
+    assert unhashed(results(tmp_path)) == unhashed(basic)
+    assert len(list((tmp_path / "stages" / "features").iterdir())) == 2 * 2 * 4  # seeds, checkpoints, shards
 
 
 @needs_slurm

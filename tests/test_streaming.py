@@ -28,12 +28,12 @@ def aims(run, out, projection=NONE):
     return out
 
 
-def stream(run, out, targets, batch_tokens=64):
+def stream(run, out, targets, batch_tokens=64, **more):
     root, _, _ = run
     before = (root / "base", root / "warmup", root / "tokens")
     for checkpoint, (place, aim) in enumerate(zip(places(out), places(targets), strict=True), 1):
         place.mkdir(parents=True, exist_ok=True)
-        pool_cosines(place, checkpoint, AdamMap.exact, batch_tokens, NUMERICS, *before, aim)
+        pool_cosines(place, checkpoint, AdamMap.exact, batch_tokens, NUMERICS, *before, aim, **more)
     return out
 
 
@@ -54,6 +54,14 @@ def both(run, tmp_path_factory):
     pool(run, folder / "features")
     targets = aims(run, folder / "targets")
     return folder / "features", stream(run, folder / "cosines", targets), targets
+
+
+def test_streamed_scores_of_the_first_tokens_are_those_of_a_store_of_them(run, both, tmp_path):
+    pool(run, tmp_path / "features", tokens=3)
+    cosines = stream(run, tmp_path / "cosines", both[2], first_tokens=3)
+    found = values(run, cosines, both[2])
+    numpy.testing.assert_allclose(found, values(run, tmp_path / "features", both[2]), atol=1e-5)
+    assert abs(found - values(run, both[1], both[2])).max() > 1e-3
 
 
 @pytest.mark.parametrize("normalize", list(Normalize))

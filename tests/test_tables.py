@@ -97,6 +97,38 @@ def test_a_figure_is_drawn_from_its_results_and_a_changed_one_is_found(swept, tm
     assert len(tables.renewed(swept, write=False)) == 1
 
 
+@pytest.fixture
+def priced(results, tmp_path):
+    """Two sweeps that have LESS in common, one of them with candidates."""
+    kept = tmp_path / "experiments" / "results"
+    jobs = [("less", 0, 0.4, 8.0), ("less", 1, 0.6, 8.0), ("bm25", 0, 0.2, 1.0), ("bm25", 1, 0.4, 2.0)]
+    frame = pandas.DataFrame(jobs, columns=["method", "seed", "auc", "cost/flops"]).assign(state="done")
+    frame.to_csv(kept / "one.csv", index=False)
+    less = [("less", None, 0, 0.4, 8.0), ("less", None, 1, 0.6, 8.0), ("less", "bm25", 0, 0.5, 2.0)]
+    columns = ["method", "candidates", "seed", "auc", "cost/flops"]
+    pandas.DataFrame(less, columns=columns).assign(state="done").to_csv(kept / "two.csv", index=False)
+    return results
+
+
+def test_two_sweeps_are_one_table_and_a_cost_is_in_units_of_a_method_s(priced):
+    priced.write_text("<!-- table one+two@method,candidates: auc cost/flops/less -->\n<!-- end -->\n")
+    tables.renewed(priced, write=True)
+    header, _, *rows = priced.read_text().splitlines()[1:-1]
+    assert header == "| method | candidates | seeds | auc | cost/flops/less |"
+    of = {tuple(row.split(" | ")[:2]): row.split(" | ")[2:] for row in rows}
+    assert of["| less", "bm25"] == ["1", "0.50", "0.25 |"]
+    assert of["| less", ""][0] == "2" and of["| less", ""][2] == "1.00 |"  # the other sweep's are the same jobs
+    assert of["| bm25", ""][2].startswith("0.19 (")  # an eighth and a quarter
+
+
+def test_a_metric_is_drawn_against_a_cost(priced, tmp_path):
+    priced.write_text("<!-- figure one+two@method,candidates/cost/flops: auc -->\n![front](front.svg)\n")
+    tables.renewed(priced, write=True)
+    svg = (tmp_path / "front.svg").read_text()
+    assert all(f">{label}<" in svg for label in ("less", "less bm25", "bm25", "cost/flops", "auc"))
+    assert tables.renewed(priced, write=False) == []
+
+
 def test_a_figure_in_the_prose_is_one_of_its_section_s_tables(swept):
     table = "<!-- table swept@method/ratio: auc -->\n<!-- end -->\n"
     swept.write_text(f"# One\n{table}Rose has .40 at `x=.77`, less 0.61.\n# Two\nNothing here has .99.\n")

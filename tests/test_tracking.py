@@ -60,7 +60,7 @@ def run_files(job: Path) -> list[Path]:
 def inspect(job: Path, *options: str) -> str:
     """What W&B itself reads in the only run of `job`."""
     (file,) = run_files(job)
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", *options, "--json", str(file)]
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", *options, "--json", str(file)]
     environment = os.environ | {"WANDB_ERROR_REPORTING": "false", "WANDB_MODE": "offline"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 

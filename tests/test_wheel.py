@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -34,7 +33,8 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv = tmp_path_factory.mktemp("venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     (packages,) = venv.glob("lib/python3*/site-packages")
-    (packages / "ours.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    theirs = [path for path in sys.path if path.endswith("site-packages")]  # of test-oldest two environments
+    (packages / "ours.pth").write_text("\n".join(theirs) + "\n")
     _pip("--python", str(venv / "bin" / "python"), "install", str(wheel))
     return venv / "bin" / "rose"
 
@@ -57,6 +57,7 @@ def test_the_wheel_has_every_module_and_every_file_of_conf_and_experiments(wheel
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "rose").rglob("*.py")}
     wanted |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "hydra_plugins").glob("*.py")}
+    wanted |= {f"{path.relative_to(ROOT)}" for end in ("jinja", "css") for path in (ROOT / "rose").rglob(f"*.{end}")}
     wanted |= {f"rose/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     wanted |= {f"rose/conf/experiments/{path.name}" for path in (ROOT / "experiments").glob("*.yaml")}
     assert wanted and not wanted - names

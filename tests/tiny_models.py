@@ -1,13 +1,16 @@
 """Random models of a few thousand weights, settings to train them by, and the slow way to a gradient."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import log_softmax
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, LlamaConfig, PreTrainedConfig
 
 from rose.config.choices import Dtype
-from rose.config.schema import Lora, Numerics, Training
+from rose.config.schema import Base, Lora, Numerics, Training
+from rose.data import world
 from rose.gradients.per_example import PerExample
 
 VOCABULARY = 61
@@ -109,3 +112,13 @@ def engine_gradients(model, rows):
 
 def loop_gradients(model, rows):
     return torch.stack([slow_gradient(model, -slow_log_probs(model, row).mean()) for row in rows])
+
+
+def encoder(folder: Path) -> Base:
+    """A random two-layer BERT with the world's tokenizer, in `folder`."""
+    tokenizer = world.tokenizer()
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Base(str(folder), revision=None, gguf=None, trust_remote_code=False, pretraining=None)

@@ -17,7 +17,7 @@ say installed
 timeout "${BENCH_SECONDS:-240}" python3 -m bench.gpu "$OUT/bench" --seconds 210 > "$OUT/bench.txt" 2>&1
 tail -3 "$OUT/bench.txt" | cut -c1-200; say "the bench"
 pytest="timeout ${TEST_SECONDS:-60} python3 -m pytest -p no:cacheprovider --continue-on-collection-errors"
-[ -n "$(python3 -c 'import importlib.util as u; print(u.find_spec("xdist") or "")')" ] && pytest="$pytest -n ${TEST_WORKERS:-6} --dist loadfile"
+[ -n "$(python3 -c 'import importlib.util as u; print(u.find_spec("xdist") or "")')" ] && pytest="$pytest -n ${TEST_WORKERS:-$(($(nproc) < 8 ? $(nproc) : 8))} --dist loadfile"
 $pytest -k "(cuda or gpu or kernel or fused) and not without" $(grep -lE "CUDA|DEVICES|triton" tests/test_*.py) > "$OUT/tests_gpu.txt" 2>&1
 tail -3 "$OUT/tests_gpu.txt" | cut -c1-200; say "the tests marked for a GPU"
 $pytest tests/test_{per_example,features,streaming,finite,pairs_training}.py > "$OUT/tests.txt" 2>&1

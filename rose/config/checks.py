@@ -1,8 +1,6 @@
-"""Which values are allowed: told before the first job starts, not after its warm-up."""
+"""Which values go together: told before the first job starts, not after its warm-up."""
 
 import re
-from collections.abc import Callable
-from contextlib import suppress
 from functools import reduce
 from typing import Any
 
@@ -13,84 +11,16 @@ from rose.config.choices import (
     Estimator,
     JudgeKind,
     Keep,
+    Lesson,
     Quantization,
     Representation,
     Rule,
     Target,
 )
+from rose.config.ranges import NAMES, OR_AUTO, RANGES
 from rose.config.schema import Config, Judge, Method, Model, Selection, Training
 from rose.errors import RoseError
-
-Range = tuple[Callable[[Any], bool], str]
-
-SHARE: Range = (lambda value: 0 < value <= 1, "in (0, 1]")
-UNIT: Range = (lambda value: 0 <= value <= 1, "in [0, 1]")
-INSIDE: Range = (lambda value: 0 < value < 1, "in (0, 1)")
-PART: Range = (lambda value: 0 <= value < 1, "in [0, 1)")
-POSITIVE: Range = (lambda value: 0 < value < float("inf"), "above 0")
-NOT_NEGATIVE: Range = (lambda value: 0 <= value < float("inf"), "0 or more")
-COUNT: Range = (lambda value: value >= 1, "1 or more")
-TOKENS: Range = (lambda value: value == "auto" or (type(value) is int and value >= 1), "1 or more, or auto")
-NAMES: Range = (lambda value: _names(value), "at least one name, or a pattern of whole names")
-
-BATCHES: dict[str, Range] = {"learning_rate": POSITIVE, "batch_size": COUNT, "micro_batch_size": COUNT}
-TRAINING: dict[str, Range] = {
-    **{"epochs": COUNT, "warmup_ratio": PART, "weight_decay": NOT_NEGATIVE, "max_grad_norm": NOT_NEGATIVE},
-    **BATCHES,
-}
-MODEL: dict[str, Range] = {
-    "max_length": COUNT,
-    **BATCHES,
-    **{"lora.rank": COUNT, "lora.alpha": POSITIVE, "lora.dropout": PART},
-    **{"lora.targets": NAMES, "lora.exclude": NAMES},
-    **{f"base.pretraining.{name}": COUNT for name in ("layers", "width", "heads", "conversations")},
-    **{f"base.pretraining.training.{name}": allowed for name, allowed in TRAINING.items()},
-}
-GROUPS: dict[str, dict[str, Range]] = {
-    "world": {"distractor": UNIT},  # before what takes it over, so that the key given is the key named
-    "dataset": {"world.rows": COUNT, "world.useful": UNIT, "world.distractor": UNIT, "per_source": COUNT},
-    "plant": {"share": UNIT, "aside": NOT_NEGATIVE},
-    "preference.pairs.world": {"targets": COUNT, "tests": COUNT, "overlap": UNIT, "distractor": UNIT},
-    "preference.pairs": {"shots": COUNT, "tests": COUNT, "test_share": INSIDE, "min_score_ratio": NOT_NEGATIVE},
-    "preference": {"beta": POSITIVE, "gamma": NOT_NEGATIVE, "first_tokens": COUNT},
-    "features": {"batch_tokens": TOKENS, "shards": COUNT},
-    "method": {
-        "ridge": POSITIVE,
-        "layer": SHARE,
-        "smoothing": NOT_NEGATIVE,
-        **dict.fromkeys(("segments", "checkpoints", "components", "neighbours", "buckets", "candidates"), COUNT),
-    },
-    "selection": {
-        "ratio": SHARE,
-        "per_source": SHARE,
-        **dict.fromkeys(("count", "tokens", "slice", "slices", "min_length", "max_length"), COUNT),
-    },
-    "evaluation": {"batch_tokens": COUNT, "max_new_tokens": COUNT, "temperature": NOT_NEGATIVE},
-    "diagnostics": {
-        "resamples": COUNT,
-        "exact_rows": NOT_NEGATIVE,
-        "fidelity_pairs": COUNT,
-        "planted_pairs": COUNT,
-        "matched_length": PART,
-    },
-    "diagnostics.warn": {
-        **{"length_ratio": COUNT, "near_duplicates": PART, "leaked": PART},
-        **dict.fromkeys(("length_correlation", "extremes", "source_mix", "subtask_share", "stability"), SHARE),
-        **dict.fromkeys(("momentum_share", "projection"), SHARE),
-    },
-    "judge": {
-        **dict.fromkeys(("max_length", "batch_tokens", "concurrency"), COUNT),
-        **dict.fromkeys(("price_input", "price_output", "retries"), NOT_NEGATIVE),
-        "timeout": POSITIVE,
-    },
-    "tasks": {"shots": NOT_NEGATIVE, "limit": COUNT, "max_new_tokens": COUNT},
-    "runtime": {"threads": COUNT, "workers": COUNT},
-    "model": MODEL,
-    "student": MODEL,
-    "warmup": {"ratio": SHARE, **TRAINING},  # after the model, whose rates and batches it takes over
-    "finetune": TRAINING,
-}
-RANGES = {f"{group}.{name}": allowed for group, ranges in GROUPS.items() for name, allowed in ranges.items()}
+from rose.shares import rounded
 
 BLIND = (Rule.random, Rule.balanced)  # rules that look at nothing
 DRAWS = (*BLIND, Rule.resample)  # rules that need a seed
@@ -104,6 +34,8 @@ def check(config: Config) -> None:
         value = reduce(lambda part, name: getattr(part, name, None), key.split("."), config)
         if value is not None and not holds(value):
             raise RoseError(f"{key}={value}: must be {allowed}")
+    _size("features.batch_tokens", config.features.batch_tokens)
+    _size("evaluation.batch_tokens", config.evaluation.batch_tokens)
     _divides("warmup", config.warmup)
     _divides("finetune", config.finetune)
     _embedded("model", config.model, config)
@@ -112,30 +44,55 @@ def check(config: Config) -> None:
     _unread(config)
     if config.projection.dim < 1 and config.projection.kind != "none":
         raise RoseError(f"projection.dim={config.projection.dim}: must be 1 or more")
-    if config.features.batch_tokens is None:
-        raise RoseError(f"features.batch_tokens=None: must be {TOKENS[1]}")
     if config.features.batch_tokens == "auto" and config.features.shards > 1:
         fault = "shards take their rows by the batches of the whole pool, which must be the same on every machine"
         raise RoseError(f"features.batch_tokens=auto: must be a number beside features.shards; {fault}")
     if not config.outputs.strip():
         raise RoseError("outputs=: must name a folder")
-    if config.projection.kind == "none" and config.method.representation is Representation.readout:
-        raise RoseError("projection.kind=none: method.representation=readout is always projected; must be another")
     if config.name is not None and not re.fullmatch(r"\w[\w.-]*", config.name):
         raise RoseError(f"name={config.name}: must be letters, digits, _, . and -, as it names a folder")
-    _method(config.method)
-    if config.method.representation is Representation.reward:
-        _ranks(config.method, config.judge)
-    if config.features.keep is Keep.stream and config.method.representation is Representation.gradients:
-        _streams(config.method)
-    checkpoints, epochs = config.method.checkpoints or 1, config.warmup.epochs
-    if checkpoints > epochs:
-        fault = f"the warm-up has a checkpoint an epoch, warmup.epochs={epochs}"
-        raise RoseError(f"method.checkpoints={checkpoints}: {fault}")
+    _ranking(config, config.method)
     _amount(config.method, config.selection)
+    _candidates(config)
     _planted(config)
     _manners(config)
     _judge(config.judge, config.preference.pairs.world is not None)
+
+
+def _ranking(config: Config, method: Method) -> None:
+    """What the method needs, by itself and of other groups."""
+    if config.projection.kind == "none" and method.representation is Representation.readout:
+        raise RoseError("projection.kind=none: method.representation=readout is always projected; must be another")
+    _method(method)
+    if method.representation is Representation.reward:
+        _ranks(method, config.judge)
+    if config.features.keep is Keep.stream and method.representation is Representation.gradients:
+        _streams(method)
+    checkpoints, epochs = method.checkpoints or 1, config.warmup.epochs
+    if checkpoints > epochs:
+        fault = f"the warm-up has a checkpoint an epoch, warmup.epochs={epochs}"
+        raise RoseError(f"method.checkpoints={checkpoints}: {fault}")
+
+
+def _candidates(config: Config) -> None:
+    """Whether the cheap method can rank, and leaves as many rows as are to be selected."""
+    cheap, share, method, asked = config.candidates.method, config.candidates.share, config.method, config.selection
+    if cheap is None or method.lesson is not Lesson.selection:
+        return
+    if cheap.lesson is not Lesson.selection:
+        raise RoseError(f"candidates.method.name={cheap.name}: ranks no rows; must be a method that does")
+    try:
+        _ranking(config, cheap)
+    except RoseError as error:
+        raise RoseError(f"candidates{'.' if f'{error}'.startswith('method.') else ': '}{error}") from error
+    if method.share is Amount.matched:
+        raise RoseError(f"candidates={cheap.name}: method={method.name} draws from the whole pool; must be none")
+    world, few = config.dataset.world, f"more rows than candidates.share={share} leaves"
+    if asked.count and world and asked.count > (most := rounded(share, world.rows)):
+        raise RoseError(f"selection.count={asked.count}: {few}; must be at most {most}")
+    by_ratio = method.share is Amount.selection and not (asked.count or asked.tokens or asked.slice)
+    if by_ratio and asked.ratio > share:
+        raise RoseError(f"selection.ratio={asked.ratio}: {few}; must be at most {share}, or candidates=none")
 
 
 def _method(method: Method) -> None:
@@ -299,16 +256,14 @@ def _judge(judge: Judge, in_world: bool) -> None:
         raise RoseError(f"judge=reward_world: {fault}; for others: reward_model, llm, none")
 
 
-def _names(value: Any) -> bool:
-    """Ends of layers' names, or one regular expression (`all-linear` is one)."""
-    if not isinstance(value, str):
-        return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
-    with suppress(re.error):
-        return bool(value) and re.compile(value) is not None
-    return False
+def _size(key: str, value: Any) -> None:
+    """A number or auto: the schema lets it be anything, null too, which no range looks at."""
+    if value is None:
+        raise RoseError(f"{key}=null: must be {OR_AUTO[1]}")
 
 
 def _divides(name: str, training: Training) -> None:
     step, part = training.batch_size, training.micro_batch_size
-    if step % part:
+    _size(f"{name}.micro_batch_size", part)
+    if part != "auto" and step % part:
         raise RoseError(f"{name}.micro_batch_size={part}: must divide {name}.batch_size={step}")

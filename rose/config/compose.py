@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins import basic_sweeper  # the module: Hydra loads it twice, and has two classes
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -108,14 +108,20 @@ def compose_all(config: DictConfig, jobs: list[list[str]]) -> list[DictConfig]:
     parser = OverridesParser.create(config_loader=_loader())
     bases: dict[tuple[str, ...], DictConfig] = {}
     configs = []
-    for job in jobs:
+    style = config.hydra.job.config.override_dirname
+    for number, job in enumerate(jobs):
         overrides = parser.parse_overrides(job)
         choice = tuple(text for text, override in zip(job, overrides, strict=True) if _chooses_file(override))
         if choice not in bases:
             bases[choice] = _loader().load_sweep_config(config, list(choice))
         result = copy.deepcopy(bases[choice])
         ConfigLoaderImpl._apply_overrides_to_config([each for each in overrides if not _chooses_file(each)], result)
-        result.hydra.overrides.task = job
+        with open_dict(result):
+            result.hydra.overrides.task = job
+            result.hydra.job.id = result.hydra.job.num = number  # a name of one's own for folders may hold these
+            result.hydra.job.override_dirname = get_overrides_dirname(
+                overrides, kv_sep=style.kv_sep, item_sep=style.item_sep, exclude_keys=style.exclude_keys
+            )
         configs.append(result)
     return configs
 

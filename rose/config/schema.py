@@ -12,27 +12,27 @@ from rose.config.data import Dataset, Plant, Preference, World
 class Training:
     """One supervised run on LoRA weights."""
 
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    micro_batch_size: int
-    schedule: choices.Schedule
+    epochs: int  # passes over the rows
+    learning_rate: float  # of AdamW, at its highest
+    batch_size: int  # rows a step, divided among a job's processes
+    micro_batch_size: Any  # rows in memory at once; auto: as many of a step's as a GPU has room for
+    schedule: choices.Schedule  # of the learning rate, as transformers calls it
     warmup_ratio: float  # share of the steps
-    weight_decay: float
-    max_grad_norm: float
-    gradient_checkpointing: bool
-    seed: int
+    weight_decay: float  # AdamW's
+    max_grad_norm: float  # a longer gradient is cut to this norm
+    gradient_checkpointing: bool  # compute activations again rather than keep them
+    seed: int  # of the rows' order and of dropout
 
 
 @dataclass
 class Pretraining:
     """A Llama made here from scratch on the embedded world's language."""
 
-    layers: int
-    width: int
-    heads: int
-    manners: choices.Manners
-    conversations: int
+    layers: int  # of the Llama
+    width: int  # of its hidden states
+    heads: int  # of its attention
+    manners: choices.Manners  # of the conversations: of which world
+    conversations: int  # to learn from
     training: Training
 
 
@@ -40,17 +40,17 @@ class Pretraining:
 class Base:
     """The frozen model: a hub id or folder (`path`), or pretraining on the embedded world."""
 
-    path: str | None
-    revision: str | None
+    path: str | None  # hub id, or a folder written by save_pretrained
+    revision: str | None  # of a hub model; null: main
     gguf: str | None  # file inside `path` to convert from
-    trust_remote_code: bool
+    trust_remote_code: bool  # run the code that comes with the model
     pretraining: Pretraining | None
 
 
 @dataclass
 class Numerics:
-    dtype: choices.Dtype
-    attention: choices.Attention
+    dtype: choices.Dtype  # of the frozen weights; adapters and gradients are float32
+    attention: choices.Attention  # transformers' attn_implementation
     sharded: bool = field(metadata=NOT_IN_KEY)  # in training, over a job's processes; changes rounding alone
     matmul: choices.Matmul = field(default=choices.Matmul.highest, metadata=IN_KEY_IF_SET)  # of float32 on a GPU
     # of the frozen weights
@@ -59,17 +59,17 @@ class Numerics:
 
 @dataclass
 class Lora:
-    rank: int
-    alpha: int
-    dropout: float
+    rank: int  # of both factors
+    alpha: int  # the update counts alpha / rank
+    dropout: float  # in training, of the adapter's input
     targets: Any  # ends of layers' names; or one text: a pattern of whole names, or all-linear
-    rank_stabilized: bool
+    rank_stabilized: bool  # alpha / √rank instead
     exclude: Any = field(default=None, metadata=IN_KEY_IF_SET)  # of those: ends of names, or a pattern of whole ones
 
 
 @dataclass
 class Model:
-    name: str
+    name: str  # in job names and the report
     base: Base
     numerics: Numerics
     lora: Lora
@@ -78,7 +78,7 @@ class Model:
     max_length: int  # tokens a row
     learning_rate: float  # what its warm-up and fine-tuning use unless they say otherwise
     batch_size: int  # rows a step, likewise
-    micro_batch_size: int  # rows in memory at once, likewise
+    micro_batch_size: Any  # rows in memory at once, or auto, likewise
 
 
 @dataclass
@@ -88,18 +88,20 @@ class Warmup(Training):
 
 @dataclass
 class Features:
+    # what becomes of a row's gradient: the update that Adam would make of it, or the bare gradient
     adam: choices.AdamMap
     keep: choices.Keep = field(metadata=NOT_IN_KEY)  # which stage is built; stream needs neither dtype nor projection
-    dtype: choices.StoreDtype
+    dtype: choices.StoreDtype  # of stored features
     batch_tokens: Any  # tokens a batch, padding included; or auto
     shards: int = field(metadata=NOT_IN_KEY)  # stages that share the pool's rows at a checkpoint; their key says which
+    tokens: int | None = field(default=None, metadata=IN_KEY_IF_SET)  # only a row's first so many labelled ones count
 
 
 @dataclass
 class Projection:
-    kind: choices.ProjectionKind
-    dim: int
-    seed: int
+    kind: choices.ProjectionKind  # of gradients to fewer numbers
+    dim: int  # numbers a row, of the readout too
+    seed: int  # of its random matrix
 
 
 @dataclass
@@ -109,16 +111,17 @@ class StoredProjection(Projection):
 
 @dataclass
 class Method:
-    name: str
-    representation: choices.Representation
+    name: str  # in job names and the report
+    representation: choices.Representation  # what is known of a row
+    # what of a pair rows are compared with: its preference loss (ROSE), its chosen answer (LESS)
     target: choices.Target | None
-    balance: choices.Balance
+    balance: choices.Balance  # gradients of tokens or segments of an answer brought to unit norm before they are summed
     segments: int  # with balance=segments
-    checkpoints: int | None  # only the warm-up's last so many count; null: all
-    estimator: choices.Estimator
+    checkpoints: int | None  # only the warm-up's last so many count; null: all, of a readout none, but the base model
+    estimator: choices.Estimator  # how features become influence
     components: int  # of the targets' subspace, with estimator=gist
     neighbours: int  # K, with estimator=shapley
-    whiten: bool
+    whiten: bool  # solve with the pool's second moments, as TRAK does, in place of cosines
     ridge: float  # λ of the whitened solve, in units of the mean squared feature norm
     pooling: choices.Pooling  # of hidden states
     layer: float = field(metadata=NOT_IN_KEY)  # share of the depth after which answer states are taken, (0, 1]
@@ -126,13 +129,22 @@ class Method:
     buckets: int  # that n-grams are hashed into
     smoothing: float  # added to each bucket's count
     per_ngram: bool  # the mean weight of a row's n-grams rather than their sum
-    rule: choices.Rule
+    rule: choices.Rule  # how influences on single pairs become an order of rows
     candidates: int  # rows that rule=greedy orders; the others follow by score
+    # how much of the pool is taken: as selection says, all, or what a gradient method's cost would train
     share: choices.Amount
-    lesson: choices.Lesson
+    lesson: choices.Lesson  # what the model is fine-tuned on
     seed: int | None  # of rules that draw
     reward_model: str | None = field(default=None, metadata=NOT_IN_KEY)  # that ranks rows; null: judge.model
     column: str | None = field(default=None, metadata=IN_KEY_IF_SET)  # of the rows, whose number ranks them
+
+
+@dataclass
+class Candidates:
+    """A cheap method ranks the pool first, and the job's own method sees the best share of it alone."""
+
+    share: float  # of the pool's usable rows, in (0, 1]
+    method: Method | None  # null: every row is a candidate
 
 
 @dataclass
@@ -141,28 +153,28 @@ class Selection:
     count: int | None  # rows, in place of the ratio
     tokens: int | None  # tokens, prompts included, in place of the ratio
     slice: int | None  # in place of the ratio the k-th of `slices` equal parts of the ranking; 1 = the best
-    slices: int
-    dedup: choices.Dedup
+    slices: int  # equal parts of the ranking
+    dedup: choices.Dedup  # pass over copies of better rows, or rows that share most of their text with one
     per_source: float | None  # at most this share of the selection from one source
     min_length: int | None  # tokens a row
-    max_length: int | None
+    max_length: int | None  # tokens a row
     seed: int  # what a random choice takes
 
 
 @dataclass
 class Evaluation:
-    batch_tokens: int  # tokens a batch, padding included
-    max_new_tokens: int
+    batch_tokens: Any  # tokens a batch, padding included; or auto
+    max_new_tokens: int  # of an answer
     temperature: float  # 0: greedy
-    seed: int
+    seed: int  # of sampled answers
 
 
 @dataclass
 class Judge:
     """Who compares answers, and with whose; a kind reads only the settings it needs."""
 
-    kind: choices.JudgeKind
-    opponent: choices.Opponent
+    kind: choices.JudgeKind  # who compares
+    opponent: choices.Opponent  # whose answers a model's meet: the chosen ones, or the base model's
     manners: choices.Manners | None  # reward_world: of which world
     model: str | None  # reward_model: hub id or folder; llm: the endpoint's name for it
     revision: str | None  # of a hub model
@@ -174,7 +186,7 @@ class Judge:
     key_variable: str = field(metadata=NOT_IN_KEY)  # the environment variable that holds its key
     request: dict[str, Any]  # what every request says besides model and messages
     price_input: float | None  # per million tokens; null: unknown
-    price_output: float | None
+    price_output: float | None  # likewise, of replies
     concurrency: int = field(metadata=NOT_IN_KEY)  # requests under way at once
     retries: int = field(metadata=NOT_IN_KEY)  # of a request that met 408, 409, 429, 5xx or no answer
     timeout: float = field(metadata=NOT_IN_KEY)  # seconds a request may take
@@ -185,7 +197,7 @@ class Judge:
 class Tasks:
     """Questions with one right answer, from a file."""
 
-    name: str
+    name: str  # in metrics: accuracy_NAME
     path: str | None = field(metadata=NOT_IN_KEY)  # file, folder, or hub dataset id; null: no tasks
     revision: str | None  # of a hub dataset
     files: list[str]  # patterns inside a folder or hub dataset; empty: every data file
@@ -193,9 +205,9 @@ class Tasks:
     shots: int  # solved examples before each question, of its own subtask
     shots_split: str | None  # where they come from; null: from `split`, and then they are not asked
     limit: int | None  # questions a subtask
-    max_new_tokens: int
-    on_bad_row: choices.OnBadRow
-    seed: int
+    max_new_tokens: int  # of an answer
+    on_bad_row: choices.OnBadRow  # end the run, or count and list the row
+    seed: int  # of which questions and solved examples
 
 
 @dataclass
@@ -223,7 +235,7 @@ class Diagnostics:
     planted: bool  # also whether the score sees faults planted into copies of pool rows: costs their gradients
     planted_pairs: int  # rows and their copies, of each kind of fault
     matched_length: float  # answers whose lengths differ by at most this share of the longer one are of a length
-    seed: int
+    seed: int  # of resamples, rows and faults
     warn: Warn
 
 
@@ -235,9 +247,9 @@ class Runtime:
 
 @dataclass
 class Tracking:
-    mode: choices.TrackingMode
-    project: str
-    entity: str | None
+    mode: choices.TrackingMode  # W&B's
+    project: str  # of W&B
+    entity: str | None  # the user or team whose project it is; null: W&B's default
     artifacts: bool  # whether a job's selection and adapter go to W&B too
 
 
@@ -250,6 +262,7 @@ class Config:
     warmup: Warmup
     features: Features
     projection: StoredProjection
+    candidates: Candidates
     method: Method
     selection: Selection
     finetune: Training
@@ -260,10 +273,10 @@ class Config:
     runtime: Runtime
     tracking: Tracking
     world: World
-    seed: int
-    outputs: str
-    until: choices.Until
-    dry_run: bool
+    seed: int  # what every other seed follows but those of the data
+    outputs: str  # folder of stages, runs, sweeps and models
+    until: choices.Until  # the last stage that is built
+    dry_run: bool  # tell which stages are ready and read the data's first rows, compute nothing
     objective: str | None = None  # the metric that a job returns to a sweeper that searches, such as Optuna's
     name: str | None = None  # of a sweep's folder
     student: Model | None = None  # what is fine-tuned and evaluated, set with model@student=NAME; null: `model` itself

@@ -35,11 +35,14 @@ def kept(
             yield row, encoded
 
 
-def list_dropped(out: Path, dropped: Sequence[DroppedRow], total: int, what: str) -> None:
-    """Writes dropped.jsonl, and into the log how many of `total` are in it. To drop all is an error."""
+def list_dropped(out: Path, dropped: Sequence[DroppedRow], total: int, what: str, part: bool = False) -> None:
+    """Writes dropped.jsonl, and into the log how many of `total` are in it.
+
+    To drop all is an error, unless they are but a `part` of what there is.
+    """
     write_lines(out / "dropped.jsonl", dropped)
     if dropped:
         first = f"{dropped[0]['id']} ({dropped[0]['reason']})"
-        if len(dropped) == total:
+        if len(dropped) == total and not part:
             raise RoseError(f"none of {total} {what} is left, first {first}")
         log.warning("%d of %d %s are dropped, first %s; see dropped.jsonl", len(dropped), total, what, first)

@@ -1,5 +1,6 @@
 """Rows of other people's files: found, fingerprinted, read; refused with file, line and reason."""
 
+import difflib
 import hashlib
 import json
 import logging
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=Mapping[str, Any])
 
 NO_ROWS = re.compile(r"(dataset_infos?|dataset_dict|state)\.json|cache-\w+\.arrow")  # what `datasets` keeps beside rows
+SMALL = 64 * 2**20  # bytes that are read only to count their rows
 FIRST = 5  # rows that a dry run looks at
 EVERY = "**/*"  # all that lies below a folder
 POINTER = re.compile(rb"version https://git-lfs\.\S+\s+oid sha256:")  # the first lines of a file that is not here
@@ -131,6 +133,12 @@ def sift(
         log.warning("%s: keys of messages that nothing reads, by rows: %s", what, counts(keys))
 
 
+def is_small(location: Location) -> bool:
+    """Whether its files are here, and soon read."""
+    path = _local(location)
+    return path is not None and sum(file.stat().st_size for _, file in _local_files(location, path)) <= SMALL
+
+
 def try_first(location: Location, parse: Callable[[FileRow], object], key: str, on_bad_row: OnBadRow) -> None:
     """Raises RoseError where `parse` refuses one of the first rows, or all of them if such are skipped.
 
@@ -232,7 +240,10 @@ def _local(location: Location) -> Path | None:
         return folder
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) and not suffix_of(path):
         return None
-    raise RoseError(f"{location.key}={path}: no such file or folder, nor a hub dataset id (owner/name)")
+    beside = [file.name for file in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    meant = f"; did you mean '{folder.parent / near[0]}'?" if near else ""
+    raise RoseError(f"{location.key}={path}: no such file or folder, nor a hub dataset id (owner/name){meant}")
 
 
 def _wild(path: str) -> tuple[Path, str]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy
 import pandas
 
 from rose.config.choices import Fault
@@ -143,6 +144,12 @@ def truth(pool: Path) -> pandas.DataFrame:
         for row in files.load(pool / "pool.jsonl")
     ]
     return pandas.DataFrame(columns)
+
+
+def faults_in(pool: Path, ids: Iterable[int]) -> numpy.ndarray:
+    """The fault planted into each row of these ids, None in the others."""
+    known = truth(pool).set_index("id")
+    return known["fault"].where(~known["intact"]).reindex(list(ids)).to_numpy()
 
 
 def _can_be_a_pair(row: PoolRow) -> bool:

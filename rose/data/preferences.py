@@ -102,7 +102,7 @@ def draw(rows: list[PreferencePair], count: int, seed: int, name: str) -> list[P
 def _tell(name: str, subtasks: Counter[str], count: int | None) -> None:
     """Logs how many pairs of each subtask there are, and which have fewer than were asked for."""
     counts = ", ".join(f"{subtask} {n}" for subtask, n in subtasks.items())
-    log.info("preferences: %d %s pairs (%s)", subtasks.total(), name, counts)
+    log.info("preferences: %d %s pairs%s", subtasks.total(), name, f" ({counts})" if subtasks.keys() - {"all"} else "")
     short = ", ".join(f"{subtask} {n}" for subtask, n in subtasks.items() if n < (count or 0))
     if short:
         log.warning("preferences: fewer than %d %s pairs with a prompt of their own: %s", count, name, short)
@@ -125,7 +125,10 @@ def _both_sides(
     else:
         sides = [files.read_rows(source) for source in _sources(pairs)]
     target, *test = (_read(out, pairs, side) for side in sides)
-    return (target, test[0]) if test else hold_out(target, pairs.test_share, pairs.seed)
+    if test:
+        return target, test[0]
+    log.info("preferences: %s of the prompts are held out for testing", f"{pairs.test_share:.0%}")
+    return hold_out(target, pairs.test_share, pairs.seed)
 
 
 def _read(out: Path, pairs: Pairs, source: Iterable[FileRow]) -> list[PreferencePair]:

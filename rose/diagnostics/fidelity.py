@@ -11,7 +11,7 @@ from rose.config.choices import Estimator, Representation, Rule
 from rose.config.schema import Method
 from rose.data import files
 from rose.evaluation.evaluate import wins
-from rose.methods.rules import RULES
+from rose.methods.rules import OF_ONE_ROW, RULES
 from rose.methods.scores import INFLUENCE, table_of
 from rose.methods.subtasks import spearman
 from rose.stages.disk import write_json
@@ -20,7 +20,6 @@ from rose.stages.graph import stage
 log = logging.getLogger(__name__)
 
 Z = 1.959964  # the normal distribution's 97.5 % quantile
-OF_ONE_ROW = (Rule.mean_max, Rule.global_max, Rule.lowest)
 ORDERS = (Rule.round_robin, Rule.best_rank, Rule.greedy, Rule.resample)  # of a whole pool, by mean_max of its rows
 LEXICAL = (Representation.words, Representation.ngrams)
 
@@ -76,7 +75,7 @@ def compared(pairs: pandas.DataFrame, rows: pandas.DataFrame, score: pandas.Seri
     An answer without a score, which as a row is never selected, has −∞; pairs without any are left
     out.
     """
-    scores, lengths = score.fillna(-numpy.inf).to_numpy(), rows["answer_tokens"].to_numpy()
+    scores, lengths = score.fillna(-numpy.inf).to_numpy(), rows["answer_tokens"].to_numpy(dtype=numpy.int64)
     table = pairs.assign(chosen_score=scores[0::2], rejected_score=scores[1::2])
     table = table.assign(chosen_length=lengths[0::2], rejected_length=lengths[1::2])
     scored = table.loc[(table[["chosen_score", "rejected_score"]] > -numpy.inf).any(axis=1)]

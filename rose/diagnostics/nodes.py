@@ -72,10 +72,11 @@ def _compared(
 
     `prefix` is that of the stages' names.
     """
-    asked, representation = config.diagnostics, job["scores"].inputs["representation"]
+    scored = job.get("own_scores", job["scores"])
+    asked, representation = config.diagnostics, scored.inputs["representation"]
     read = {"max_length": config.model.max_length, "base": job["base"], "preferences": pairs}
     answers = Node(held_out.answers_as_rows, count=count, seed=asked.seed, **read)
-    pool = (job["tokens"], job["pool"])
+    pool = (job["tokens"], job["pool"], *all_of("candidates", job))
     instead = dict.fromkeys(pool, answers)
     likewise = tuple(_of(part, instead) for part in representation)
     moved = tuple(old for old, new in zip(representation, likewise, strict=True) if new != old)
@@ -110,7 +111,8 @@ def _of(part: Any, instead: dict[Node, Node]) -> Any:
 def _error(config: Config, job: dict[str, Node], trained: dict[str, Any]) -> dict[str, Node]:
     """The projection's error: features of a sample of rows, and targets, without a projection."""
     asked, whole = config.diagnostics, Projection(ProjectionKind.none, dim=0, seed=0)
-    sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=job["tokens"])
+    seen = job.get("candidates", job["tokens"])
+    sample = Node(exact.sample_rows, count=asked.exact_rows, seed=asked.seed, tokens=seen)
     settings = replace(config.features, dtype=StoreDtype.float32)
     rows: dict[str, Any] = {"features": settings, "projection": whole, "tokens": sample, **trained}
     unprojected: dict[str, Any] = {"projection": whole}

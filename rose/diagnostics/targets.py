@@ -86,6 +86,7 @@ def momentum_share(table: pandas.DataFrame, stages: tuple[Sequence[Path], Path] 
         return not_applicable("momentum_share", reason)
     features, momentum = stages
     store = FeatureStore.open(features)
+    table = table.loc[table["id"].isin(list(store.ids))]  # the others were no candidates
     with safe_open(momentum / "momentum.safetensors", "pt") as file:
         common, space = [file.get_tensor(name) for name in store.checkpoints], (file.metadata() or {}).get("space")
     if space is not None:  # older ones do not say

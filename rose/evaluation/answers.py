@@ -16,7 +16,7 @@ from rose.data.rows import DroppedRow, Message
 from rose.errors import RoseError
 from rose.models import loading
 from rose.models.batching import length_batches
-from rose.models.memory import fitting
+from rose.models.memory import fitting, tokens_at_once
 from rose.progress import track
 from rose.seeds import derive
 from rose.stages.disk import write_lines
@@ -109,7 +109,8 @@ def generate(
     fits = fitting(ask, "say a smaller model.max_length, or fewer max_new_tokens")
     with torch.random.fork_rng():
         torch.manual_seed(derive(evaluation.seed, "answers"))
-        for batch in track(length_batches(lengths, evaluation.batch_tokens), "answers to test prompts"):
+        tokens = tokens_at_once(evaluation.batch_tokens, model, max(lengths, default=1), on_a_cpu=4096)
+        for batch in track(length_batches(lengths, tokens), "answers to test prompts"):
             fits(batch)
     return answers
 

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from hashlib import sha256
@@ -19,6 +20,7 @@ from rose.stages.disk import write_json
 log = logging.getLogger(__name__)
 
 FORMAT_WORDS = ("response_format", "response format", "json_schema", "json_object", "schema")  # of who knows no such
+REPEATED = (408, 409, 429)  # and all from 500: what the client asks again after
 TYPED = ("model", "messages", "response_format")  # servers know more than the client does
 
 
@@ -51,7 +53,8 @@ def ask_all(judge: Judge, requests: Sequence[dict[str, Any]]) -> dict[str, Reply
     """The reply to each chat request, by its `digest`; only what `judge.cache` lacks is asked for.
 
     Too many requests, server errors and silence are met with `judge.retries` further tries, waiting
-    longer each time. Raises RoseError when the endpoint still fails; replies stay in the cache.
+    longer each time; the log says so of the first of each kind, and at the end how many there were.
+    Raises RoseError when the endpoint still fails; replies stay in the cache.
     """
     wanted = {digest(judge, request): request for request in requests}
     replies = {name: reply for name in wanted if (reply := _cached(_path(judge, name))) is not None}
@@ -66,8 +69,20 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
     import openai  # late: half a second that few jobs need
 
     key = os.environ.get(judge.key_variable) or "none"  # the client wants one, whatever the server
-    hooks = {"response": [_unmasked]}
-    stay = openai.DefaultHttpxClient(follow_redirects=False, event_hooks=hooks)  # prompts go where it is said to
+    tries = _Tries(judge)
+    hooks = {"response": [_unmasked, tries.see]}
+
+    class Client(openai.DefaultHttpxClient):
+        def send(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().send(*args, **options)
+            except Exception as error:
+                tries.failed(type(error).__name__)
+                raise
+
+    for library in ("openai", "httpx", "httpx2"):  # a line a request, and none says why
+        logging.getLogger(library).setLevel(logging.WARNING)
+    stay = Client(follow_redirects=False, event_hooks=hooks)  # prompts go where it is said to
     client = openai.OpenAI(
         base_url=judge.base_url, api_key=key, max_retries=judge.retries, timeout=judge.timeout, http_client=stay
     )
@@ -86,7 +101,7 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
         with client, ThreadPoolExecutor(judge.concurrency) as pool:
             futures = {pool.submit(work, request, _path(judge, name)): name for name, request in requests.items()}
             try:
-                for future in track(as_completed(futures), "verdicts", len(futures)):
+                for future in track(as_completed(futures), f"judge {judge.model}", len(futures), "replies"):
                     replies[futures[future]] = future.result()
             finally:
                 stop.set()
@@ -94,10 +109,51 @@ def _ask_missing(judge: Judge, requests: dict[str, dict[str, Any]]) -> dict[str,
     except openai.OpenAIError as error:
         missing = sum(not _path(judge, name).exists() for name in requests)
         raise RoseError(_failure(judge, error, missing)) from error
+    finally:
+        tries.sum_up()
     unkept = sum(not _path(judge, name).exists() for name in requests)
     if unkept:
         log.warning("judge: %d replies are empty, cut off or no completion; the next run asks for them again", unkept)
     return replies
+
+
+class _Tries:
+    """Counts the tries that failed and may be repeated, by what they met."""
+
+    def __init__(self, judge: Judge):
+        self.judge, self.met, self.lock = judge, Counter[str](), threading.Lock()
+
+    def see(self, response: Any) -> None:
+        if _repeated(response):
+            self.failed(f"{response.status_code} {response.reason_phrase}".strip())
+
+    def failed(self, kind: str) -> None:
+        with self.lock:
+            self.met[kind] += 1
+            first = self.met[kind] == 1
+        if first:
+            message = "judge: %s: met %s, so it asks again, up to judge.retries=%d times, later each time%s"
+            log.warning(message, self.judge.base_url, kind, self.judge.retries, _slower(self.judge, kind))
+
+    def sum_up(self) -> None:
+        if self.met.total() > len(self.met):
+            log.warning(
+                "judge: %d tries failed: %s", self.met.total(), ", ".join(f"{n} {k}" for k, n in self.met.items())
+            )
+
+
+def _repeated(response: Any) -> bool:
+    """Whether the client asks again after it; None: there was no answer."""
+    return response is None or response.status_code in REPEATED or response.status_code >= 500
+
+
+def _slower(judge: Judge, met: str) -> str:
+    """What helps against a server that cannot keep up; empty where that is not the trouble."""
+    if "Timeout" in met:
+        return (
+            f"; a reply has judge.timeout={judge.timeout:g} s, and judge.concurrency={judge.concurrency} are asked for"
+        )
+    return f"; judge.concurrency={judge.concurrency} are asked at once" if met.startswith("429") else ""
 
 
 def _forms(judge: Judge, request: dict[str, Any]) -> list[dict[str, Any]]:
@@ -181,8 +237,11 @@ def _failure(judge: Judge, error: Exception, missing: int) -> str:
             "where nothing was sent; if you trust that address, give it as judge.base_url"
         )
     refused = response is not None and response.status_code in (401, 403)
-    hint = f"; is the key in the environment variable {judge.key_variable}?" if refused else ""
+    after = f" after {judge.retries} retries" if _repeated(response) else ""
+    hint = _slower(judge, f"{getattr(response, 'status_code', '')} {type(error).__name__}".strip())
+    if refused:
+        hint = f"; is the key in the environment variable {judge.key_variable}?"
     return (
-        f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model} after {judge.retries} retries "
+        f"judge.base_url={judge.base_url}: no verdict from judge.model={judge.model}{after} "
         f"({_said(error)}){hint}; {missing} replies are missing, and the same command asks for those only"
     )

@@ -23,7 +23,7 @@ MATCHED = 1.2  # the longer answer has at most so many times the tokens of the s
 @stage("evaluation", version=5)
 def evaluate(
     out: Path,
-    batch_tokens: int,
+    batch_tokens: int | str,
     numerics: Numerics,
     max_length: int,
     base: Path,
@@ -48,7 +48,7 @@ def evaluate(
     write_items(out, items, preference_metrics(log_probs, reference), counts)
 
 
-def pair_log_probs(model: Model, pairs: Sequence[EncodedPair], budget: int) -> pandas.DataFrame:
+def pair_log_probs(model: Model, pairs: Sequence[EncodedPair], budget: int | str) -> pandas.DataFrame:
     """Summed log-probability (nats) and tokens of both answers of encoded pairs, a row a pair."""
     sums, lengths = answer_log_probs(model, [row for pair in pairs for row in pair], budget)
     return pandas.DataFrame(numpy.hstack([sums.reshape(-1, 2), lengths.reshape(-1, 2)]), columns=COLUMNS)

@@ -25,7 +25,7 @@ def solve(
     out: Path,
     tasks: Tasks,
     source: str,
-    batch_tokens: int,
+    batch_tokens: int | str,
     numerics: Numerics,
     max_length: int,
     base: Path,
@@ -63,7 +63,7 @@ def solve(
 
 
 def likeliest(
-    model: Model, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Asked], max_length: int, batch_tokens: int
+    model: Model, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Asked], max_length: int, batch_tokens: int | str
 ) -> list[str]:
     """The letter whose reply, end-of-turn included, is likeliest; the first of equals."""
     rows = [

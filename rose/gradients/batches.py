@@ -1,17 +1,10 @@
 """features.batch_tokens=auto: batches of the pool as large as a GPU's free memory takes."""
 
-from typing import Any
-
-import torch
-from peft import PeftModel
-from torch import nn
-from transformers.pytorch_utils import Conv1D
-
 from rose import ranks
 from rose.gradients.per_example import PerExample
+from rose.models.memory import USABLE, free_bytes, token_bytes
 
 ON_A_CPU = 2048  # tokens, as conf/features has them
-USABLE = 0.8  # of the memory that is free; the rest is for fragments, and for what the estimate leaves out
 VECTORS = 3  # as long as a gradient: Adam's two moments and a projection's signs
 
 
@@ -21,9 +14,7 @@ def batch_sizes(asked: int | str, engine: PerExample, most_rows: int, longest: i
         return asked, most_rows
     if engine.device.type != "cuda":
         return ON_A_CPU, most_rows
-    free = torch.cuda.mem_get_info(engine.device)[0]
-    free += torch.cuda.memory_reserved(engine.device) - torch.cuda.memory_allocated(engine.device)
-    here = fitting(free, token_bytes(engine.model, longest), 4 * engine.size)
+    here = fitting(free_bytes(engine.device), token_bytes(engine.model, longest), 4 * engine.size)
     tokens, rows = zip(*ranks.together(lambda: here), strict=True)
     return min(tokens), min(rows)
 
@@ -36,20 +27,3 @@ def fitting(free: int, token: int, gradient: int) -> tuple[int, int]:
     """
     half = max(0.0, USABLE * free - VECTORS * gradient) / 2
     return max(1, int(half / token)), max(1, int(half / (2 * gradient)))
-
-
-def token_bytes(model: PeftModel, longest: int) -> int:
-    """What a token of a row as long as the `longest` keeps for the backward pass, estimated from above.
-
-    All that enters or leaves a linear layer, LoRA's own among them, is about twice what is kept; the
-    rest is for what comes and goes. The output layer's logits are there thrice in float32, and
-    where attention is not fused its weights on all other tokens twice.
-    """
-    config = model.config.get_text_config()
-    layers = [layer for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))]
-    sides = sum(sum(layer.weight.shape) if isinstance(layer, Conv1D) else layer.in_features + layer.out_features
-                for layer in layers)  # fmt: skip
-    own: Any = model.get_base_model().config
-    fused = own._attn_implementation != "eager"
-    seen = 0 if fused else config.num_hidden_layers * config.num_attention_heads * longest
-    return model.dtype.itemsize * sides + 12 * config.vocab_size + 8 * seen

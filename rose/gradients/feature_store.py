@@ -3,8 +3,11 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +21,7 @@ from rose.gradients.spaces import TARGETS, VERSIONS, Space, require_same
 from rose.stages.disk import vouch, write_json
 
 ABSENT, VALID, NOT_FINITE = 0, 1, 2
+AT_ONCE = 1 << 14  # ids that are read
 SETTLE = 30.0  # seconds of work that are lost at most; each time the disk is waited for
 
 
@@ -38,8 +42,8 @@ class FeatureStore:
     features.json.
     """
 
-    def __init__(self, places: dict[str, list[Place]], header: dict[str, Any], ids: list[str]) -> None:
-        self.places, self.checkpoints, self.ids = places, list(places), ids
+    def __init__(self, places: dict[str, list[Place]], header: dict[str, Any]) -> None:
+        self.places, self.checkpoints, self.count = places, list(places), header["n"]
         self.path = places[self.checkpoints[0]][0].path
         self.dim: int = header["d"]
         self.dtype = StoreDtype(header["dtype"])
@@ -73,7 +77,8 @@ class FeatureStore:
             "weights": list(weights.values()),
             "subtasks": None if subtasks is None else list(subtasks),
         }
-        store, left = cls({name: [Place(path)] for name in weights}, header, list(ids)), path / "features.json"
+        store, left = cls({name: [Place(path)] for name in weights}, header), path / "features.json"
+        store.ids = list(ids)
         if left.exists():  # by whatever device or program there was: rows of two maps never mix
             require_same(json.loads(left.read_text())["projection"], projection, (left, "what would go on from it"))
         else:  # written last: where it is, the files are whole
@@ -111,17 +116,31 @@ class FeatureStore:
             require_same(header["projection"], other["projection"], (first, path))
         places: dict[str, list[Place]] = {}
         weights: dict[str, float] = {}
+        counts: dict[str, int] = defaultdict(int)
         for path, other in headers.items():
             numbers = numpy.fromfile(path / "numbers.int64", numpy.int64) if (path / "numbers.int64").exists() else None
             for name, weight in zip(other["checkpoints"], other["weights"], strict=True):
                 places.setdefault(name, []).append(Place(path, numbers))
+                counts[name] += other["n"]
                 weights[name] = weight
         for shards in places.values():
             _require_whole(shards)
-        return cls(places, header | {"weights": list(weights.values())}, _ids(next(iter(places.values()))))
+        return cls(places, header | {"n": counts[next(iter(places))], "weights": list(weights.values())})
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.count
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return list(self.each_id())
+
+    def each_id(self) -> Iterator[str]:
+        """The rows' ids in order, which are not in memory at once."""
+        shards = self.places[self.checkpoints[0]]
+        owner, streams = numpy.zeros(len(self), dtype=numpy.int32), [_ids(shard.path) for shard in shards]
+        for place, shard in enumerate(shards):
+            owner[slice(None) if shard.numbers is None else shard.numbers] = place
+        return (next(streams[int(place)]) for place in owner)
 
     @property
     def streamed(self) -> bool:
@@ -186,11 +205,12 @@ def _require_whole(shards: list[Place]) -> None:
         raise RoseError(f"{shards[0].path}: its rows and those of its other shards do not make up the pool")
 
 
-def _ids(shards: list[Place]) -> list[str]:
-    """The ids of a checkpoint's rows, in order."""
-    ids = [identity for shard in shards for identity in json.loads((shard.path / "ids.json").read_text())]
-    numbers = [shard.numbers for shard in shards if shard.numbers is not None]
-    return [ids[place] for place in numpy.argsort(numpy.concatenate(numbers)).tolist()] if numbers else ids
+def _ids(path: Path) -> Iterator[str]:
+    """Those of one directory: `write_json` puts each on a line of its own."""
+    with open(path / "ids.json") as file:
+        lines = (line.rstrip(",\n") for line in file if line.startswith(' "'))
+        while some := list(islice(lines, AT_ONCE)):
+            yield from json.loads(f"[{','.join(some)}]")
 
 
 def leave_out(path: Path, checkpoint: str) -> None:
@@ -201,8 +221,10 @@ def leave_out(path: Path, checkpoint: str) -> None:
 class Filling:
     """Puts rows into a checkpoint of a store; those not finite become zeros and are flagged.
 
-    Flags follow every SETTLE seconds and at the end, when their rows are on the disk. So whatever
-    ends the process, a row with a flag is whole; one without is done again.
+    A thread of its own brings a batch from the device, in one copy, and writes it while the next is
+    computed; what it meets is raised by the next `write`, or at the end. Flags follow every SETTLE
+    seconds and at the end, when their rows are on the disk. So whatever ends the process, a row with
+    a flag is whole; one without is done again.
     """
 
     def __init__(self, store: FeatureStore, checkpoint: int) -> None:
@@ -213,25 +235,39 @@ class Filling:
         )
         self.flags: list[tuple[int, int]] = []  # (row, flag) of what may not be on disk yet
         self.settled = time.monotonic()
+        self.writer = ThreadPoolExecutor(1, "writer")
+        self.under_way: Future[None] | None = None
 
     def __enter__(self) -> "Filling":
         return self
 
     def __exit__(self, *_: object) -> None:
         with self.rows, self.scales, self.done:
+            self.writer.shutdown()
             self._settle()
+            self.wait()
 
     def write(self, numbers: Sequence[int], features: torch.Tensor) -> None:
         """Puts features [n, d] at the rows `numbers`."""
         features = features.float()
         finite = torch.isfinite(features).all(1)
         codes, scale = encode(torch.where(finite[:, None], features, 0), self.dtype)
-        for file, values in ((self.rows, codes), (self.scales, scale)):
-            for number, value in zip(numbers, values.cpu().numpy(), strict=True):
-                file.seek(number * value.nbytes)
-                file.write(value.tobytes())
-        flags = torch.where(finite, VALID, NOT_FINITE).tolist()
-        self.flags += zip(numbers, flags, strict=True)
+        flags = torch.where(finite, VALID, NOT_FINITE).to(torch.uint8)
+        packed = torch.cat((codes, scale[:, None].view(torch.uint8), flags[:, None]), 1)
+        self.wait()  # for the batch before: two are in memory at most
+        self.under_way = self.writer.submit(self._put, list(numbers), packed)
+
+    def wait(self) -> None:
+        """Until what was given so far is written. Raises what the writer met."""
+        if self.under_way is not None:
+            self.under_way.result()
+
+    def _put(self, numbers: list[int], packed: torch.Tensor) -> None:
+        for number, row in zip(numbers, packed.cpu().numpy(), strict=True):
+            for file, values in ((self.rows, row[:-5]), (self.scales, row[-5:-1])):
+                file.seek(number * values.nbytes)
+                file.write(values.tobytes())
+            self.flags.append((number, int(row[-1])))
         if time.monotonic() - self.settled > SETTLE:
             self._settle()
 

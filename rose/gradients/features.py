@@ -26,7 +26,7 @@ from rose.gradients.spaces import TARGETS, description, require_same
 from rose.gradients.trajectory import Trajectory, weight
 from rose.gradients.updates import project_updates
 from rose.models import loading
-from rose.models.batching import Encoded, collate, length_batches, with_first_tokens
+from rose.models.batching import Encoded, collate, first_length, length_batches, with_first_tokens
 from rose.models.log_probs import token_log_probs
 from rose.models.memory import fitting
 from rose.progress import track
@@ -55,7 +55,8 @@ def pool_features(
 ) -> None:
     """A FeatureStore in pool order: each row's Adam update at a checkpoint, projected, of unit norm.
 
-    The row's loss is its mean token cross-entropy. dropped.jsonl lists rows whose gradient is not
+    The row's loss is its mean token cross-entropy, of its first `features.tokens` labelled ones where that is set:
+    no later token passes through the model. dropped.jsonl lists rows whose gradient is not
     finite, {"id", "reason"}; in the store they are zeros, not valid. `checkpoint` is a number from
     1; nothing is computed at one whose learning rate is 0, which the store says. A `shard` (2, 8)
     holds the second eighth of the pool's batches, and so the bytes that the whole would.
@@ -66,12 +67,12 @@ def pool_features(
     rows = Dataset.load_from_disk(str(tokens / "rows"))
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
-        rows, batches, numbers = _pool_batches(rows, features.batch_tokens, engine, shard)
+        rows, batches, numbers = _pool_batches(rows, features.batch_tokens, engine, shard, features.tokens)
         projector = make_projector(projection, engine.size, engine.device, len(rows), len(batches))
         space, ids = projector.describe(), list(rows["id"])
         header = (features.dtype, space, {name: rate}, None, numbers)
         store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
-        take, moments = _gradients(trajectory, checkpoint, engine, rows, features.adam)
+        take, moments = _gradients(trajectory, checkpoint, engine, rows, features.adam, features.tokens)
         _fill(store, batches, take, projector, True, moments, features.adam)
     _list_lost(out, store)
 
@@ -88,6 +89,7 @@ def pool_cosines(
     tokens: Path,
     targets: Path,
     shard: Shard | None = None,
+    first_tokens: int | None = None,
 ) -> None:
     """features.keep=stream: the pool's gradients meet the targets' as they come, and are not kept.
 
@@ -105,11 +107,11 @@ def pool_cosines(
     trajectory = Trajectory(loading.load_model(base, numerics), warmup)
     with PerExample(trajectory.model) as engine:
         require_same(aims.projection, Identity(engine.size).describe(), (targets, "the pool's own gradients"))
-        rows, batches, numbers = _pool_batches(rows, batch_tokens, engine, shard)
+        rows, batches, numbers = _pool_batches(rows, batch_tokens, engine, shard, first_tokens)
         space, ids = description(TARGETS, None, len(aims)), list(rows["id"])
         header = (StoreDtype.float32, space, {name: rate}, None, numbers)
         store = ranks.first(lambda: FeatureStore.create(out, ids, *header))
-        take, moments = _gradients(trajectory, checkpoint, engine, rows, adam)
+        take, moments = _gradients(trajectory, checkpoint, engine, rows, adam, first_tokens)
         _fill(store, batches, take, Cosines(aims, engine.device), False, moments, adam)
     _list_lost(out, store)
 
@@ -174,15 +176,18 @@ def pair_features(
 
 
 def _pool_batches(
-    rows: Dataset, batch_tokens: int | str, engine: PerExample, shard: Shard | None
+    rows: Dataset, batch_tokens: int | str, engine: PerExample, shard: Shard | None, first_tokens: int | None
 ) -> tuple[Dataset, list[list[int]], numpy.ndarray | None]:
     """The pool's rows, and their numbers in batches of at most `batch_tokens` tokens.
 
     Of a shard, its own rows, and their numbers in the pool as well: the batches are those of the
     whole pool, of which each shard takes every so-many-th, as they are sorted by length.
     """
-    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]  # a view of the file
-    lengths = numpy.concatenate([chunk.value_lengths().to_numpy() for chunk in table["input_ids"].chunks])
+    table = rows.select_columns(["labels"]).with_format("arrow")[:]  # a view of the file
+    lengths = numpy.concatenate([chunk.value_lengths().to_numpy() for chunk in table["labels"].chunks])
+    if first_tokens is not None:
+        labels = (row.values.to_numpy() for row in table["labels"])
+        lengths = numpy.fromiter((first_length(each, first_tokens) for each in labels), lengths.dtype, len(lengths))
     sizes = batch_sizes(batch_tokens, engine, _most_rows(engine.size), int(lengths.max()))
     batches = length_batches(lengths, *sizes)
     if shard is None:
@@ -193,16 +198,23 @@ def _pool_batches(
 
 
 def _gradients(
-    trajectory: Trajectory, checkpoint: int, engine: PerExample, rows: Dataset, adam: AdamMap
+    trajectory: Trajectory,
+    checkpoint: int,
+    engine: PerExample,
+    rows: Dataset,
+    adam: AdamMap,
+    first_tokens: int | None,
 ) -> tuple[Gradients, Moments | None]:
     """Brings the model to a checkpoint; returns what takes gradients there, and Adam's moments."""
     trajectory.swap_in(checkpoint - 1)
-    columns = rows.select_columns(["input_ids", "labels"])
+    columns = rows.select_columns(["input_ids", "labels"]).with_format("numpy")
 
     def take(numbers: list[int]) -> torch.Tensor:
         table = columns[numbers]
         both = zip(table["input_ids"], table["labels"], strict=True)
         batch = [Encoded(input_ids=ids, labels=labels) for ids, labels in both]
+        if first_tokens is not None:
+            batch = [with_first_tokens(row, first_tokens) for row in batch]
         return gradients(engine, batch, SFT)
 
     return take, trajectory.moments(checkpoint - 1, engine) if adam != AdamMap.none else None
@@ -246,8 +258,7 @@ def _reference(trajectory: Trajectory, pairs: Sequence[EncodedPair], kind: Refer
     sums = torch.zeros(len(rows), device=trajectory.model.device)
 
     def measure(batch: list[int]) -> None:
-        inputs, targets = collate([rows[number] for number in batch], sums.device)
-        log_probs, _ = token_log_probs(trajectory.model, inputs, targets)
+        log_probs, _ = token_log_probs(trajectory.model, *collate([rows[number] for number in batch]))
         sums[batch] = log_probs.sum(1).to(sums.dtype)
 
     fits = fitting(measure, "say a smaller model.max_length")
@@ -275,15 +286,16 @@ def shortened(
 
 
 def _list_lost(out: Path, store: FeatureStore, dropped: Sequence[DroppedRow] = ()) -> None:
-    """Lists `dropped` and the rows without a gradient, once every process is done; to drop all is an error."""
+    """Lists `dropped` and the rows without a gradient, once every process is done; to drop a whole pool is an error."""
     ranks.barrier()
-    if not store.valid.any() and not (out / "numbers.int64").exists():  # a shard may be a few rows, or none
+    shard = (out / "numbers.int64").exists()  # which may be a few rows, or none
+    if not store.valid.any() and not shard:
         raise RoseError("no row has a finite gradient; model.numerics.dtype=float32 or bfloat16 may help")
     lost = [
         DroppedRow(id=row["id"], reason=f"gradient not finite at {row['checkpoint']}") for row in store.not_finite()
     ]
     if ranks.is_first():
-        list_dropped(out, [*dropped, *lost], len(dropped) + len(store.ids), "rows")
+        list_dropped(out, [*dropped, *lost], len(dropped) + len(store.ids), "rows", part=shard)
 
 
 def _most_rows(size: int) -> int:

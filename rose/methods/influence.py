@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy
 import pandas
@@ -12,14 +12,34 @@ from rose.config.schema import Method
 from rose.data import files
 from rose.errors import RoseError
 
+STEP = 1 << 14  # rows whose influence is computed at once where no rule needs all
 
-class Influence(NamedTuple):
-    """Without targets (lengths, losses) there is one column, named by what it measures."""
 
-    values: numpy.ndarray  # [rows, targets]; NaN where a row has none
-    subtasks: list[str]  # of each target
-    # of row numbers [k] their vectors [k, d], whose inner products are the rows' similarities
-    vectors: Callable[[Sequence[int]], numpy.ndarray] | None = None
+class Influence:
+    """Without targets (lengths, losses) there is one column, named by what it measures.
+
+    `found` is [rows, targets], NaN where a row has none; or, lest all be in memory, a function that computes
+    those of rows start to stop, start being a multiple of `step`. `subtasks` are those of each target,
+    `vectors` makes of row numbers [k] their vectors [k, d], whose inner products are the rows' similarities.
+    """
+
+    def __init__(
+        self,
+        found: numpy.ndarray | Callable[[int, int | None], numpy.ndarray],
+        subtasks: list[str],
+        vectors: Callable[[Sequence[int]], numpy.ndarray] | None = None,
+        step: int = STEP,
+    ) -> None:
+        self.found, self.subtasks, self.vectors, self.step = found, subtasks, vectors, step
+
+    @cached_property
+    def values(self) -> numpy.ndarray:
+        return self.found(0, None) if callable(self.found) else self.found
+
+    def part(self, start: int, stop: int) -> "Influence":
+        """That of rows start to stop alone."""
+        values = self.found(start, stop) if callable(self.found) else self.found[start:stop]
+        return Influence(values, self.subtasks)
 
 
 def nothing(method: Method, rows: pandas.DataFrame) -> Influence:

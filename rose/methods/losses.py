@@ -46,10 +46,9 @@ def loss_drop(method: Method, rows: pandas.DataFrame, before: Path, after: Path)
 
 
 @stage("losses", version=1)
-def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path | None, tokens: Path) -> None:
-    """Writes losses.parquet: id, and loss in nats a token; adapter=None is the base model."""
-    model = loading.load_model(base, numerics)
-    _write(out, model if adapter is None else loading.load_adapter(model, adapter), *encoded_rows(tokens))
+def row_losses(out: Path, numerics: Numerics, base: Path, adapter: Path, tokens: Path) -> None:
+    """Writes losses.parquet of a tuned model: id, and loss in nats a token. The base model's: `hidden.pool_pass`."""
+    _write(out, loading.load_adapter(loading.load_model(base, numerics), adapter), *encoded_rows(tokens))
 
 
 @stage("answer_losses", version=1)

@@ -1,4 +1,4 @@
-"""The readout: gradients of the output layer's weight, from one forward pass of the base model.
+"""The readout: gradients of the output layer's weight, from one forward pass of the base model or of a checkpoint.
 
 For an answer's tokens t with states h_t before the output layer W and slopes e_t = ∂(−log π_t)/∂(W h_t),
 softmax(z_t) − onehot(y_t) where nothing follows W, the gradient of W is Σ_t e_t h_tᵀ. It is kept as
@@ -11,25 +11,24 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas
 import torch
+from peft import PeftModel
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
-from rose.config.choices import Balance, Normalize, PairFormat, StoreDtype
-from rose.config.schema import Method, Numerics
+from rose.config.choices import Balance, PairFormat, StoreDtype
+from rose.config.schema import Numerics
 from rose.data.dropping import list_dropped
 from rose.data.encoded_pairs import encoded_pairs
-from rose.gradients.feature_store import ABSENT, FeatureStore, Filling
+from rose.gradients.feature_store import ABSENT, FeatureStore, Filling, leave_out
 from rose.gradients.features import shortened
 from rose.gradients.objectives import SFT, Loss, Objective
 from rose.gradients.sketch import random_signs
 from rose.gradients.spaces import READOUT, description
-from rose.methods.gradient import compare
+from rose.gradients.trajectory import Trajectory, weight
 from rose.methods.hidden import encoded_rows
-from rose.methods.influence import Influence
 from rose.models import loading
-from rose.models.batching import IGNORED, Encoded, collate, length_batches
+from rose.models.batching import IGNORED, Encoded, collate, length_batches, with_first_tokens
 from rose.models.memory import fitting
 from rose.progress import track
 from rose.stages.graph import stage
@@ -37,26 +36,32 @@ from rose.stages.graph import stage
 BATCH_TOKENS = 2048  # padding included; the logits of its labelled tokens are in memory, three times
 
 
-def influence(
-    method: Method,
-    rows: pandas.DataFrame,
-    scaling: Normalize,
-    pool: Path,
-    pairs: Path,
-    background: Path | None = None,
-) -> Influence:
-    """As of the adapter's gradients (`rose.methods.gradient`), at the base model alone."""
-    return compare(method, rows, {0: 1.0}, scaling, FeatureStore.open(pool), pairs, background)
-
-
 @stage("readout", version=1, resumable=True)
 def pool_readout(
-    out: Path, dim: int, seed: int, dtype: StoreDtype, numerics: Numerics, base: Path, tokens: Path
+    out: Path,
+    dim: int,
+    seed: int,
+    dtype: StoreDtype,
+    numerics: Numerics,
+    base: Path,
+    tokens: Path,
+    first_tokens: int | None = None,
+    warmup: Path | None = None,
+    checkpoint: int | None = None,
 ) -> None:
-    """A FeatureStore in pool order: the gradients of rows' mean cross-entropy, projected, of unit norm."""
+    """A FeatureStore in pool order: the gradients of rows' mean cross-entropy, projected, of unit norm.
+
+    Of the `first_tokens` labelled ones alone where that is set: no later token passes through the model.
+    At a `checkpoint` of a `warmup`, from 1, where these are; one whose mean learning rate is 0 is not computed.
+    """
+    name, rate = _weight(warmup, checkpoint)
+    if not rate:
+        return leave_out(out, name)
     ids, rows = encoded_rows(tokens)
-    readout = Readout(loading.load_model(base, numerics), dim, seed)
-    store = FeatureStore.create(out, ids, dtype, readout.space, {"base": 1.0})
+    if first_tokens is not None:
+        rows = [with_first_tokens(row, first_tokens) for row in rows]
+    readout = Readout(_model(base, numerics, warmup, checkpoint), dim, seed)
+    store = FeatureStore.create(out, ids, dtype, readout.space, {name: rate})
     _fill(store, readout, rows, [[number] for number in range(len(rows))], SFT, unit=True)
 
 
@@ -71,8 +76,13 @@ def pair_readout(
     base: Path,
     preferences: Path,
     format: PairFormat = PairFormat.template,
+    warmup: Path | None = None,
+    checkpoint: int | None = None,
 ) -> None:
     """The same of the target pairs' `objective`, float32, not of unit norm; dropped.jsonl lists the rest."""
+    name, rate = _weight(warmup, checkpoint)
+    if not rate:
+        return leave_out(out, name)
     tokenizer, file = loading.load_tokenizer(base), preferences / "target.jsonl"
     pairs, encoded, dropped = encoded_pairs(tokenizer, file, max_length, format)
     if objective.first_tokens is not None:
@@ -80,17 +90,31 @@ def pair_readout(
         dropped = [*dropped, *alike]
     rows = [row for both in encoded for row in both]
     sides = [[2 * pair, 2 * pair + 1] if objective.paired else [2 * pair] for pair in range(len(pairs))]
-    readout = Readout(loading.load_model(base, numerics), dim, seed)
-    ids, subtasks = ([pair[name] for pair in pairs] for name in ("id", "subtask"))
-    store = FeatureStore.create(out, ids, StoreDtype.float32, readout.space, {"base": 1.0}, subtasks)
+    readout = Readout(_model(base, numerics, warmup, checkpoint), dim, seed)
+    ids, subtasks = ([pair[key] for pair in pairs] for key in ("id", "subtask"))
+    store = FeatureStore.create(out, ids, StoreDtype.float32, readout.space, {name: rate}, subtasks)
     _fill(store, readout, rows, sides, objective)
     list_dropped(out, dropped, len(dropped) + len(pairs), "target pairs")
+
+
+def _weight(warmup: Path | None, checkpoint: int | None) -> tuple[str, float]:
+    """The name of the model that is read out, and what it counts."""
+    return ("base", 1.0) if warmup is None or checkpoint is None else weight(warmup, checkpoint)
+
+
+def _model(base: Path, numerics: Numerics, warmup: Path | None, checkpoint: int | None) -> PreTrainedModel | PeftModel:
+    model = loading.load_model(base, numerics)
+    if warmup is None or checkpoint is None:
+        return model
+    trajectory = Trajectory(model, warmup)
+    trajectory.swap_in(checkpoint - 1)
+    return trajectory.model
 
 
 class Readout:
     """Projected gradients [n, dim] of a model's output layer; its two sides have `shape`, rows × columns of dim."""
 
-    def __init__(self, model: PreTrainedModel, dim: int, seed: int) -> None:
+    def __init__(self, model: PreTrainedModel | PeftModel, dim: int, seed: int) -> None:
         self.model = model.requires_grad_(False).eval()
         head = model.get_output_embeddings()
         assert head is not None, "a causal language model has an output layer"
@@ -130,7 +154,7 @@ def sides(dim: int) -> tuple[int, int]:
 
 
 def slopes(
-    model: PreTrainedModel, head: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor
+    model: PreTrainedModel | PeftModel, head: torch.nn.Module, inputs: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """e and h of labelled tokens, float32 [tokens, vocabulary] and [tokens, hidden size], and where these are, [n, t].
 

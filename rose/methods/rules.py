@@ -125,6 +125,7 @@ def _falling(order: list[int], count: int) -> pandas.Series:
     return score
 
 
+OF_ONE_ROW = (Rule.mean_max, Rule.global_max, Rule.lowest)  # rules that look at no other row
 RULES: dict[Rule, Callable[[Method, pandas.DataFrame, Influence], Ranked]] = {
     Rule[rule.__name__]: rule
     for rule in (mean_max, global_max, round_robin, best_rank, greedy, resample, lowest, middle, random, balanced)

@@ -5,7 +5,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import pandas
@@ -18,7 +17,7 @@ from rose.errors import RoseError
 from rose.methods import detection
 from rose.methods.duplicates import SEEN
 from rose.methods.subtasks import spearman
-from rose.shares import part
+from rose.shares import part, rounded
 from rose.stages.disk import write_json
 from rose.stages.graph import stage
 
@@ -35,9 +34,8 @@ def select(out: Path, selection: Selection, in_world: bool, scores: Path, pool: 
     are useful; of a `planted` pool, whether faults are seen (`rose.methods.detection`). Raises
     RoseError where no row is left to select.
     """
-    table = pandas.read_parquet(scores / "scores.parquet")
-    ranked = table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
-    ranked = _slice(_of_length(ranked, selection), selection)
+    table = pandas.read_parquet(scores / "scores.parquet", columns=["id", "score", "length"])
+    ranked = _slice(_of_length(best_first(table), selection), selection)
     best = ranked[ranked["id"].isin(taken(selection, len(table), ranked, pool))]
     ranks = enumerate(zip(best["id"], best["score"], strict=True), start=1)
     wanted = {identity: {"score": score, "rank": rank} for rank, (identity, score) in ranks}
@@ -61,7 +59,7 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     The budget is a number of rows, or of tokens: then rows are taken until one does not fit. A
     duplicate of a taken row is passed over, and so is a row whose source has had its share.
     """
-    budget = selection.tokens or selection.count or max(1, math.floor(part(selection.ratio, total) + Fraction(1, 2)))
+    budget = selection.tokens or selection.count or rounded(selection.ratio, total)
     budget = len(ranked) if selection.slice else budget
     source, text = {}, {}
     if selection.per_source or selection.dedup in SEEN:
@@ -81,6 +79,11 @@ def taken(selection: Selection, total: int, ranked: pandas.DataFrame, pool: Path
     if not selection.tokens and len(chosen) < budget:
         log.warning("selected %d rows, not %d: no other row has a score and passes", len(chosen), budget)
     return chosen
+
+
+def best_first(table: pandas.DataFrame) -> pandas.DataFrame:
+    """The rows of a scores.parquet that have a score, ties broken by id."""
+    return table.dropna(subset="score").sort_values(["score", "id"], ascending=[False, True])
 
 
 def _of_length(ranked: pandas.DataFrame, selection: Selection) -> pandas.DataFrame:

@@ -35,6 +35,12 @@ def length_batches(lengths: Sequence[int] | numpy.ndarray, budget: int, max_rows
     return batches
 
 
+def first_length(labels: numpy.ndarray, count: int) -> int:
+    """The length of a row of these labels that ends with the `count`-th that carries loss, if it has so many."""
+    labelled = numpy.flatnonzero(labels[1:] != IGNORED) + 1
+    return int(labelled[count - 1]) + 1 if count <= len(labelled) else len(labels)
+
+
 def with_first_tokens(row: Encoded, count: int) -> Encoded:
     """An encoded row of which only the first `count` labelled tokens carry loss."""
     labelled = [t for t, label in enumerate(row["labels"]) if label != IGNORED and t > 0]
@@ -50,8 +56,16 @@ def collate(rows: Sequence[Encoded], device: torch.device | str = "cpu") -> tupl
     """
     inputs, targets = [], []
     for row in rows:
-        length = max((t for t, label in enumerate(row["labels"]) if label != IGNORED), default=0) or 1
-        inputs.append(torch.tensor(row["input_ids"][:length]))
-        targets.append(torch.tensor([*row["labels"][1:], IGNORED][:length]))
+        ids, labels = (numpy.asarray(row[name], dtype=numpy.int64) for name in ("input_ids", "labels"))
+        length = max((1, *numpy.flatnonzero(labels != IGNORED)[-1:]))  # 1 also where no label is left
+        inputs.append(torch.tensor(ids[:length]))
+        targets.append(torch.tensor(numpy.append(labels[1:], IGNORED)[:length]))
     padded = pad_sequence(inputs, True), pad_sequence(targets, True, padding_value=IGNORED)
-    return padded[0].to(device), padded[1].to(device)
+    return moved(padded[0], device), moved(padded[1], device)
+
+
+def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """The tensor there. A GPU fetches it from pinned memory by itself, so that nobody waits until it is idle."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu" and torch.cuda.is_available():
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

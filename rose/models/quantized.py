@@ -19,7 +19,7 @@ from transformers.utils.import_utils import BITSANDBYTES_MIN_VERSION, is_bitsand
 
 from rose.config.choices import Quantization
 from rose.config.schema import Base
-from rose.errors import RoseError
+from rose.errors import RoseError, install
 
 CONFIGS = {
     Quantization.int8: {"load_in_8bit": True},
@@ -34,8 +34,8 @@ def refuse(base: Base, kind: Quantization, place: str, name: str = "model") -> N
         return
     key, remedy = f"{name}.numerics.quantization={kind}", f"{name}.numerics.quantization=none"
     if not is_bitsandbytes_available():
-        install = ".venv/bin/pip install -c constraints.txt -e '.[gpu]'"
-        raise RoseError(f"{key}: needs bitsandbytes, {BITSANDBYTES_MIN_VERSION} or newer; {install}, or say {remedy}")
+        needs = f"needs bitsandbytes, {BITSANDBYTES_MIN_VERSION} or newer"
+        raise RoseError(f"{key}: {needs}; {install('gpu')}, or say {remedy}")
     if torch.device(place).type not in _bitsandbytes().supported_torch_devices:
         raise RoseError(f"{key}: the installed bitsandbytes does not run on a {place.upper()}; say {remedy}")
     if base.path is not None and base.gguf is None and not base.trust_remote_code:

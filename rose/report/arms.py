@@ -83,7 +83,7 @@ def show(value: Any) -> str:
 def group(
     frame: pandas.DataFrame, tables: list[pandas.DataFrame], columns: list[str], jobs: Mapping[str, JobRecord]
 ) -> list[Arm]:
-    """The arms of `frame`, which is `tabulate(jobs)`, the base model's first.
+    """The arms of `frame`, which is `tabulate(jobs)`, the base model's first, then in the order of the sweep.
 
     `tables` are the items of its rows; `columns` tell the arms apart.
     """
@@ -95,7 +95,11 @@ def group(
             continue
         rows[tuple(show(row[name]) for name in columns)].append((row, _result(row, items, jobs[row["job"]])))
     arms = [_arm(dict(zip(columns, key, strict=True)), setting, seeds, members) for key, members in rows.items()]
-    return _merged(sorted(arms, key=lambda arm: arm.method != "zero_shot"))
+
+    def place(arm: Arm) -> tuple[bool, int]:
+        return arm.method != "zero_shot", min(jobs[name].place for name in arm.members)
+
+    return _merged(sorted(arms, key=place))
 
 
 def _of_setting(name: str, with_students: bool) -> bool:

@@ -6,10 +6,15 @@ imported late: half a second.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
+
+from rose.report.arms import Arm
+from rose.report.statistics import Estimate
 from rose.report.text import printable
 
 if TYPE_CHECKING:
@@ -51,6 +56,7 @@ class Plot:
     alt: str
     figure: "Figure"
     svg: str = ""  # for the page
+    folded: bool = False  # shown there only to who asks
 
 
 def new_figure(height: float) -> tuple["Figure", "Axes"]:
@@ -76,6 +82,12 @@ def nth_style(place: int, method: str = "") -> dict[str, Any]:
     """A colour and a marker; some methods have a colour of their own."""
     color = FIXED.get(method, OKABE_ITO[place % len(OKABE_ITO)])
     return {"color": color, "marker": MARKERS[place % len(MARKERS)]}
+
+
+def styles(arms: Sequence[Arm]) -> dict[str, dict[str, Any]]:
+    """By label, the same in every figure: a colour and a marker a method."""
+    methods = list(dict.fromkeys(arm.method for arm in arms))
+    return {arm.label: nth_style(methods.index(arm.method), arm.method) for arm in arms}
 
 
 def short(label: str) -> str:
@@ -105,3 +117,9 @@ def inline(svg: str, name: str) -> str:
     return re.sub(
         r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true" focusable="false">', svg
     )
+
+
+def error_bar(estimate: Estimate) -> numpy.ndarray:
+    """How far the interval goes below and above the mean, [2, 1]; nothing where there is none."""
+    sides = numpy.array([[estimate.mean - estimate.low], [estimate.high - estimate.mean]])
+    return numpy.nan_to_num(numpy.maximum(sides, 0))

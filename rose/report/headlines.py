@@ -35,23 +35,41 @@ def _first(comparison: Comparison, setting: tuple[str, ...], ranking: list[tuple
     (arm, estimate), metric = ranking[0], comparison.main
     if len(ranking) == 1 and arm not in comparison.best[metric]:
         return f"{arm.name} alone was measured: {metric} {interval(estimate)}"
+    tied = [other for other, beside in ranking if number(beside.mean) == number(estimate.mean)]
     mean = f"the {'lowest' if lower_is_better(metric) else 'highest'} {metric}, {interval(estimate)}"
-    if len(ranking) > 1:
-        mean += f", before {ranking[1][0].name} with {interval(ranking[1][1])}"
+    if len(ranking) > len(tied):
+        (other, beside), more = ranking[len(tied)], len(ranking) > len(tied) + 1
+        mean += f", before {other.name} with {interval(beside)}" + " and the others" * more
     if arm in comparison.best[metric]:
         share = comparison.stability.get(setting, {}).get(arm.label)
         wins = "" if share is None else f". It wins in {_percent(share)} of resamples of seeds and prompts"
         return f"{arm.name} has {mean}, told from all others{wins}"
-    tested = any(arm in (entry.arm, entry.reference) for entry in comparison.differences[metric])
-    seeds = counted(NUMBERS[estimate.seeds] if estimate.seeds < len(NUMBERS) else estimate.seeds, "seed")
+    tested = any(one in (entry.arm, entry.reference) for entry in comparison.differences[metric] for one in tied)
+    count = comparison.estimates[metric][_leader(ranking)].seeds
+    seeds = counted(NUMBERS[count] if count < len(NUMBERS) else count, "seed")
     doubt = f"{seeds} cannot tell" if tested else f"without {' or '.join(REFERENCES)} nothing tells"
-    return f"{arm.name} leads; {doubt}: it has {mean}"
+    who = f"{arm.name} leads" if len(tied) == 1 else "Nobody leads"
+    if any(one.method == "zero_shot" for one in tied):
+        who = "No method is ahead of the base model"
+    has = "it has" if who.startswith(arm.name) else f"{arm.name} has" if len(tied) == 1 else f"{_all(tied)} share"
+    return f"{who}; {doubt}: {has} {mean}"
+
+
+def _all(arms: list[Arm]) -> str:
+    *others, last = [arm.name for arm in arms]
+    return f"{', '.join(others)} and {last}"
+
+
+def _leader(ranking: list[tuple[Arm, Estimate]]) -> Arm:
+    """The best of the methods; the base model where nothing else was measured."""
+    return next((arm for arm, _ in ranking if arm.method != "zero_shot"), ranking[0][0])
 
 
 def is_it_real(comparison: Comparison) -> list[str]:
-    """The verdicts on the best arm of each setting, and its margins."""
+    """The verdicts on the best method of each setting, and its margins."""
     lines = []
-    for where, _, ((arm, _), *_) in _rankings(comparison):
+    for where, _, ranking in _rankings(comparison):
+        arm = _leader(ranking)
         answers = [f", {line}" for line in answers_of(comparison, arm, "; ")]
         answers = answers or [f" has nothing to be compared with ({' or '.join(REFERENCES)} in its setting)"]
         lines += [f"{where}{arm.name}{answer}." for answer in answers]
@@ -60,9 +78,10 @@ def is_it_real(comparison: Comparison) -> list[str]:
 
 
 def what_it_cost(comparison: Comparison, jobs: list[JobRecord]) -> list[str]:
-    """What the best arm's own stages take beside random's, and what the whole sweep took."""
+    """What the best method's own stages take beside random's, and what the whole sweep took."""
     lines = []
-    for where, setting, ((arm, _), *_) in _rankings(comparison):
+    for where, setting, ranking in _rankings(comparison):
+        arm = _leader(ranking)
         costs = comparison.measured(SECONDS, setting)
         random = [cost.mean for other, cost in costs if other.method == "random" and other is not arm]
         for cost in [cost.mean for other, cost in costs if other is arm]:
@@ -73,7 +92,8 @@ def what_it_cost(comparison: Comparison, jobs: list[JobRecord]) -> list[str]:
     fresh = sum({stage["dir"]: stage["seconds"] for stage in stages if stage.get("state") == "computed"}.values())
     if total:
         lines.append(f"The sweep's {len(jobs)} jobs rest on {duration(total)} of computing, shared stages counted once")
-        lines[-1] += f"; {duration(fresh)} of it their last runs did." if 0 < fresh < total else "."
+        part = duration(fresh) if 0 < fresh < total else duration(total)
+        lines[-1] += f"; {part} of it their last runs did." if part != duration(total) else "."
     return lines or ["No stage has recorded what it took."]
 
 

@@ -5,21 +5,23 @@ from pathlib import Path
 import jinja2
 import pandas
 
+from rose.report.answers import SideBySide
 from rose.report.arms import words
 from rose.report.comparison import Comparison, verdict
 from rose.report.drawing import Plot
 from rose.report.headlines import is_it_real, is_told, what_it_cost, who_won
 from rose.report.margins import gains, legend, power
-from rose.report.metrics import lower_is_better
+from rose.report.metrics import lower_is_better, meaning
+from rose.report.origin import links, origin, question
 from rose.report.results import JobRecord
 from rose.report.selections import SweepSelections
-from rose.report.suspicions import ArmFinding, suspicions
+from rose.report.suspicions import ArmFinding, shared, suspicions
 from rose.report.table import not_done, notes, planned
-from rose.report.text import counted, number, printable, shorten
+from rose.report.text import counted, number, printable, shorten, shown
 
 HERE = Path(__file__).parent
-# Lines of an answer on the first screen; characters and messages of a row to read.
-LIMITS = {"most_lines": 6, "most_characters": 600, "most_messages": 4}
+# Lines of an answer on the first screen; characters and messages of a row to read; jobs that are listed unfolded.
+LIMITS = {"most_lines": 6, "most_characters": 600, "most_messages": 4, "most_jobs": 24}
 SECTIONS = {
     "unfinished": "Not finished",
     "results": "Results",
@@ -27,33 +29,39 @@ SECTIONS = {
     "margins": "Margins of the test pairs",
     "figures": "Figures",
     "suspicious": "What looks suspicious",
+    "answers": "Answers to read",
     "rows": "Rows to read",
     "costs": "What each stage took",
+    "jobs": "Jobs",
 }
 
 MARGIN_TABLES = ("Paired differences in the margins and in accuracy", "What these pairs and seeds could tell")
 
 
 def render_page(
-    title: str,
+    sweep: Path,
     jobs: list[JobRecord],
     comparison: Comparison,
     selections: SweepSelections,
+    answers: SideBySide,
     findings: list[ArmFinding],
     plots: list[Plot],
 ) -> str:
     """The page as HTML. Every text of other people's is escaped and cut, and made printable."""
-    lines, missing = suspicions(comparison, selections, findings, jobs), not_done(jobs)
+    lines, missing = suspicions(comparison, selections, findings, jobs) + answers.problems, not_done(jobs)
     others = {metric: entries for metric, entries in comparison.differences.items() if entries}
     main, done = others.pop(comparison.main, []), sum(job.state == "done" for job in jobs)
     apart = [table for table in (gains(comparison), power(comparison)) if table]
-    there = {"unfinished": missing, "verdicts": main, "margins": apart, "figures": plots, "rows": selections.arms}
+    there = {"unfinished": missing, "verdicts": main, "margins": apart, "figures": plots}
+    there |= {"answers": answers.prompts, "rows": selections.arms}
+    metrics = comparison.metrics + comparison.more
     return _template().render(
-        title=title,
+        title=sweep.resolve().name,
+        question=question(sweep),
         style=(HERE / "page.css").read_text(),
         count=f"{counted(len(jobs), 'job')}, {'all' if done == len(jobs) else done} done.",
         same=comparison.same,
-        answers={
+        summary={
             "Who won?": who_won(comparison),
             "Is it real?": is_it_real(comparison),
             "What did it cost?": what_it_cost(comparison, jobs),
@@ -64,17 +72,23 @@ def render_page(
         sections={anchor: name for anchor, name in SECTIONS.items() if there.get(anchor, True)},
         unfinished=missing,
         comparison=comparison,
+        metrics=metrics,
+        meanings={metric: said for metric in metrics if (said := meaning(metric))},
         notes=notes(jobs, comparison),
         verdicts=main,
         others=others,
         margins=dict(zip(MARGIN_TABLES, apart, strict=False)),
         legend=legend(comparison),
         stability=[(words(setting), _shares(wins)) for setting, wins in comparison.stability.items()],
-        plots=plots,
+        plots=[plot for plot in plots if not plot.folded],
+        folded=[plot for plot in plots if plot.folded],
         missing=_missing(selections),
         suspicions=lines,
-        findings=sorted(findings, key=lambda finding: (finding.name, finding.arm)),
+        findings=shared(findings),
+        side_by_side=answers,
         selections=selections,
+        jobs=links(sweep, jobs),
+        origin=origin(sweep, jobs),
         stages=_stages(jobs),
     )
 
@@ -87,7 +101,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is safe
     )
-    environment.filters |= {"number": number, "cut": shorten, "verdict": verdict, "lower_is_better": lower_is_better}
+    environment.filters |= {"number": number, "shown": shown, "cut": shorten, "verdict": verdict}
+    environment.filters |= {"lower_is_better": lower_is_better}
     environment.globals |= LIMITS
     return environment.get_template("page.html.jinja")
 

@@ -9,7 +9,10 @@ from pathlib import Path
 import pandas
 
 from rose.errors import one_line
+from rose.report.answers import read_answers
 from rose.report.comparison import compare
+from rose.report.origin import question
+from rose.report.recall import with_recall
 from rose.report.results import read_jobs
 from rose.report.selections import SweepSelections, read_selections
 from rose.report.suspicions import read_findings
@@ -38,9 +41,9 @@ def write_report(sweep: Path, redraw: bool = True) -> Report:
     Raises RoseError where `sweep` is missing or holds no job. A page that cannot be drawn costs a
     warning: the tables are there by then.
     """
-    jobs = read_jobs(sweep)
+    jobs = with_recall(read_jobs(sweep))
     comparison, name = compare(jobs), sweep.resolve().name
-    text, csv = render(jobs, comparison, name), comparison.frame.to_csv(index=False)
+    text, csv = render(jobs, comparison, name, question(sweep)), comparison.frame.to_csv(index=False)
     old, selections, path = sweep / "results.csv", SweepSelections(), sweep / "report.html"
     changed = not old.exists() or old.read_text(encoding="utf-8", errors="replace") != csv
     _write(old, csv)
@@ -55,8 +58,9 @@ def write_report(sweep: Path, redraw: bool = True) -> Report:
             replace(sweep / "results.parquet", partial(plain.to_parquet, index=False))
             selections = read_selections(comparison.arms, jobs)
             findings = read_findings(comparison.arms, jobs, comparison.problems)
-            plots = draw(comparison, selections, sweep / "figures")
-            _write(path, render_page(name, jobs, comparison, selections, findings, plots))
+            answers = read_answers(comparison, jobs)
+            plots = draw(comparison, selections, jobs, sweep / "figures")
+            _write(path, render_page(sweep, jobs, comparison, selections, answers, findings, plots))
     except Exception as error:
         if os.environ.get("ROSE_DEBUG"):
             raise

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas
 from omegaconf import OmegaConf
 
 from rose.errors import RoseError, one_line
-from rose.stages.kinds import MEASURES, ZERO_SHOT, kind_of, own_cost
+from rose.stages.kinds import MEASURES, ZERO_SHOT, own_cost, part_of
 
 StageEntry = dict[str, Any]  # of stages.json: "dir", "state" (computed, reused) and what it cost
 # Naming column → the configuration key it shows; a group's own name is enough to identify it.
@@ -24,6 +24,7 @@ NAMING = {
     "ratio": "selection.ratio",
     "seed": "seed",
 }
+SOME_HAVE = {"student": "student.name", "candidates": "candidates.method.name"}  # likewise, where any job does
 BASE = "zero_shot/"  # before the base model's metrics
 REFERENCE = re.compile(r"\$\{(?P<dots>\.*)(?P<key>\w[\w.]*)\}")  # to another key: `${seed}`, `${..path}`
 MOST_FOLLOWED = 10
@@ -41,6 +42,8 @@ class JobRecord:
     error: str
     metrics: dict[str, float]
     stages: dict[str, StageEntry]
+    provenance: dict[str, Any] = field(default_factory=dict)  # of `rose.run.provenance`; older jobs have none
+    place: int = 0  # in the sweep, as its command line has it; 0 of all where that is not known
 
     def directories(self, *names: str) -> list[str]:
         """Of those of these stages that the job has, as they stand in stages.json."""
@@ -86,25 +89,27 @@ def _referred(config: dict[str, Any], key: str, followed: int = 0) -> Any:
 def read_jobs(sweep: Path) -> list[JobRecord]:
     """The jobs in the folder `sweep`, which may be a job's own directory, by directory name.
 
+    Each knows its place in the sweep.
+
     Raises RoseError where there is no such folder or no job in it.
     """
     if not sweep.is_dir():
         raise RoseError(f"{sweep}: no such folder; a sweep's is outputs/sweeps/NAME")
     if _is_job(sweep):
-        directories = [sweep]
-    elif (names := _announced(sweep)) is not None:
-        directories = sorted(sweep / name for name in set(names))
+        places = {sweep: 0}
+    elif (names := announced(sweep).get("jobs")) is not None:
+        places = {sweep / name: place for place, name in reversed(list(enumerate(names)))}
     else:
-        directories = sorted(filter(_is_job, sweep.iterdir()))
-    if not directories:
+        places = dict.fromkeys(filter(_is_job, sweep.iterdir()), 0)
+    if not places:
         raise RoseError(f"{sweep}: holds no job (a directory with .hydra/ or status.json); a sweep's does")
-    return [_read_job(directory) for directory in directories]
+    return [_read_job(directory, places[directory]) for directory in sorted(places)]
 
 
-def _announced(sweep: Path) -> list[str] | None:
-    """The jobs of the last command that ran this sweep, begun or not; None where it did not know them, as a search."""
+def announced(sweep: Path) -> dict[str, Any]:
+    """What the last command that ran this sweep wrote down: its question, its jobs (null: a search) and itself."""
     path = sweep / "sweep.json"
-    return json.loads(path.read_text())["jobs"] if path.exists() else None
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
@@ -125,22 +130,23 @@ def tabulate(jobs: list[JobRecord]) -> pandas.DataFrame:
 
 
 def naming_columns(jobs: list[JobRecord]) -> list[str]:
-    """The swept keys, `student` where any job fine-tunes another model, and NAMING's."""
-    student = ["student"] if any(job.value("student.name") for job in jobs) else []
-    return [*swept_keys(jobs), *student, *NAMING]
+    """The swept keys, `student` and `candidates` where any job has them, and NAMING's."""
+    some = [name for name, key in SOME_HAVE.items() if any(job.value(key) for job in jobs)]
+    return [*swept_keys(jobs), *some, *NAMING]
 
 
 def swept_keys(jobs: list[JobRecord]) -> list[str]:
     """The overridden keys and groups, NAMING's aside, whose value differs between jobs."""
     overrides = [entry for job in jobs for entry in job.overrides]
     keys = dict.fromkeys(entry.lstrip("+~").split("=")[0] for entry in overrides)
-    named = {*NAMING, *NAMING.values(), "model@student", "student.name"}
+    named = {*NAMING, *NAMING.values(), "model@student", "method@candidates.method", *SOME_HAVE, *SOME_HAVE.values()}
     return [key for key in keys if key not in named and len({job.value(key) for job in jobs}) > 1]
 
 
 def costs(stages: dict[str, StageEntry]) -> dict[str, float]:
     """`cost/<kind>/<what>` of all stages of a kind, `reused` (0 or 1) too, and `cost/<what>` of the method.
 
+    All that finds an expensive method's candidates is of one kind, `candidates`.
     The latter is what the method's own stages, selection and fine-tuning included, cost when each
     was computed, by whichever job; memory is the greatest of them. Reused is what was reused as a
     whole.
@@ -148,22 +154,23 @@ def costs(stages: dict[str, StageEntry]) -> dict[str, float]:
     parts: dict[str, list[float]] = defaultdict(list)
     for name, stage in stages.items():
         for key in stage.keys() - {"dir", "state"}:
-            parts[f"cost/{kind_of(name)}/{key}"].append(stage[key])
+            parts[f"cost/{part_of(name)}/{key}"].append(stage[key])
             if own_cost(name):
                 parts[f"cost/{key}"].append(stage[key])
         if "state" in stage:
-            parts[f"cost/{kind_of(name)}/reused"].append(float(stage["state"] == "reused"))
+            parts[f"cost/{part_of(name)}/reused"].append(float(stage["state"] == "reused"))
     merge = {"peak_memory": max, "reused": min}
     return {name: merge.get(name.rpartition("/")[2], sum)(values) for name, values in parts.items()}
 
 
 def _row(job: JobRecord, columns: list[str], of_base: bool = False) -> dict[str, Any]:
     """The row of a job's model, or of the base model that it was measured against."""
-    row = {name: job.value(NAMING.get(name, name)) for name in columns}
+    row = {name: job.value((NAMING | SOME_HAVE).get(name, name)) for name in columns}
     if "student" in row:
         row["student"] = job.value("student.name") or row["model"]
     if of_base:
         row |= {"method": "zero_shot", "projection": None, "ratio": None}
+        row |= {"candidates": None} if "candidates" in row else {}
     if "student" in row and row["method"] == "zero_shot":
         row["model"] = None  # nothing was selected: such a row measures the student
     stages = [ZERO_SHOT[name] if of_base else name for name in MEASURES]
@@ -204,7 +211,7 @@ def _is_job(path: Path) -> bool:
     return path.is_dir() and ((path / ".hydra").is_dir() or (path / "status.json").is_file())
 
 
-def _read_job(directory: Path) -> JobRecord:
+def _read_job(directory: Path, place: int) -> JobRecord:
     errors = []
 
     def read(name: str, parse: Any, default: Any) -> Any:
@@ -225,6 +232,7 @@ def _read_job(directory: Path) -> JobRecord:
     overrides = read(".hydra/overrides.yaml", unresolved, [])
     stages = read("stages.json", json.loads, {})
     metrics = read("metrics.json", json.loads, {}) | costs(stages)
+    provenance = read("provenance.json", json.loads, {})
     return JobRecord(
         dir=directory,
         config=config,
@@ -234,4 +242,6 @@ def _read_job(directory: Path) -> JobRecord:
         error=errors[0] if errors else status.get("error") or "",
         metrics=metrics,
         stages=stages,
+        provenance=provenance,
+        place=place,
     )

@@ -2,7 +2,7 @@
 
 import numpy
 
-from rose.report.drawing import FIXED, INK, OKABE_ITO, RULE, Plot, figure_with_legend, label_rows, new_figure, short
+from rose.report.drawing import INK, OKABE_ITO, RULE, Plot, figure_with_legend, label_rows, new_figure, short
 from rose.report.selections import SweepSelections
 from rose.report.text import number
 
@@ -30,15 +30,15 @@ def sources(selections: SweepSelections) -> Plot | None:
     return Plot("source_mix", "Where the selected rows come from, and the pool's.", alt, figure)
 
 
-def lengths(selections: SweepSelections) -> Plot | None:
-    """Tokens a row: median, middle half, and from the 5th to the 95th of 100."""
+def lengths(selections: SweepSelections, colors: dict[str, str]) -> Plot | None:
+    """Tokens a row: median, middle half, and from the 5th to the 95th of 100; `colors` by label."""
     rows = [("pool", selections.pool_lengths), *((arm.label, arm.lengths) for arm in selections.arms)]
     rows = [(label, quantiles) for label, quantiles in rows if quantiles]
     if not rows:
         return None
     figure, axes = new_figure(0.55 + 0.24 * len(rows))
     for row, (label, (least, low, middle, high, most)) in enumerate(rows):
-        color = FIXED.get(label, OKABE_ITO[2]) if label != "pool" else INK
+        color = colors.get(label, INK)
         axes.plot([least, most], [row, row], color=color, linewidth=1)
         axes.plot([low, high], [row, row], color=color, linewidth=5, solid_capstyle="butt", alpha=0.6)
         axes.plot(middle, row, "o", color=color, markersize=5)

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rose.diagnostics.finding import severity
@@ -14,25 +15,27 @@ from rose.report.comparison import Comparison
 from rose.report.metrics import direction, is_quality
 from rose.report.results import JobRecord
 from rose.report.selections import SweepSelections
-from rose.report.table import not_done
+from rose.report.table import not_done, pools
 from rose.report.text import number
 
 FIRM = 0.9  # share of resamples that a winner should win
+MANY_LOST = 0.1  # of a pool's rows, at tokenising
 LIKE_CHANCE = 1.5  # times the overlap of random choices: seeds that agree no more chose by chance
 CORRELATED = 0.3
-JUDGE_GAPS = ("judge_malformed", "judge_refused", "judge_failed")
+MINUS = re.compile(r"(?<![\w-])-(?=\d)")  # in sentences of a stage
+JUDGE_GAPS = ("judge_malformed", "judge_refused")
 
 
 @dataclass(frozen=True)
 class ArmFinding:
-    """What one diagnostic found of one arm, over its seeds."""
+    """What one diagnostic found of one arm, over its seeds; after `shared` also of several."""
 
     name: str
     arm: str
-    values: list[float]  # of the jobs that have a number, equal ones once
+    values: tuple[float, ...]  # of the jobs that have a number, equal ones once
     state: str  # pass | warn: the worst of its jobs
     sentence: str  # of the worst job
-    details: list[str]
+    details: tuple[str, ...]
 
 
 def read_findings(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -> list[ArmFinding]:
@@ -45,6 +48,17 @@ def read_findings(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -
                 entries[str(entry.get("name"))].append(entry)
         findings += [_finding(name, arm.label, group) for name, group in entries.items()]
     return findings
+
+
+def shared(findings: list[ArmFinding]) -> list[ArmFinding]:
+    """By name; what is found of all arms alike, as of data, or of some, is one row."""
+    everyone = {finding.arm for finding in findings}
+    alike: dict[ArmFinding, list[str]] = defaultdict(list)
+    for finding in findings:
+        alike[replace(finding, arm="")].append(finding.arm)
+    for arms in alike.values():
+        arms[:] = ["all methods"] if len(arms) == len(everyone) > 1 else [_list(arms)]
+    return sorted((replace(row, arm=arm) for row, (arm,) in alike.items()), key=lambda row: row.name)
 
 
 def _read(job: JobRecord, problems: list[str]) -> list[dict]:
@@ -63,9 +77,9 @@ def _finding(name: str, arm: str, entries: list[dict]) -> ArmFinding:
         return warns, severity(name, value) if warns or value is not None else -math.inf
 
     worst = max(entries, key=gravity)
-    values = list(dict.fromkeys(value for entry in entries if (value := _measured(entry)) is not None))
-    state, sentence = str(worst.get("state", "pass")), str(worst.get("sentence", ""))
-    return ArmFinding(name, arm, values, state, sentence, _lines(worst.get("details")))
+    values = tuple(dict.fromkeys(value for entry in entries if (value := _measured(entry)) is not None))
+    state, sentence = str(worst.get("state", "pass")), MINUS.sub("−", str(worst.get("sentence", "")))
+    return ArmFinding(name, arm, values, state, sentence, tuple(_lines(worst.get("details"))))
 
 
 def _measured(entry: dict) -> float | None:
@@ -91,7 +105,13 @@ def suspicions(
     lines = [f"{len(missing)} of {len(jobs)} jobs did not finish; they are listed below."] if missing else []
     for look in (_few_seeds, _gaps, _unstable, _harmed, _disagreement):
         lines += look(comparison)
-    lines += [*_warned(findings), *_by_chance(selections), *_by_length(comparison, findings), *_judge(comparison)]
+    lines += [
+        *_lost(jobs),
+        *_warned(findings),
+        *_by_chance(selections),
+        *_by_length(comparison, findings),
+        *_judge(comparison),
+    ]
     return [*dict.fromkeys(lines), *comparison.problems, *selections.problems]
 
 
@@ -124,12 +144,13 @@ def _unstable(comparison: Comparison) -> Iterator[str]:
 
 def _harmed(comparison: Comparison) -> Iterator[str]:
     """Arms whose mean is worse than that of the model before any fine-tuning."""
-    metric = comparison.main
+    metric, worse = comparison.main, {}
     for setting in comparison.settings:
         means = [(arm, direction(metric) * estimate.mean) for arm, estimate in comparison.measured(metric, setting)]
         base = next((value for arm, value in means if arm.method == "zero_shot"), -math.inf)
-        if worse := [arm.label for arm, value in means if value < base]:
-            yield f"Worse than the base model in {metric}: {_list(worse)}."
+        worse |= {arm.label: None for arm, value in means if value < base}
+    if worse:
+        yield f"Worse than the base model in {metric}: {_list([*worse])}."
 
 
 def _disagreement(comparison: Comparison) -> Iterator[str]:
@@ -142,6 +163,12 @@ def _disagreement(comparison: Comparison) -> Iterator[str]:
         if len(set(first.values())) > 1:
             winners = ", ".join(f"{arm} in {metric}" for metric, arm in first.items())
             yield f"Metrics disagree on the best mean: {winners}."
+
+
+def _lost(jobs: list[JobRecord]) -> Iterator[str]:
+    """Pools of which many rows reached no method."""
+    shares = ((job, job.metrics.get("pool_rows_dropped", 0) / job.metrics.get("pool_rows", math.inf)) for job in jobs)
+    yield from pools(job for job, share in shares if share >= MANY_LOST)
 
 
 def _warned(findings: list[ArmFinding]) -> list[str]:

@@ -14,10 +14,10 @@ SEEDS = ["seed", "warmup.seed", "projection.seed", "selection.seed", "finetune.s
 SEEDS += ["preference.pairs.seed", "dataset.seed", "world.seed"]  # do not follow `seed`
 
 
-def render(jobs: list[JobRecord], comparison: Comparison, title: str) -> str:
+def render(jobs: list[JobRecord], comparison: Comparison, title: str, question: str = "") -> str:
     """The table, a verdict a row, notes, what the margins tell, and the jobs that did not finish."""
     same = [f"{name} {value}" for name, value in comparison.same.items()]
-    parts = [f"# {title}", f"In every job: {', '.join(same)}." if same else ""]
+    parts = [f"# {title}", question, f"In every job: {', '.join(same)}." if same else ""]
     parts.append(_markdown(cells(comparison), len(comparison.columns)))
     answers = [(arm, answers_of(comparison, arm)) for arm in comparison.arms]
     parts.append(_bullets(f"{arm.label}: {'; '.join(lines)}." for arm, lines in answers if lines))
@@ -70,32 +70,37 @@ def notes(jobs: list[JobRecord], comparison: Comparison) -> Iterator[str]:
         lower = [f"lower {name} is better" for name in comparison.metrics if lower_is_better(name)]
         bold = "bold: told better than every other row of its trained model, data and budget, random or LESS among them"
         bold += " (paired differences, Holm's correction over these and all lines: none contradicts it)"
-        yield "; ".join([f"Mean ({_over(comparison)})", bold, *lower]) + "."
+        told = [bold] if len(comparison.arms) > 1 else []
+        yield "; ".join([f"Mean ({_over(comparison)})", *told, *lower]) + "."
     if any(arm.method == "full" for arm in comparison.arms):
         yield "full takes the whole pool, whatever the ratio."
     if any(arm.same_as for arm in comparison.arms):
         yield "The same as …: one measurement under two names competes once."
     if any(arm.models < len(arm.results) for arm in comparison.arms):
         yield "n counts models: one that is measured with several evaluation.seed, say, is one seed."
-    yield _seeds(jobs)
+    yield seeds(jobs)
     if "preference_accuracy" in comparison.metrics and "longer_wins" in comparison.frame:
         groups = comparison.frame.dropna(subset="longer_wins").groupby("preference", dropna=False)["longer_wins"]
         text = ", ".join(f"{share.mean():.3f} on {preference}" for preference, share in groups)
         yield f"Longer wins: always taking the longer answer has accuracy {text}."
     yield from orders(comparison)
     yield from comparison.problems
-    yield from _dropped(jobs)
+    yield from pools(jobs)
     yield "Every metric of every job: results.csv."
 
 
-def _dropped(jobs: list[JobRecord]) -> Iterator[str]:
-    """Pool rows that no method saw, once for each way the pool was tokenised."""
-    counts = {
-        job.directory("tokens"): job.metrics["pool_rows_dropped"] for job in jobs if "pool_rows_dropped" in job.metrics
-    }
-    for folder, count in sorted(counts.items()):
-        if folder and count:
-            yield f"{count:.0f} pool rows were dropped at tokenising; {folder}/dropped.jsonl says which, and why."
+def pools(jobs: Iterable[JobRecord]) -> Iterator[str]:
+    """How many rows a ratio is of, and how many no method saw; once for each way a pool was tokenised."""
+    whole: set[int] = set()
+    for folder, job in sorted({job.directory("tokens"): job for job in jobs if job.directory("tokens")}.items()):
+        rows, lost = (int(job.metrics.get(name, 0)) for name in ("pool_rows", "pool_rows_dropped"))
+        if lost:
+            of, ratio = (f" of {rows:,}", f": a ratio is of the other {rows - lost:,}") if rows else ("", "")
+            yield f"{lost:,}{of} pool rows were dropped at tokenising, as {folder}/dropped.jsonl says{ratio}."
+        elif rows:
+            whole.add(rows)
+    if whole:
+        yield f"A ratio is of the pool's {' or '.join(f'{rows:,}' for rows in sorted(whole))} rows."
 
 
 def planned(comparison: Comparison) -> Iterator[str]:
@@ -103,7 +108,7 @@ def planned(comparison: Comparison) -> Iterator[str]:
     entries, metric = comparison.differences.get(comparison.main, []), comparison.main
     asked = [entry for entry in entries if entry.planned]
     against = {method: [e.arm.name for e in asked if e.reference.method == method] for method in REFERENCES}
-    what = [f"{', '.join(arms)} against {method}" for method, arms in against.items() if arms]
+    what = [f"{', '.join(dict.fromkeys(arms))} against {method}" for method, arms in against.items() if arms]
     if entries:
         yield f"Better than …: at the 5 % level after Holm's correction, in {metric}; intervals before correction."
     if what:
@@ -136,13 +141,13 @@ def _over(comparison: Comparison) -> str:
     return "95 % interval over seeds and test prompts; over seeds where a metric is not per item"
 
 
-def _seeds(jobs: list[JobRecord]) -> str:
+def seeds(jobs: list[JobRecord]) -> str:
     """Which seeds differ between the jobs, by value: what the intervals are over."""
     in_world = any(job.value(key) is not None for job in jobs for key in ("dataset.world", "preference.pairs.world"))
     named = [name for name in [*SEEDS, *swept_keys(jobs)] if is_seed(name) and (in_world or name != "world.seed")]
     values = {name: sorted({value for job in jobs if (value := job.value(name)) is not None}) for name in named}
-    free = [name for name, seeds in values.items() if len(seeds) > 1]
-    pinned = [f"{name} ({seeds[0]})" for name, seeds in values.items() if len(seeds) == 1]
+    free = [name for name, found in values.items() if len(found) > 1]
+    pinned = [f"{name} ({found[0]})" for name, found in values.items() if len(found) == 1]
     if not free:
         return "One seed: no interval here speaks of other seeds."
     text = f"Seeds that differ between jobs: {', '.join(free)} ({', '.join(map(str, values[free[0]]))})."

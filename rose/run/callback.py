@@ -1,6 +1,7 @@
 """What happens around the jobs: a look at all of them before the first, the table at the end."""
 
 import json
+import logging
 import os
 import sys
 from functools import partial
@@ -18,9 +19,11 @@ from rose.config.hints import or_exit
 from rose.config.schema import Config, Tracking
 from rose.config.secrets import refuse_secrets
 from rose.errors import SHARING, RoseError
-from rose.run import record
+from rose.run import provenance, record
 from rose.run.names import name_directory
 from rose.stages.disk import write_json
+
+log = logging.getLogger(__name__)
 
 
 def choose_launcher(config: DictConfig) -> None:
@@ -30,10 +33,13 @@ def choose_launcher(config: DictConfig) -> None:
             config.hydra.launcher = OmegaConf.load(CONF / "hydra" / "launcher" / "processes.yaml")
 
 
-def announce(sweep: Path, jobs: list[DictConfig] | None) -> None:
-    """Writes down which jobs a sweep is made of, for its report; null: a search's, those in its folder."""
+def announce(config: DictConfig, jobs: list[DictConfig] | None) -> None:
+    """Writes down what a sweep is made of and asks, for its report; jobs null: a search's, those in its folder."""
+    sweep = Path(config.hydra.sweep.dir)
     sweep.mkdir(parents=True, exist_ok=True)
-    write_json(sweep / "sweep.json", {"jobs": jobs and [job.hydra.sweep.subdir for job in jobs]})
+    names = jobs and [job.hydra.sweep.subdir for job in jobs]
+    asked = {"question": provenance.question(config), "command": provenance.command()}
+    write_json(sweep / "sweep.json", {"jobs": names} | asked)
 
 
 def idle_keys(jobs: list[list[str]], results: list[str]) -> list[str]:
@@ -85,6 +91,7 @@ class LookAhead(Callback):
         if config.dry_run:
             _dry_run([("", config)])
         _make_folder(config.outputs)
+        _warn(_forewarn(config))
 
     def _look_ahead(self, config: DictConfig) -> None:
         if ranks.world_size() > 1:
@@ -96,6 +103,12 @@ class LookAhead(Callback):
         configs = [typed(job) for job in jobs]
         for outputs in {each.outputs for each in configs if not each.dry_run}:
             _refuse_unwritable(outputs)
+        # of a search nobody knows yet how many jobs run at a time
+        here = config.hydra.launcher._target_.endswith(".Processes") and not searches(config)
+        if here and not any(each.dry_run for each in configs):
+            from rose.run.launchers.processes import warm
+
+            warm(config.hydra.launcher.workers, jobs)  # while this process imports torch for itself
         stages = [_stages(each) for each in configs]
         if searches(config) and config.objective is None:
             sweeper = config.hydra.runtime.choices["hydra/sweeper"]
@@ -110,7 +123,7 @@ class LookAhead(Callback):
             _dry_run([(" ".join(job), each) for job, each in zip(overrides, configs, strict=True)])
         for outputs in {each.outputs for each in configs}:
             _make_folder(outputs)
-        announce(Path(config.hydra.sweep.dir), None if searches(config) else jobs)
+        announce(config, None if searches(config) else jobs)
         launched = config.runtime.workers > 1 or config.hydra.runtime.choices["hydra/launcher"] != "basic"
         begin(Path(config.hydra.sweep.dir), configs, stages, launched)
         for line in _design(configs, stages):
@@ -190,6 +203,16 @@ def _require_objective(config: Config, nodes: Any) -> None:
     from rose.run import objective
 
     objective.require(config, nodes)
+
+
+def _forewarn(config: Config) -> str:
+    from rose.run.forewarning import forewarn
+
+    try:
+        return forewarn(config) if ranks.is_first() else ""
+    except Exception as error:  # an estimate stops nothing; what is really wrong, the stage that meets it says
+        log.debug("no estimate: %s", error)
+        return ""
 
 
 def _design(configs: list[Config], stages: list[Any]) -> list[str]:

@@ -25,36 +25,44 @@ Job = tuple[Config, dict[str, Node]]
 
 
 def foretell(configs: Sequence[Config], stages: Sequence[dict[str, Node]]) -> list[str]:
-    """A line for each kind of test pairs that the jobs, with these stages, will be measured on."""
+    """Some lines for each kind of test pairs that the jobs, with these stages, will be measured on."""
     groups: dict[str, list[Job]] = defaultdict(list)
     for config, nodes in zip(configs, stages, strict=True):
         if config.until is Until.evaluation:
             groups[_without_seeds(config.preference.pairs)].append((config, nodes))
-    return [_line(jobs) for jobs in groups.values()]
+    return [_lines(jobs) for jobs in groups.values()]
 
 
-def _line(jobs: list[Job]) -> str:
+def _lines(jobs: list[Job]) -> str:
     """The spread is not known yet: that of rates is what it is for models that agree so often, others' the unit."""
     config, nodes = jobs[0]
     (found, bound), seeds = prompts_of(config, nodes["preferences"]), seeds_a_method(jobs)
     prompts = found or EXAMPLE
     least = least_told_by_prompts(1.0, prompts)
     rate = "win rate or preference accuracy" if "verdicts" in nodes else "preference accuracy"
+    half, most = (_rate(share**0.5 * least) for share in (0.5, 0.125))
     of_seeds = "one seed says nothing of methods"
     if seeds > 1:
         least_of_seeds = errors_needed(seeds - 1) / seeds**0.5
-        of_seeds = f"between methods also {number(least_of_seeds)} standard deviations of what differs between seeds"
-    return (
-        f"{config.preference.name}: {bound}{found or 'not known yet how many'} test prompts, "
-        f"{counted(seeds, 'seed')} a method. What {prompts} prompts tell with 80 % power at a 5 % level (two-sided): "
-        f"between two models {number(0.5**0.5 * least)} in {rate} if they agree on half of the prompts, "
-        f"{number(0.125**0.5 * least)} if on 7 of 8, and {number(least)} standard deviations of log_ratio_margin; "
-        f"{of_seeds}."
+        of_seeds = f"{number(least_of_seeds)} standard deviations of what differs between seeds, on top of these"
+    return "\n  ".join(
+        [
+            f"{config.preference.name}: {bound}{found or 'not known yet how many'} test prompts, "
+            f"{counted(seeds, 'seed')} a method. The smallest difference that {prompts} prompts tell "
+            f"(80 % power, 5 % level, two-sided):",
+            f"in {rate}: {half} between two models that agree on half of the prompts, {most} on 7 of 8",
+            f"in log_ratio_margin: {number(least)} standard deviations between prompts",
+            f"between methods: {of_seeds}",
+        ]
     )
 
 
+def _rate(difference: float) -> str:
+    return number(difference) if difference < 1 else "none"
+
+
 def prompts_of(config: Config, preferences: Node) -> tuple[int, str]:
-    """How many prompts the test pairs have, and "at most " where there may be fewer; 0 where that is not known yet.
+    """How many prompts the test pairs have, and "about " where faults may not fit; 0 where that is not known yet.
 
     They are counted where the stage is finished or its files are here and small.
     """
@@ -64,7 +72,7 @@ def prompts_of(config: Config, preferences: Node) -> tuple[int, str]:
     if pairs.world is not None:
         return pairs.world.tests, ""
     if pairs.planted:
-        return round(part(pairs.test_share, config.plant.aside)), "at most "
+        return round(part(pairs.test_share, config.plant.aside)), "about "
     if not _is_cheap(pairs):
         return 0, ""
     with tempfile.TemporaryDirectory() as folder:

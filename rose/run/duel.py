@@ -30,12 +30,13 @@ def duel(first: Path, second: Path, overrides: list[str]) -> Path:
     RoseError where a job has no answers, the two answered different prompts, or there is no judge.
     """
     outputs, answers = _answers(first)
-    _, opponent = _answers(second)
+    others, opponent = _answers(second)
     config = _config(first, outputs, overrides)
     if config.judge.kind is JudgeKind.none:
         raise RoseError(f"{first}: was not judged; name a judge: judge=llm judge.model=… judge.base_url=…")
     weights = fingerprint(config.judge)
-    shares = shares_model(config.judge, config.model.base)
+    ranking = [model for job, root in ((first, outputs), (second, others)) for model in _ranking(job, root)]
+    shares = any(shares_model(config.judge, config.model.base, model) for model in [None, *ranking])
     name = hashlib.sha256(repr((keys.judge(config.judge), weights)).encode()).hexdigest()[:6]
     target = outputs / "duels" / f"{first.resolve().name}-against-{second.resolve().name}-{name}"
     target.parent.mkdir(exist_ok=True)
@@ -71,6 +72,13 @@ def _answers(job: Path) -> tuple[Path, Path]:
         if (parent / folder).is_dir():
             return parent, parent / folder
     raise RoseError(f"{job}: its answers are gone ({folder}); run it again")
+
+
+def _ranking(job: Path, outputs: Path) -> list[str]:
+    """The reward models that ranked a job's rows, or its candidates."""
+    stages = json.loads((job / "stages.json").read_text())
+    made = [outputs / entry["dir"] / "inputs.json" for name, entry in stages.items() if name.endswith("rewards")]
+    return [json.loads(path.read_text())["inputs"]["judge"]["model"] for path in made if path.exists()]
 
 
 def _config(job: Path, outputs: Path, overrides: list[str]) -> Config:

@@ -22,7 +22,7 @@ from rose.stages.graph import Node, plan
 
 FILES = ("pool", "preferences", "questions")
 TRIALS = ("trial", "student_trial")
-# with all that a trial rests on: `rose.run.plan` lets whatever is not here wait for the trials
+# with all that a trial rests on: `rose.run.survey` lets whatever is not here wait for the trials
 ORDER = ("whole_pool", "aside", *FILES, "base", "tokens", "student_base", "student_tokens", *TRIALS)
 
 PASSING = (Lost, OSError)  # what another job, or another machine, need not meet: a full disk, a hub that is away
@@ -76,7 +76,7 @@ def begin(names: Sequence[str], nodes: Nodes, outputs: Path, job: Path, make: Ca
             make(nodes[name])
             continue
         said = job.parent / f".failed-{nodes[name].name.replace('/', '-')}"
-        with leases.held(said.with_name(f"{said.name}.lease")):
+        with leases.held(said.with_name(f"{said.name}.lease"), nodes[name].name):
             if said.exists():
                 raise SaidAlready(said.read_text())
             try:

@@ -40,6 +40,8 @@ def _next(directory: Path, overrides: Sequence[str]) -> str:
     if (directory / "selected.jsonl").exists():
         lines.append(["the best rows:", f"head -n 3 {shlex.quote(f'{directory}/selected.jsonl')}"])
     lines.append(["a report of this job:", f"{program} report {shlex.quote(str(directory))}"])
+    if any(text.lstrip("+").startswith(("method.", "candidates")) for text in overrides):
+        return columns(lines)  # they are this method's: with them random is refused, or draws from its candidates
     method = next((text.partition("=")[2] for text in overrides if text.startswith("method=")), "rose")
     methods = method if method == "random" else f"{method},random"
     rest = shlex.join(text for text in overrides if text.lstrip("+~").partition("=")[0] not in ALONE)

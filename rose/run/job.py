@@ -17,9 +17,10 @@ import torch
 from rose import pipeline, ranks
 from rose.config.choices import Until
 from rose.config.schema import Config
-from rose.data import files, pool, preferences
+from rose.data import pool, preferences
 from rose.errors import RoseError, one_line
-from rose.run import early, record, tracking
+from rose.methods import candidates
+from rose.run import early, process, provenance, record, tracking
 from rose.stages import checksums, leases
 from rose.stages.build import Built, assist, build, leading
 from rose.stages.disk import write_json
@@ -70,6 +71,7 @@ def _assist(config: Config) -> None:
 
 def _prepared(config: Config) -> dict[str, Node]:
     """The job's stages. Every process looks at its own inputs, and all go on or none does."""
+    process.settle()
     if config.runtime.threads:
         torch.set_num_threads(config.runtime.threads)
     nodes: dict[str, Node] = {}
@@ -107,7 +109,7 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
 
 
 def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) -> None:
-    outputs, names = Path(config.outputs), _names(nodes)
+    outputs, names, began = Path(config.outputs), _names(nodes), provenance.now()
     stages: dict[str, dict[str, Any]] = {}  # what stages.json holds
 
     def done(node: Node, built: Built) -> None:
@@ -134,6 +136,7 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
         if not any(wanted):
             log.warning("%s: method=%s has nothing to do until=%s", directory.name, config.method.name, config.until)
         early.begin([name for name in wanted[0] if name in early.ORDER], nodes, outputs, directory, make)
+        candidates.leave_enough(config, nodes["tokens"].path(outputs))
         failures = _build_all(wanted, nodes, make)
         by_name = {node.name: node for node in nodes.values()}
         for name, state in _states(Until.evaluation, nodes, outputs).items():
@@ -143,6 +146,8 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
         paths = {name: outputs / entry["dir"] for name, entry in stages.items()}
         with checksums.blamed(paths.values()):
             metrics = record.collect(directory, paths)
+        if not finished:
+            write_json(directory / "provenance.json", provenance.of_job(began))
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
         if config.tracking.artifacts:
             tracking.log_artifacts(run, directory)
@@ -159,7 +164,7 @@ def _lost(metrics: dict[str, float], paths: dict[str, Path]) -> str:
     """How many pool rows no stage saw, and where they are listed."""
     if not (lost := metrics.get("pool_rows_dropped")):
         return ""
-    total = f" of {files.count(paths['pool'] / 'pool.jsonl')}" if "pool" in paths else ""
+    total = f" of {metrics['pool_rows']}" if "pool_rows" in metrics else ""
     return f"; {lost}{total} pool rows dropped at tokenising: {paths['tokens'] / 'dropped.jsonl'}"
 
 

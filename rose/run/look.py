@@ -47,6 +47,7 @@ class Kind(NamedTuple):
     messages: Callable[[Any], list[Message]]
     encode: Callable[[PreTrainedTokenizerBase, Any, int], Sequence[Encoded] | None]
     columns: set[str]  # of its rows; what else a row has is shown to no model
+    on_bad_row: str  # the key that says what a job does at a bad row
 
 
 def look(path: str, config: Config, tokenizer: PreTrainedTokenizerBase | None) -> Iterator[str]:
@@ -81,6 +82,7 @@ def _kinds(config: Config) -> list[Kind]:
             lambda row: row["messages"],
             lambda tokenizer, row, length: _one(chat.encode(tokenizer, row["messages"], length, row.get("tools"))),
             set(PoolRow.__annotations__),
+            "dataset.on_bad_row",
         ),
         Kind(
             "preference pairs",
@@ -90,6 +92,7 @@ def _kinds(config: Config) -> list[Kind]:
             lambda row: row["prompt"] + row["chosen"],
             encode,
             {*PreferencePair.__annotations__, "score_chosen", "score_rejected"},
+            "preference.pairs.on_bad_row",
         ),
     ]
 
@@ -102,7 +105,7 @@ def _described(
     with tempfile.TemporaryDirectory() as folder:
         skipped = Path(folder) / "skipped.jsonl"
         source = kind.rows(files.read_rows(location))
-        for row in files.sift(source, kind.parse, "dataset.on_bad_row", OnBadRow.skip, skipped):
+        for row in files.sift(source, kind.parse, kind.on_bad_row, OnBadRow.skip, skipped):
             messages = kind.messages(row)
             turns.append(len(messages))
             roles.update(message["role"] for message in messages)
@@ -127,7 +130,8 @@ def _described(
         spread = f"{low:.0f} to {max(lengths)}, median {middle:.0f}, 95 % at most {high:.0f}"
         yield f"  tokens   {spread}; {cut} are longer than model.max_length={max_length}"
     where = f", the first in {refused[0]['file']}, line {refused[0]['line']}" if refused else ""
-    yield f"  dropped  {dropped.total()}{where}"
+    stops = f": a job stops there, unless {kind.on_bad_row}=skip" if refused else ""
+    yield f"  dropped  {dropped.total()}{where}{stops}"
     yield from (f"           {count}: {reason}" for reason, count in dropped.most_common(REASONS))
     if len(dropped) > REASONS:
         yield f"           and {len(dropped) - REASONS} other reasons"

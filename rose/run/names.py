@@ -24,7 +24,10 @@ def register_resolvers() -> None:
 
 
 def job_name(*, _root_: DictConfig) -> str:
-    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: one folder, one job."""
+    """`<method>-<how much>-seed<n>-<hash of the resolved config>`: one folder, one job.
+
+    A method that sees the candidates of another is `<method>_of_<other>`.
+    """
     config = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
     with read_write(config):
         config.outputs = "outputs"  # also where other settings are made from it
@@ -32,7 +35,9 @@ def job_name(*, _root_: DictConfig) -> str:
     assert isinstance(values, dict)
     settings = {key: value for key, value in values.items() if key not in PLACE}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    method, amount = re.sub(r"\W+", "_", str(values["method"]["name"])), values["selection"]
+    cheap, amount = values["candidates"]["method"], values["selection"]
+    names = [str(method["name"]) for method in (values["method"], cheap) if method]
+    method = re.sub(r"\W+", "_", "_of_".join(names))
     units = (f"{amount[unit]}{unit}" for unit in ("count", "tokens") if amount[unit] is not None)
     return f"{method}-{next(units, amount['ratio'])}-seed{values['seed']}-{digest}"
 

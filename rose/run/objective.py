@@ -7,7 +7,7 @@ import math
 from itertools import chain
 from pathlib import Path
 
-from rose.config.choices import Fault
+from rose.config.choices import Fault, JudgeKind
 from rose.config.schema import Config
 from rose.errors import RoseError
 from rose.report.metrics import MARGINS
@@ -34,10 +34,23 @@ def require(config: Config, nodes: dict[str, Node]) -> None:
     wanted = chain(*goals(config.until, nodes, Path(config.outputs)))
     reached = {node.name for goal in wanted for node, _ in plan(nodes[goal], Path(config.outputs))}
     there = {kind for kind, node in nodes.items() if node.name in reached}
-    names = [name for kind, metrics in METRICS.items() if kind in there for name in metrics]
+    absent = _without_truth(config)
+    if config.judge.kind is JudgeKind.llm:
+        absent.add("reward")
+    if "finetune" not in nodes:
+        absent |= {*MARGINS, "preference_accuracy_vs_base"}
+    names = [name for kind, metrics in METRICS.items() if kind in there for name in metrics if name not in absent]
     names += [f"accuracy_{config.tasks.name}"] * ("tasks" in there)
     if config.objective not in names:
         raise RoseError(f"objective={config.objective}: is not measured by this job{_nearest(config.objective, names)}")
+
+
+def _without_truth(config: Config) -> set[str]:
+    """What cannot be measured where nothing says which rows are useful, or have that fault."""
+    absent = set() if config.dataset.world else {"precision"}
+    if not config.plant.faults:
+        return absent | {"intact", *AUC}
+    return absent | {f"auc_{fault}" for fault in Fault if fault not in config.plant.faults}
 
 
 def value(objective: str | None, directory: Path) -> float | None:

@@ -7,6 +7,7 @@ import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rose.stages.disk import replace, write_json, write_lines
 from rose.stages.kinds import KINDS, MEASURES, ZERO_SHOT, Kind
@@ -39,6 +40,23 @@ def claim(directory: Path, outputs: Path, names: list[str]) -> None:
         address.write_text(str(directory.resolve()))
 
 
+def dataset_info(selected: Path) -> dict[str, Any]:
+    """How LLaMA-Factory reads selected.jsonl: under the name `selected` in a dataset_info.json beside it."""
+    from rose.data import files
+
+    tools = any(row.get("tools") or _calls(row["messages"]) for row in files.load(selected))
+    columns = {"messages": "messages"} | ({"tools": "tools"} if tools else {})
+    roles = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system", "observation_tag": "tool"}
+    tags = {"role_tag": "role", "content_tag": "content", **roles, "function_tag": "function_call"}
+    # its `openai` reads calls of tools; `sharegpt` is what its documents name for messages without any
+    shape = {"formatting": "openai" if tools else "sharegpt", "columns": columns, "tags": tags}
+    return {"selected": {"file_name": selected.name, **shape}}
+
+
+def _calls(messages: list[dict[str, Any]]) -> bool:
+    return any(message.get("tool_calls") or message["role"] == "tool" for message in messages)
+
+
 def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
     """Copies what people look for into the job's folder; returns the metrics.
 
@@ -62,6 +80,10 @@ def collect(directory: Path, stages: dict[str, Path]) -> dict[str, float]:
         if name in stages:
             values = json.loads((stages[name] / "metrics.json").read_text())
             metrics |= {f"{'zero_shot/' * (name in of_base)}{metric}": value for metric, value in values.items()}
+    if "pool" in stages:
+        metrics["pool_rows"] = files.count(stages["pool"] / "pool.jsonl")
+    if "selection" in stages:
+        write_json(directory / "dataset_info.json", dataset_info(directory / "selected.jsonl"))
     if "tokens" in stages:
         metrics["pool_rows_dropped"] = files.count(stages["tokens"] / "dropped.jsonl")
     write_json(directory / "metrics.json", metrics)

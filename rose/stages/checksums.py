@@ -71,8 +71,8 @@ def require(directory: Path, contents: bool | None = None) -> None:
     if faults:
         name = f"{directory.parent.name}/{directory.name}"
         raise RoseError(
-            f"{directory} is damaged ({faults[0]}); `python -m rose.stages --outputs {directory.parents[2]} "
-            f"verify --remove {name}` removes it, and the next run makes it again"
+            f"{directory} is damaged ({faults[0]}); `python -m rose.stages verify --remove {name} "
+            f"outputs={directory.parents[2]}` removes it, and the next run makes it again"
         )
 
 

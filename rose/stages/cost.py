@@ -47,10 +47,10 @@ def _count(cost: dict[str, float], module: Any, inputs: Any, output: Any) -> Non
         return
     tokens = states.shape[0] * states.shape[1]
     weights = sum(weight.numel() for weight in module.parameters())
-    trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     cost["tokens_forward"] += tokens
     cost["flops"] += 2 * weights * tokens
     if states.requires_grad:
+        trained = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
 
         def backward(_: Any) -> None:
             cost["tokens_backward"] += tokens

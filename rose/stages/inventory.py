@@ -136,7 +136,7 @@ def _inputs(path: Path) -> set[str]:
     try:
         todo, texts = [json.loads((path / "inputs.json").read_text())["inputs"]], set()
     except (OSError, ValueError, KeyError, TypeError) as error:
-        remedy = f"python -m rose.stages --outputs {path.parents[2]} verify --remove"
+        remedy = f"python -m rose.stages verify --remove outputs={path.parents[2]}"
         raise RoseError(f"{path}: inputs.json is damaged; remedy: {remedy}") from error
     while todo:
         value = todo.pop()

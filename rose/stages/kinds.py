@@ -28,9 +28,10 @@ KINDS = {
     "student_trial": Kind(shared=True, student=True),
     "warmup": Kind(backward=True, curve=True),
     **dict.fromkeys(("features", "targets", "pairs_sft", "pairs_dpo"), Kind(backward=True)),
-    **dict.fromkeys(("hidden", "target_hidden", "embeddings", "target_embeddings"), Kind()),
-    **dict.fromkeys(("answer_states", "target_answer_states", "readout", "target_readout"), Kind()),
-    **dict.fromkeys(("losses", "answer_losses", "tuned_losses", "rewards"), Kind()),
+    **dict.fromkeys(("one_pass", "target_hidden", "embeddings", "target_embeddings"), Kind()),
+    **dict.fromkeys(("target_answer_states", "readout", "target_readout"), Kind()),
+    **dict.fromkeys(("answer_losses", "tuned_losses", "rewards"), Kind()),
+    **dict.fromkeys(("candidates", "own_scores"), Kind()),
     "scores": Kind(copied="scores.parquet"),
     "selection": Kind(copied="selected.jsonl"),
     **dict.fromkeys(("student_base", "student_tokens"), Kind(shared=True)),
@@ -48,13 +49,14 @@ KINDS = {
 }
 # before the name of a stage that is made once more, of other answers than the pool's
 HELD_OUT, PLANTED = "held_out_", "planted_"
+CANDIDATES = "candidates_"  # of the cheap method that ranks the pool first
 MEASURES = tuple(name for name, kind in KINDS.items() if kind.measures)
 ZERO_SHOT = {name: "zero_shot" if name == "evaluation" else f"zero_shot_{name}" for name in (*MEASURES, "answers")}
 
 
 def own_cost(name: str) -> bool:
     """Whether a stage is part of what a method itself costs."""
-    kind = KINDS.get(kind_of(name))
+    kind = KINDS.get(kind_of(name).removeprefix(CANDIDATES))
     return not (name.startswith((HELD_OUT, PLANTED)) or (kind and (kind.shared or kind.check)))
 
 
@@ -67,6 +69,11 @@ def numbered(kind: str, number: int, count: int, shard: tuple[int, int] | None =
 def kind_of(name: str) -> str:
     """The kind without a number."""
     return name.partition(" ")[0]
+
+
+def part_of(name: str) -> str:
+    """What a stage's cost is counted under: its kind; what finds the candidates is one part."""
+    return "candidates" if name.startswith(CANDIDATES) else kind_of(name)
 
 
 def number_of(name: str) -> str:

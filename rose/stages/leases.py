@@ -161,12 +161,12 @@ def marker(target: Path) -> Path:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Waits for the lease `path` and holds it."""
+def held(path: Path, what: str = "") -> Iterator[None]:
+    """Waits for the lease `path` and holds it. Where it has to wait it says so once, of `what` it is."""
     mine, waiting = Lease(path), False
     while (lock := mine.acquire()) is None:
         if not waiting:
-            log.info("waiting for %s, which another process holds", path)
+            log.info("waiting for %s, which another process %s", what or path, "computes" if what else "holds")
             waiting = True
         time.sleep(POLL)
     with lock:

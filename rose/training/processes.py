@@ -12,23 +12,42 @@ from rose import ranks
 from rose.config.schema import Training
 from rose.errors import RoseError
 from rose.models.batching import IGNORED
+from rose.models.log_probs import unwrapped
+from rose.models.memory import tokens_at_once
+
+ON_A_CPU = 2048  # tokens in memory at once, for auto
 
 
 def micro_batches(training: Training, group: str = "") -> tuple[int, int]:
     """Rows a process holds at once, at most `micro_batch_size`, and how many times a step.
 
-    Raises RoseError where the processes cannot share the batch equally; `group` is what the keys in
-    its message begin with.
+    For auto one row, in place of which `rows_at_once` puts a better number. Raises RoseError where the
+    processes cannot share the batch equally; `group` is what the keys in its message begin with.
     """
     batch, count = training.batch_size, ranks.world_size()
     each = batch // count
     if batch % count:
         raise RoseError(f"{group}batch_size={batch}: must be a multiple of the {count} processes")
-    size = min(training.micro_batch_size, each)
+    size = 1 if training.micro_batch_size == "auto" else min(training.micro_batch_size, each)
     if each % size:
         rows = f"the {each} rows of a batch that are each process's"
         raise RoseError(f"{group}micro_batch_size={size}: must divide {rows}")
     return size, each // size
+
+
+def rows_at_once(model: Any, rows: Dataset, training: Training) -> int:
+    """`micro_batch_size`; for auto the largest equal part of a step for which every process has room."""
+    if isinstance(training.micro_batch_size, int):
+        return training.micro_batch_size
+    longest = max(map(_tokens, rows["input_ids"]), default=1)
+    here = tokens_at_once("auto", unwrapped(model), longest, ON_A_CPU) // longest
+    room, each = min(ranks.together(lambda: here)), training.batch_size // ranks.world_size()
+    return max(part for part in range(1, each + 1) if each % part == 0 and part <= max(1, room))
+
+
+def _tokens(row: Any) -> int:
+    """Of a row, or of a pair, which has two of them."""
+    return sum(map(len, row)) if row and isinstance(row[0], list) else len(row)
 
 
 def evened(rows: Dataset, size: int) -> Dataset:

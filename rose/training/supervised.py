@@ -2,24 +2,33 @@
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from rose import ranks
 from rose.config.schema import Training
 from rose.errors import RoseError, one_line
 from rose.models.batching import IGNORED
+from rose.progress import Pace, on_terminal
 from rose.seeds import derive
 from rose.stages.disk import write_lines
 from rose.training import finite, resume
-from rose.training.processes import evened, micro_batches, ordered
+from rose.training.processes import evened, micro_batches, ordered, rows_at_once
 from rose.training.sharded import trainable, unwrapped, whole
 
 log = logging.getLogger(__name__)
@@ -59,21 +68,25 @@ def train(
     save = save or resume.Save()
     checkpoint = resume.begin(out, save.memory)
     start = {name: weight.detach().clone() for name, weight in trainable(model)}
+    size = save.memory.setdefault("rows_at_once", rows_at_once(model, rows, training))  # as before it was killed
     while True:
-        run = _trainer(model, rows, loss, training, out, save)
+        run = _trainer(model, rows, loss, replace(training, micro_batch_size=size), out, save)
         try:
             run.train(resume_from_checkpoint=checkpoint)
             break
         except torch.OutOfMemoryError as error:
-            raise RoseError(
-                f"micro_batch_size={training.micro_batch_size}: so many rows do not fit the device's memory at once "
-                f"({one_line(error, 150)}); say fewer, gradient_checkpointing=true, or a smaller model.max_length"
-            ) from error
+            if training.micro_batch_size != "auto" or size == 1 or ranks.world_size() > 1:
+                raise RoseError(
+                    f"micro_batch_size={size}: so many rows do not fit the device's memory at once "
+                    f"({one_line(error, 150)}); say fewer, gradient_checkpointing=true, or a smaller model.max_length"
+                ) from error
+            size = save.memory["rows_at_once"] = max(part for part in range(1, size) if size % part == 0)
+            log.warning("so many rows do not fit the device's memory at once: training begins again with %d", size)
         except finite.NotFinite as stopped:
             rows = finite.without_bad_rows(run, rows, out, str(stopped))
-            finite.restore(model, start)
-            ranks.alone(lambda: resume.forget(out))
-            checkpoint = None
+        finite.restore(model, start)
+        ranks.alone(lambda: resume.forget(out))
+        checkpoint = None
     model.eval()
     if all(torch.equal(whole(weight.detach()), whole(start[name])) for name, weight in trainable(model)):
         log.warning(
@@ -95,9 +108,31 @@ def _trainer(
     padded = evened(rows.select_columns(["input_ids", "labels"]), arguments.per_device_train_batch_size)
     kind = ordered(loss.trainer, len(rows), len(padded))
     kind = unwrapped(kind) if isinstance(model, FSDPModule) else kind
-    run = kind(model, arguments, loss.collator, padded, callbacks=[save, finite.Watch()])
+    told = Bar() if on_terminal() else Lines(out.parent.name)
+    run = kind(model, arguments, loss.collator, padded, callbacks=[save, finite.Watch(), told])
     run.remove_callback(PrinterCallback)
     return run
+
+
+class Bar(ProgressCallback):
+    """Trainer's own, with the loss on it in place of a dictionary above it every step."""
+
+    def on_log(self, args, state, control, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix_str(f"loss {logs['loss']:.4g}", refresh=False)
+
+
+class Lines(TrainerCallback):
+    """Where there is no terminal: a line a minute."""
+
+    def __init__(self, stage: str):
+        self.stage = stage
+
+    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+        self.pace = Pace(self.stage, state.max_steps, "steps", state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs: Any) -> None:
+        self.pace.step()
 
 
 class OneDevice(TrainingArguments):
@@ -130,7 +165,7 @@ def _arguments(training: Training, out: Path, steps: int) -> TrainingArguments:
         save_total_limit=2,
         logging_steps=1,
         report_to=[],
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # Bar and Lines say how far it is
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         **{CHECKPOINTING: training.gradient_checkpointing},  # pyright: ignore[reportArgumentType] — of any option

@@ -12,16 +12,21 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
 import cloudpickle
+from omegaconf import DictConfig, OmegaConf
 
 from rose.errors import RoseError
-from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
+from rose.run import record
+from rose.run.launchers.common import SweepJob, SweepLauncher, Worker, directory
 
 log = logging.getLogger(__name__)
 
+WANDB = ["wandb", "wandb.sdk.launch.inputs.internal"]  # the second is imported as a run begins, for two seconds
 GRACE = 10  # seconds that a job has to end in order when the launcher is stopped
 
 
@@ -32,14 +37,9 @@ class Processes(SweepLauncher):
         self.workers = workers
 
     def run(self, worker: Worker, jobs: list[SweepJob]) -> dict[int, str]:
-        if not isinstance(self.workers, int) or self.workers < 1:  # no schema has looked at it
-            raise RoseError(f"hydra.launcher.workers={self.workers}: must be a whole number, at least 1")
-        at_once = min(self.workers, len(jobs))
-        threads = max(1, _processors() // at_once)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # read by what loads OpenMP: the workers, not this one
-        log.info("%d jobs, %d at a time with %s threads each", len(jobs), at_once, os.environ["OMP_NUM_THREADS"])
+        at_once = warm(self.workers, [config for _, config in jobs])
+        log.info("%d jobs, %d at a time, OMP_NUM_THREADS=%s", len(jobs), at_once, os.environ["OMP_NUM_THREADS"])
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["rose.run.job"])  # a job begins where torch is imported already
         pickled, shares = cloudpickle.dumps(worker), _devices(at_once)
         todo, running, died = deque(jobs), {}, {}
         try:
@@ -55,9 +55,27 @@ class Processes(SweepLauncher):
                     process.join()
                     if process.exitcode:
                         died[job[0]] = _reason(process.exitcode)
+                log.info("%d of %d jobs have ended", len(jobs) - len(todo) - len(running), len(jobs))
         finally:
             _stop([process for process, _, _ in running.values()])
         return died
+
+
+def warm(workers: int, jobs: Sequence[DictConfig]) -> int:
+    """Starts, unless it is there, the process that jobs fork from: they begin where what takes seconds is imported.
+
+    Returns how many jobs will run at a time.
+    """
+    if not isinstance(workers, int) or workers < 1:  # no schema has looked at it
+        raise RoseError(f"hydra.launcher.workers={workers}: must be a whole number, at least 1")
+    at_once = min(workers, len(jobs))
+    threads = max(1, _processors() // at_once)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # what loads OpenMP reads it; this process computes nothing
+    to_do = [job for job in jobs if record.state(directory(job)) != "done"]  # the others have their W&B runs
+    tracked = any(OmegaConf.select(job, "tracking.mode", default="disabled") != "disabled" for job in to_do)
+    multiprocessing.set_forkserver_preload(["rose.run.launchers.preloaded", *WANDB * tracked])
+    forkserver.ensure_running()
+    return at_once
 
 
 def _work(pickled: bytes, job: SweepJob, devices: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import cloudpickle
 from omegaconf import OmegaConf
 
-from rose.errors import RoseError, one_line
+from rose.errors import RoseError, install, one_line
 from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,7 @@ class Ray(SweepLauncher):
         try:
             ray = import_module("ray")  # by name: a type checker would take this file for it
         except ImportError as error:
-            remedy = ".venv/bin/pip install -c constraints.txt -e '.[ray]'"
-            raise RoseError(f"hydra/launcher=ray: ray is missing; {remedy}") from error
+            raise RoseError(f"hydra/launcher=ray: ray is missing; {install('ray')}") from error
         try:
             task = ray.remote(**self.options, max_calls=1)(_work)  # one call: the next job finds a fresh process
         except (ValueError, TypeError) as error:

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 from omegaconf import OmegaConf
 
-from rose.errors import RoseError
+from rose.errors import RoseError, install
 from rose.run.launchers.common import SweepJob, SweepLauncher, Worker
 
 if TYPE_CHECKING:
@@ -106,8 +107,7 @@ class Slurm(SweepLauncher):
             import submitit
             from submitit.core.utils import FailedJobError
         except ImportError as error:
-            remedy = ".venv/bin/pip install -c constraints.txt -e '.[slurm]'"
-            raise RoseError(f"hydra/launcher=slurm: submitit is missing; {remedy}") from error
+            raise RoseError(f"hydra/launcher=slurm: submitit is missing; {install('slurm')}") from error
         private(Path(self.folder))
         try:
             executor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.max_num_timeout, python=PYTHON)
@@ -120,8 +120,11 @@ class Slurm(SweepLauncher):
             raise RoseError(f"hydra/launcher=slurm: {error}") from error
 
     def wait(self, jobs: dict[int, "submitit.Job"]) -> dict[int, str]:
-        """Why jobs died, once all have ended. Asks squeue: sacct needs accounting to be set up."""
-        died, absent, last_answer = {}, set(), time.monotonic()
+        """Why jobs died, once all have ended. Asks squeue: sacct needs accounting to be set up.
+
+        The log has a line whenever the jobs' states have changed.
+        """
+        died, absent, last_answer, told, total = {}, set(), time.monotonic(), "", len(jobs)
         while jobs:
             time.sleep(self.poll)
             queued = _queued()
@@ -143,6 +146,11 @@ class Slurm(SweepLauncher):
                 else:
                     died[number] = f"{_state(job.job_id)}; see {job.paths.stderr}"
                 del jobs[number]
+            states = Counter((queued or {}).get(job.job_id, "ending") for job in jobs.values())
+            now = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+            if queued is not None and now != told:
+                told = now
+                log.info("Slurm: %d of %d jobs have ended%s", total - len(jobs), total, f"; {now}" if now else "")
         return died
 
 
@@ -159,10 +167,14 @@ def private(folder: Path) -> None:
         raise RoseError(f"hydra.launcher.folder={folder}: {fault}; {remedy}")
 
 
-def _queued() -> set[str] | None:
-    """The ids of the user's jobs that Slurm has not ended; None when it does not answer."""
-    done = _ask("squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i")
-    return None if done is None else set(done.split())
+def _queued() -> dict[str, str] | None:
+    """The user's jobs that Slurm has not ended, by id: their states, in its words; None when it does not answer."""
+    done = _ask("squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i %T")
+    return None if done is None else {job: state.lower() for job, _, state in map(_parted, done.splitlines())}
+
+
+def _parted(line: str) -> tuple[str, str, str]:
+    return line.strip().partition(" ")
 
 
 def _state(job_id: str) -> str:
