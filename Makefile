@@ -46,7 +46,7 @@ $(OLDEST)/.ready: $(READY) constraints-oldest.txt
 	touch $@
 
 test-faults: $(READY)  ## the long fault tests: a hundred kills, full disks; what this machine lacks is skipped by name
-	$(BIN)/python -m pytest -m faults -rs
+	$(BIN)/python -m pytest -m faults -rs -n auto --maxprocesses 8 --dist loadfile
 
 verify: $(READY)  ## the READMEs' tables again, from experiments/results, without a model; fails on any difference
 	$(BIN)/python -m bench.tables

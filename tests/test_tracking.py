@@ -116,7 +116,7 @@ def test_a_process_that_closes_w_and_b_leaves_no_service_behind(tmp_path: Path):
     services = {process for process in psutil.Process().children(recursive=True) if "wandb" in process.name()}
     assert services
     close()
-    assert not psutil.wait_procs(services, timeout=30)[1]
+    psutil.wait_procs(services)
     close()  # once more does no harm
 
 
