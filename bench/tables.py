@@ -20,6 +20,7 @@ what each test pair was worth, for differences.
 
 import argparse
 import difflib
+import math
 import re
 import sys
 from collections.abc import Iterable
@@ -121,14 +122,17 @@ def table(name: str, methods: list[str], columns: list[str]) -> str:
     if across:
         return crossed(jobs, keys, across, columns)
     jobs = with_shares(jobs, keys, columns)
-    rows = jobs.groupby(keys[0], observed=True) if len(keys) == 1 else combinations(jobs, keys)
+    rows = combinations(jobs, keys)
     cells = {row: [cell(of[column].dropna(), column) for column in columns] for row, of in rows}
     if methods and keys == ["method"]:
-        return markdown(["", *methods], zip(columns, *(cells[method] for method in methods), strict=True))
-    order = rows[columns[0]].mean().sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
-    seeds = rows.size()
-    of = {row: list(map(shown, row if len(keys) > 1 else [row])) for row in order}
-    return markdown([*keys, "seeds", *columns], ([*of[row], str(seeds[row]), *cells[row]] for row in order))
+        return markdown(["", *methods], zip(columns, *(cells[(method,)] for method in methods), strict=True))
+    means, seeds = rows[columns[0]].mean(), rows.size()
+    order = means.sort_values(ascending=lower_is_better(columns[0]), kind="stable").index
+    of = {row: row if len(keys) > 1 else (row,) for row in order}
+    return markdown(
+        [*keys, "seeds", *columns],
+        ([*map(shown, of[row]), str(seeds[row]), *cells[of[row]]] for row in order),
+    )
 
 
 def combinations(jobs: pandas.DataFrame, keys: list[str]) -> DataFrameGroupBy:
@@ -153,7 +157,7 @@ def crossed(jobs: pandas.DataFrame, keys: list[str], across: str, columns: list[
     rows = [
         [column, *map(shown, key), *(cell(of.loc[of[across] == value, column].dropna(), column) for value in values)]
         for column in columns
-        for key, of in jobs.dropna(subset=[across]).groupby(keys, observed=True)
+        for key, of in jobs.dropna(subset=[across]).groupby(keys, observed=True, dropna=False)
     ]
     return markdown(["", *keys, *map(shown, values)], rows)
 
@@ -181,6 +185,8 @@ def paired(values: pandas.Series, column: str) -> str:
 
 
 def shown(value: object) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return ""  # a key that is not set
     return f"{value:g}" if isinstance(value, float) else str(value).strip("[']")  # a list of one is that one
 
 

@@ -87,6 +87,19 @@ def test_a_key_goes_across_with_a_row_a_metric_and_method(swept):
     ]
 
 
+def test_jobs_in_which_a_key_is_not_set_have_a_row_of_their_own(swept, tmp_path):
+    path = tmp_path / "experiments" / "results" / "swept.csv"
+    jobs = pandas.read_csv(path)
+    both = pandas.concat([jobs.assign(tokens=4), jobs.assign(auc=1 - jobs.auc)])  # the latter have no tokens
+    both.to_csv(path, index=False)
+    swept.write_text("<!-- table swept@tokens/ratio rose: auc -->\n<!-- end -->\n")
+    tables.renewed(swept, write=True)
+    assert swept.read_text().splitlines()[3:5] == ["| auc | 4 | 0.20 | 0.40 |", "| auc |  | 0.80 | 0.60 |"]
+    swept.write_text("<!-- table swept@tokens rose: auc -->\n<!-- end -->\n")
+    tables.renewed(swept, write=True)
+    assert [line.split(" | ")[:2] for line in swept.read_text().splitlines()[3:5]] == [["| ", "2"], ["| 4", "2"]]
+
+
 def test_a_figure_is_drawn_from_its_results_and_a_changed_one_is_found(swept, tmp_path):
     swept.write_text("<!-- figure swept@method/ratio rose less: auc -->\n![by ratio](ratio.svg)\n")
     assert tables.renewed(swept, write=True) == [f"{tmp_path / 'ratio.svg'} is not as its results draw it"]
