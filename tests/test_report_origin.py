@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from hydra import initialize_config_dir
 from report_jobs import row_of, text_of, write_items, write_job, write_selection
 
@@ -19,9 +20,8 @@ from rose.report.metrics import HEADLINE, MORE, meaning
 from rose.report.origin import links, origin, question
 from rose.report.report import write_report
 from rose.report.results import read_jobs
-from rose.report.selections import SweepSelections
 from rose.report.statistics import Estimate
-from rose.report.suspicions import ArmFinding, read_findings, shared, suspicions
+from rose.report.suspicions import ArmFinding, read_findings, shared
 from rose.report.text import interval
 from rose.report.training import training
 from rose.run import provenance
@@ -75,6 +75,7 @@ def test_what_a_job_writes_of_itself_is_what_a_report_reads(tmp_path: Path):
     (tmp_path / "rose" / "provenance.json").write_text(json.dumps(provenance.of_job(provenance.now())))
     said = origin(tmp_path, read_jobs(tmp_path))
     assert said["Run"].endswith(" UTC") and "torch" in said["Libraries"] and " core" in said["Machine"]
+    assert torch.backends.cpu.get_cpu_capability() in said["Machine"]
 
 
 @pytest.mark.parametrize(
@@ -154,16 +155,6 @@ def test_a_sentence_s_minus_is_one_and_a_range_s_hyphen_stays(tmp_path: Path):
     jobs = read_jobs(tmp_path)
     (finding,) = read_findings(compare(jobs).arms, jobs, [])
     assert finding.sentence == "correlation is −0.63 of checkpoint-1, 3-4"
-
-
-def test_a_pool_that_lost_a_tenth_of_its_rows_is_suspicious(tmp_path: Path):
-    for method, lost in (("rose", 30), ("less", 29)):
-        write_job(tmp_path / method, {"reward": 0.5, "pool_rows": 300, "pool_rows_dropped": lost}, method=method)
-        stages = json.loads((tmp_path / method / "stages.json").read_text()) | {"tokens": {"dir": f"tokens/{method}"}}
-        (tmp_path / method / "stages.json").write_text(json.dumps(stages))
-    jobs = read_jobs(tmp_path)
-    lines = [line for line in suspicions(compare(jobs), SweepSelections(), [], jobs) if "dropped" in line]
-    assert len(lines) == 1 and lines[0].startswith("30 of 300 pool rows were dropped at tokenising, as tokens/rose/")
 
 
 def write_answers(outputs: Path, job: Path, stage: str, answers: list[str], prefix: str = "prompt") -> None:

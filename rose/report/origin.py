@@ -77,4 +77,5 @@ def _machine(made: dict[str, Any]) -> str:
     cores, memory, gpus = machine.get("cores"), machine.get("memory"), machine.get("gpus") or []
     names = [f"{gpus.count(gpu)} × {gpu}" for gpu in dict.fromkeys(gpus)] or ["no GPU in use"]
     size = [f"{memory / 2**30:.0f} GiB of memory"] if isinstance(memory, int) else []
-    return ", ".join([str(machine.get("system", "?")), counted(cores or "?", "core"), *size, *names])
+    system = f"{machine.get('system', '?')} {machine.get('vectors', '')}".strip()
+    return ", ".join([system, counted(cores or "?", "core"), *size, *names])

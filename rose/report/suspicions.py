@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from rose.report.metrics import direction, is_quality
 from rose.report.results import JobRecord
 from rose.report.selections import SweepSelections
 from rose.report.table import not_done, pools
-from rose.report.text import number
+from rose.report.text import counted, number
 
 FIRM = 0.9  # share of resamples that a winner should win
 MANY_LOST = 0.1  # of a pool's rows, at tokenising
@@ -106,6 +106,8 @@ def suspicions(
     for look in (_few_seeds, _gaps, _unstable, _harmed, _disagreement):
         lines += look(comparison)
     lines += [
+        *_one_base(comparison, jobs),
+        *_processors(jobs),
         *_lost(jobs),
         *_warned(findings),
         *_by_chance(selections),
@@ -169,6 +171,22 @@ def _lost(jobs: list[JobRecord]) -> Iterator[str]:
     """Pools of which many rows reached no method."""
     shares = ((job, job.metrics.get("pool_rows_dropped", 0) / job.metrics.get("pool_rows", math.inf)) for job in jobs)
     yield from pools(job for job, share in shares if share >= MANY_LOST)
+
+
+def _one_base(comparison: Comparison, jobs: list[JobRecord]) -> Iterator[str]:
+    """A base model made for the sweep is a draw, too: with another the methods may stand otherwise."""
+    bases = {job.directory("base") for job in jobs if job.value("model.base.pretraining") is not None}
+    if len(bases - {""}) == 1 and any(arm.models > 1 for arm in comparison.arms if arm.method != "zero_shot"):
+        own = "model.base.pretraining.training.seed='${seed}' gives each one of its own"
+        yield f"Every seed starts from one base model, pretrained here: no interval holds the draw of it; {own}."
+
+
+def _processors(jobs: list[JobRecord]) -> Iterator[str]:
+    kinds = Counter(str(job.provenance.get("machine", {}).get("vectors") or "") for job in jobs)
+    del kinds[""]
+    if len(kinds) > 1:
+        which = ", ".join(f"{kind} {counted(count, 'job')}" for kind, count in kinds.most_common())
+        yield f"Processors of several kinds ({which}): they round otherwise, and training makes that grow."
 
 
 def _warned(findings: list[ArmFinding]) -> list[str]:

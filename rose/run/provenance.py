@@ -26,6 +26,7 @@ def of_job(began: str) -> dict[str, Any]:
     """When a job began and ended, its commit, versions and machine; no name of a machine or of a person."""
     machine = {
         "system": f"{platform.system()} {platform.machine()}",
+        "vectors": _vectors(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": psutil.virtual_memory().total,
         "gpus": _gpus(),
@@ -57,6 +58,12 @@ def _commit() -> str:
         return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _vectors() -> str:
+    """The widest instructions that torch uses on this processor, such as AVX512: others round otherwise."""
+    torch = sys.modules.get("torch")
+    return torch.backends.cpu.get_cpu_capability() if torch else ""
 
 
 def _gpus() -> list[str]:
