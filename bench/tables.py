@@ -201,7 +201,7 @@ def figure(name: str, methods: list[str], column: str) -> str:
         return front({tuple(map(shown, key)): estimates for key, estimates in both.items()}, across, column)
     estimates = {
         (" ".join(map(shown, key)), value): from_seeds(of[column].dropna().to_numpy(), bounds(column))
-        for (*key, value), of in jobs.dropna(subset=[across]).groupby([*keys, across], observed=True)
+        for (*key, value), of in jobs.dropna(subset=[across]).groupby([*keys, across], observed=True, dropna=False)
     }
     return lines(estimates, across, column)
 

@@ -39,6 +39,8 @@ def alive(process):
 def job(config):
     folder = Path(config.folder)
     (folder / f"begun-{config.number}-{time.monotonic_ns()}-{os.getpid()}").touch()
+    while config.company and config.number < 2 and len([*folder.glob("begun-[01]-*")]) < 2:
+        time.sleep(0.01)
     begun = [int(path.name.split("-")[-1]) for path in folder.glob("begun-*")]
     (folder / f"beside-{config.number}-{sum(map(alive, set(begun)))}").touch()
     time.sleep(0.3)
@@ -79,10 +81,19 @@ def owner(sweep: subprocess.Popen, outputs: Path, stage: str) -> int:
     return int(part.name.split(".")[-3])
 
 
-def died(tmp_path: Path, launcher: str, **settings: object) -> tuple[dict[str, str], str]:
-    """Five jobs of which number 1 kills itself and number 2 leaves: what is said of the dead, and stderr."""
+def died(tmp_path: Path, launcher: str, company: bool = False, **settings: object) -> tuple[dict[str, str], str]:
+    """Five jobs of which number 1 kills itself and number 2 leaves: what is said of the dead, and stderr.
+
+    With `company` numbers 0 and 1 wait until both have begun.
+    """
     (tmp_path / "app.py").write_text(APP)
-    arguments = ["-m", "+number=0,1,2,3,4", f"+folder={tmp_path}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    arguments = [
+        "-m",
+        "+number=0,1,2,3,4",
+        f"+folder={tmp_path}",
+        f"+company={company}",
+        f"hydra.sweep.dir={tmp_path}/sweep",
+    ]
     target = f"hydra.launcher._target_=hydra_plugins.rose_launchers.{launcher}"
     settings = [f"+hydra.launcher.{name}={value}" for name, value in settings.items()]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

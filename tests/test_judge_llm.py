@@ -242,7 +242,7 @@ def test_the_log_says_why_it_asks_again_once_a_reason_and_nothing_of_single_requ
 def test_a_server_that_is_too_slow_is_told_of_with_the_keys_that_help(judge, serve, answers, caplog):
     with pytest.raises(RoseError, match=r"after 1 retries .*; a reply has judge.timeout=0.3 s, and judge.concurr"):
         judged(replace(judge, retries=1, timeout=0.3), serve(lambda request, number: None), answers)
-    assert "met ReadTimeout, so it asks again, up to judge.retries=1 times" in caplog.text
+    assert re.search(r"met \w+Timeout, so it asks again, up to judge.retries=1 times", caplog.text)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -260,9 +260,9 @@ def test_a_silent_server_and_none_at_all_end_the_stage(judge, serve, answers):
         judged(replace(judge, retries=0, timeout=0.3), serve(lambda request, number: None), answers)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(RoseError, match="APIConnectionError"):
-        judged(replace(judge, retries=1), nobody, answers)
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}/v1"  # nobody listens there, nor can while it is held
+        with pytest.raises(RoseError, match="APIConnectionError"):
+            judged(replace(judge, retries=1), nobody, answers)
 
 
 BROKEN = {

@@ -5,11 +5,12 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from nothing_left import lives
 from small_sweep import died, ended, marks, owner, results, rose, states, unhashed
 from waiting import until
 
@@ -39,7 +40,7 @@ def test_a_pool_in_shards_is_filled_by_several_jobs_and_the_selections_are_the_s
 
 
 def test_processes_are_so_many_at_a_time_one_a_job_and_share_the_processors(tmp_path):
-    said, stderr = died(tmp_path, "Processes", workers=2)
+    said, stderr = died(tmp_path, "Processes", company=True, workers=2)
     assert said == {"1": "died: SIGKILL, as when memory runs out", "2": "died: its process ended with exit code 3"}
     assert "rose: 1 died: SIGKILL" in stderr
     begun, ended = marks(tmp_path, "begun"), marks(tmp_path, "ended")
@@ -57,7 +58,7 @@ def test_jobs_end_when_their_launcher_is_killed(tmp_path):
     job = owner(sweep, tmp_path, "base")
     sweep.kill()
     sweep.wait()
-    until(lambda: not Path(f"/proc/{job}").exists())
+    until(lambda: not lives(job))
     assert "failed" in {status["state"] for status in states(tmp_path).values()}
 
 
@@ -108,11 +109,15 @@ def test_what_ray_cannot_take_is_said_in_one_line_and_starts_nothing(tmp_path, w
 
 @needs_ray
 def test_a_running_ray_cluster_gives_the_same_results(tmp_path, basic, ray_token):
-    port = "26379"
-    command = [sys.executable, "-m", "ray.scripts.scripts"]  # `ray` need not be beside this Python
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-u", "-m", "ray.scripts.scripts"]  # `ray` need not be beside this Python
     cluster = [*command, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
-    with subprocess.Popen(cluster, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as head:
+    said = tmp_path / "head"
+    with open(said, "w") as file, subprocess.Popen(cluster, stdout=file, stderr=file, cwd=tmp_path) as head:
         try:
+            until(lambda: "Ray runtime started" in said.read_text(), head)
             sweep = rose(tmp_path, "hydra/launcher=ray", f"hydra.launcher.init.address=127.0.0.1:{port}")
             code, errors = ended(sweep, tmp_path)
         finally:

@@ -101,9 +101,10 @@ def test_the_options_of_gradient_methods_change_the_scores(run, option):
     assert (plain / "scores.parquet").read_bytes() != (changed / "scores.parquet").read_bytes()
 
 
-def test_the_selection_loads_in_datasets_and_the_adapter_in_peft(run, inputs):
+def test_the_selection_loads_in_datasets_and_the_adapter_in_peft(run, inputs, tmp_path):
     directory, _ = run()
-    rows = datasets.load_dataset("json", data_files=str(directory / "selected.jsonl"), split="train")
+    files, cache = str(directory / "selected.jsonl"), str(tmp_path)
+    rows = datasets.load_dataset("json", data_files=files, split="train", cache_dir=cache)
     assert rows["rank"] == list(range(1, 7))
     assert set(rows[0]["messages"][0]) == {"role", "content"}
     base = AutoModelForCausalLM.from_pretrained(inputs / "model")

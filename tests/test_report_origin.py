@@ -72,7 +72,7 @@ def test_jobs_of_an_older_version_do_not_say_what_made_them(tmp_path: Path):
 
 def test_what_a_job_writes_of_itself_is_what_a_report_reads(tmp_path: Path):
     write_job(tmp_path / "rose", {"reward": 0.5})
-    (tmp_path / "rose" / "provenance.json").write_text(json.dumps(provenance.of_job(provenance.now())))
+    (tmp_path / "rose" / "provenance.json").write_text(json.dumps(provenance.of_job(provenance.begun())))
     said = origin(tmp_path, read_jobs(tmp_path))
     assert said["Run"].endswith(" UTC") and "torch" in said["Libraries"] and " core" in said["Machine"]
     assert torch.backends.cpu.get_cpu_capability() in said["Machine"]

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -101,8 +102,9 @@ def chromium(*options: str) -> str:
         "--disable-background-networking",
         "--disable-component-update",
     ]
-    command = [CHROMIUM, *flags, "--virtual-time-budget=4000", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with tempfile.TemporaryDirectory() as profile:  # not the user's, which a browser of theirs may have open
+        command = [CHROMIUM, *flags, f"--user-data-dir={profile}", "--virtual-time-budget=4000", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_first_screen_answers_who_won_is_it_real_what_it_cost_and_what_is_suspicious(page: Path):

@@ -135,6 +135,9 @@ def test_rows_of_which_nobody_says_a_licence_are_refused_by_source(job):
         share(job, REPO, ["mine=mit"], dry_run=True)
     with pytest.raises(RoseError, match=r"--license dolly=mit: the rows that say no licence are of mine, other"):
         share(job, REPO, ["mit", "dolly=mit"], dry_run=True)
+    for empty in ("", "mine=", " "):
+        with pytest.raises(RoseError, match=f"--license '{empty}': must be NAME or SOURCE=NAME"):
+            share(job, REPO, [empty], dry_run=True)
     share(job, REPO, ["mine=mit", "House rules, see | LICENSE"], dry_run=True)
     card = DatasetCard.load(job / "hub/dataset/README.md")
     assert card.data.license == ["cc-by-sa-3.0", "mit", "other"]

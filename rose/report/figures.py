@@ -43,7 +43,7 @@ def draw(comparison: Comparison, selections: SweepSelections, jobs: list[JobReco
 
     folder.mkdir(exist_ok=True)
     for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
-        old.unlink()
+        old.unlink(missing_ok=True)  # another report of this sweep may be at it
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the page's font may have it
         return [save(plot, folder) for plot in _plots(comparison, selections, jobs) if plot]

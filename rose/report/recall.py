@@ -22,7 +22,7 @@ def _recall(job: JobRecord, whole: list[JobRecord]) -> dict[str, float]:
     """The share of the rows that the job without candidates selects which were candidates; {} where it is not known."""
     if not job.value("candidates.method.name"):
         return {}
-    with suppress(ValueError, KeyError, OSError, pyarrow.ArrowException):
+    with suppress(ValueError, KeyError, OSError, ZeroDivisionError, pyarrow.ArrowException):
         for other in whole:
             if _but_for_candidates(other) == _but_for_candidates(job):
                 with open(other.dir / "selected.jsonl", encoding="utf-8") as file:

@@ -29,10 +29,10 @@ def training(arms: list[Arm], jobs: list[JobRecord], problems: list[str]) -> Ite
                 users[folder][owner[job.dir.name].method] = None
                 if folder not in curves:
                     curves[folder] = _curve(job, stage, problems)
-        groups: dict[str, list[Curve]] = defaultdict(list)
+        groups: dict[tuple[str, ...], list[Curve]] = defaultdict(list)
         for folder, curve in curves.items():
             if len(curve) > 1:
-                groups[" and ".join(users[folder])].append(curve)
+                groups[tuple(users[folder])].append(curve)
         if groups:
             yield _draw(stage, name, dict(groups), arms)
 
@@ -47,19 +47,20 @@ def _curve(job: JobRecord, stage: str, problems: list[str]) -> Curve:
         return []
 
 
-def _draw(stage: str, name: str, groups: dict[str, list[Curve]], arms: list[Arm]) -> Plot:
+def _draw(stage: str, name: str, groups: dict[tuple[str, ...], list[Curve]], arms: list[Arm]) -> Plot:
     """`groups`: curves by the methods that rest on them, of which the first gives the colour."""
-    figure, axes, columns = figure_with_legend(2.6, list(groups))
+    names = {methods: " and ".join(methods) for methods in groups}
+    figure, axes, columns = figure_with_legend(2.6, [*names.values()])
     colors = {arm.method: styles(arms)[arm.label]["color"] for arm in arms}
     for methods, curves in groups.items():
         for place, curve in enumerate(curves):
-            label = "_" if place else short(methods)
-            axes.plot(*_smooth(curve), color=colors[methods.split(" and ")[0]], linewidth=0.9, alpha=0.8, label=label)
+            label = "_" if place else short(names[methods])
+            axes.plot(*_smooth(curve), color=colors[methods[0]], linewidth=0.9, alpha=0.8, label=label)
     axes.set(xlabel="step", ylabel="loss (nats a token)")
     axes.grid(axis="y")
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=columns, fontsize=8)
     ends = ((methods, _smooth(curves[0])[1]) for methods, curves in groups.items())
-    alt = "; ".join(f"{methods} from {number(losses[0])} to {number(losses[-1])}" for methods, losses in ends)
+    alt = "; ".join(f"{names[methods]} from {number(losses[0])} to {number(losses[-1])}" for methods, losses in ends)
     caption = f"{name}: the loss, a line a trained model, each a running mean over a tenth of its steps."
     return Plot(f"training_{stage}", caption, alt, figure, folded=True)
 

@@ -109,7 +109,7 @@ def _run_alone(config: Config, directory: Path, group: str) -> None:
 
 
 def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) -> None:
-    outputs, names, began = Path(config.outputs), _names(nodes), provenance.now()
+    outputs, names, begun = Path(config.outputs), _names(nodes), provenance.begun()
     stages: dict[str, dict[str, Any]] = {}  # what stages.json holds
 
     def done(node: Node, built: Built) -> None:
@@ -147,7 +147,7 @@ def _run(config: Config, nodes: dict[str, Node], directory: Path, group: str) ->
         with checksums.blamed(paths.values()):
             metrics = record.collect(directory, paths)
         if not finished:
-            write_json(directory / "provenance.json", provenance.of_job(began))
+            write_json(directory / "provenance.json", provenance.of_job(begun))
         tracking.log(run, directory / "metrics.jsonl", stages, metrics)
         if config.tracking.artifacts:
             tracking.log_artifacts(run, directory)

@@ -29,8 +29,10 @@ class Licensed(NamedTuple):
 def licences(job: JobRecord, selected: Path, told: Sequence[str]) -> list[Licensed]:
     """What each row says, else its dataset's card, else `told`: NAME, or SOURCE=NAME.
 
-    Raises RoseError for rows of which nobody says any, and for what is told of a source that says its own.
+    Raises RoseError for rows of which nobody says any, for what is told of a source that says its own, and for an empty NAME.
     """
+    if empty := [text for text in told if not text.rpartition("=")[2].strip()]:
+        raise RoseError(f"--license {empty[0]!r}: must be NAME or SOURCE=NAME")
     rows = Counter((str(row.get("dataset")), _own(row)) for row in files.load(selected))
     silent = {source: count for (source, own), count in rows.items() if not own}
     of_all = _texts(_card(job)) if silent else ()

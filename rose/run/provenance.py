@@ -22,7 +22,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def of_job(began: str) -> dict[str, Any]:
+def begun() -> dict[str, Any]:
+    """What a job knows as it begins: when, and the commit, which may be another by its end."""
+    return {"began": now(), "commit": _commit()}
+
+
+def of_job(begun: dict[str, Any]) -> dict[str, Any]:
     """When a job began and ended, its commit, versions and machine; no name of a machine or of a person."""
     machine = {
         "system": f"{platform.system()} {platform.machine()}",
@@ -32,7 +37,7 @@ def of_job(began: str) -> dict[str, Any]:
         "gpus": _gpus(),
     }
     versions = installed() | {"python": platform.python_version()}
-    return {"began": began, "ended": now(), "commit": _commit(), "versions": versions, "machine": machine}
+    return begun | {"ended": now(), "versions": versions, "machine": machine}
 
 
 def command() -> str:
@@ -55,7 +60,7 @@ def _commit() -> str:
         return ""
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=60).stdout.strip()  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ""
 

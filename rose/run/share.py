@@ -39,7 +39,7 @@ def share(
     for kind, folder in folders.items():
         print(f"{kind}: {folder}")
     if dry_run:
-        print("nothing was pushed; read the cards, then the same command without --dry-run does")
+        print("nothing was pushed; the same command without --dry-run writes these folders anew and pushes them")
         return
     for kind, folder in folders.items():
         print(f"{kind}: {_push(folder, kind, repo, private)}")

@@ -52,7 +52,8 @@ def test_different_commands_in_one_second_have_folders_of_their_own(tmp_path):
 def test_a_clock_that_goes_back_changes_nothing(undisturbed, tmp_path):
     """Files from the future are reused, and left by a dead process cleared away, all the same."""
     outputs = tmp_path / "outputs"
-    assert fault_runs.kill_in(outputs, {"features"}, lambda stage: 0.02) == "features"
+    while fault_runs.kill_in(outputs, {"features"}, lambda stage: 0.02) is None:
+        fault_runs.forget(outputs, {"features"})  # was over before it was seen: once more
     for path in [outputs, *outputs.rglob("*")]:
         os.utime(path, (4e9, 4e9))
     kept = {path: path.read_bytes() for path in fault_runs.costs(outputs)}
