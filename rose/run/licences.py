@@ -29,7 +29,8 @@ class Licensed(NamedTuple):
 def licences(job: JobRecord, selected: Path, told: Sequence[str]) -> list[Licensed]:
     """What each row says, else its dataset's card, else `told`: NAME, or SOURCE=NAME.
 
-    Raises RoseError for rows of which nobody says any, for what is told of a source that says its own, and for an empty NAME.
+    Raises RoseError for rows of which nobody says any, for what is told of a source that says its own,
+    and for an empty NAME.
     """
     if empty := [text for text in told if not text.rpartition("=")[2].strip()]:
         raise RoseError(f"--license {empty[0]!r}: must be NAME or SOURCE=NAME")
